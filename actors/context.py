@@ -1,0 +1,62 @@
+"""What an actor is given at birth: its place in the tree and the services of its actor system."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from actors.board import Board
+from actors.clock import Clock, SystemClock
+from actors.iopool import IoPool
+from actors.refs import Ref
+from actors.timers import Timers
+
+LifecycleObserver = Callable[[str, object], None]
+"""Called with (path, lifecycle message) on the actor's own thread, just before its supervisor is told."""
+
+Reporter = Callable[[str, object], None]
+"""Called with (path of the child, supervisor report) on the supervisor's thread: it must only hand the report on."""
+
+
+@dataclass(frozen=True)
+class ActorSystem:
+    """The threads and the board that all actors of one tree share."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    timers: Timers = field(default_factory=Timers)
+    io: IoPool = field(default_factory=IoPool)
+    board: Board = field(default_factory=Board)
+    observer: LifecycleObserver | None = None
+    reporter: Reporter | None = None
+
+    def close(self) -> None:
+        self.timers.close()
+        self.io.close()
+
+
+@dataclass(slots=True)
+class Life:
+    """The supervisor's grip on one run of an actor, for when the actor does not answer any more."""
+
+    thread: threading.Thread | None = None
+    kill_owned: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class ActorContext:
+    """An actor's place: ``id`` among its siblings, ``path`` from the root, ``incarnation`` of this run."""
+
+    id: str
+    path: str
+    incarnation: int
+    parent: Ref | None
+    system: ActorSystem
+    life: Life = field(default_factory=Life)
+
+    @property
+    def log(self) -> Any:
+        return structlog.get_logger().bind(node=self.path, incarnation=self.incarnation)

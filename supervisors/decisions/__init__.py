@@ -1,0 +1,1 @@
+"""The supervisor's judgement as pure functions: no thread, clock, pykka or I/O below here."""

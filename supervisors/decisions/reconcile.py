@@ -1,0 +1,148 @@
+"""From what should be to the next move: stops newest first, then starts oldest first, one at a time. Pure."""
+
+from __future__ import annotations
+
+from actors.messages import StopMode
+from actors.spec import BRUTAL_KILL, INFINITY, KILLED, SHUTDOWN, WaitFor
+from supervisors.decisions.model import (
+    ALIVE,
+    Child,
+    KillActor,
+    Mode,
+    Phase,
+    ReportKind,
+    SelfStarted,
+    StartActor,
+    StopActor,
+    WakeAt,
+)
+from supervisors.decisions.work import Work
+
+
+def reconcile(work: Work) -> None:
+    """Ask for every move that may be made now."""
+    if work.mode is Mode.HALTING:
+        _halt_further(work)
+    if work.mode in (Mode.BOOTING, Mode.RUNNING):
+        if work.is_recycling:
+            _recycle_further(work)
+        if not work.is_recycling:
+            _start_further(work)
+    if work.mode is Mode.BOOTING and not work.is_starting_one:
+        work.mode = Mode.RUNNING
+        work.effects.append(SelfStarted())
+
+
+def stop(work: Work, child: Child, mode: StopMode) -> None:
+    """Ask a child to stop, with its deadline; a brutal kill has none (OTP ``shutdown``)."""
+    limit = child.spec.shutdown_or_default
+    if limit is BRUTAL_KILL:
+        kill(work, child)
+        return
+    stop_by = None if limit is INFINITY else work.now + float(limit)
+    work.put(child, phase=Phase.STOPPING, stop_by=stop_by)
+    work.effects.append(StopActor(child.spec.id, child.incarnation, SHUTDOWN, mode))
+    if stop_by is not None:
+        work.effects.append(WakeAt(stop_by))
+
+
+def kill(work: Work, child: Child) -> None:
+    """Nothing is waited for any more: it counts as down, whatever it still says."""
+    work.effects.append(KillActor(child.spec.id, child.incarnation))
+    work.report(ReportKind.KILLED, child, KILLED)
+    work.set_down(child, KILLED)
+
+
+def _halt_further(work: Work) -> None:
+    while (child := _newest_alive(work)) is not None:
+        if child.phase is Phase.STOPPING:
+            if not work.is_dynamic:
+                return
+            break
+        stop(work, child, work.stop_mode)
+    if work.is_dynamic:  # one timer for all: their order means nothing (OTP simple_one_for_one)
+        for child in reversed(tuple(work.children.values())):
+            if child.phase in (Phase.STARTING, Phase.UP):
+                stop(work, child, work.stop_mode)
+    if _newest_alive(work) is None:
+        work.finish()
+
+
+def _newest_alive(work: Work) -> Child | None:
+    return next((child for child in reversed(tuple(work.children.values())) if child.phase in ALIVE), None)
+
+
+def _recycle_further(work: Work) -> None:
+    """Bring down, newest first, what a group restart needs down; a child still starting is waited for (OTP)."""
+    while True:
+        left = [child for child in work.children.values() if child.recycle]
+        if not left:
+            return
+        newest = left[-1]
+        if newest.phase is not Phase.UP:
+            return
+        stop(work, newest, work.recycle_mode)
+
+
+def _start_further(work: Work) -> None:
+    if work.is_group:
+        child = _next_in_line(work)
+    else:
+        child = _next_free(work)
+    if child is not None:
+        start(work, child)
+
+
+def start(work: Work, child: Child) -> None:
+    work.births += 1
+    child = work.put(
+        child,
+        phase=Phase.STARTING,
+        incarnation=work.births,
+        not_before=None,
+        is_ready=False,
+        ready_at=None,
+        stop_by=None,
+    )
+    work.effects.append(StartActor(child.spec, child.incarnation))
+
+
+def _next_in_line(work: Work) -> Child | None:
+    """In a group: the first wanted child that is down, when all before it are as far as they must be."""
+    for child in work.children.values():
+        if not child.wanted:
+            if child.phase is Phase.STARTING:
+                return None
+            continue
+        match child.phase:
+            case Phase.UP if child.spec.wait_for is WaitFor.READY and not child.is_ready:
+                return None
+            case Phase.UP:
+                continue
+            case Phase.STARTING | Phase.STOPPING:
+                return None
+            case Phase.DOWN:
+                return child
+            case Phase.RESTARTING | Phase.PARKED:
+                return _if_due(work, child)
+    return None
+
+
+def _next_free(work: Work) -> Child | None:
+    """Without a group: whoever waits longest; starts are serial (OTP), waits are not."""
+    if work.is_starting_one:
+        return None
+    waiting = [child for child in work.children.values() if child.wanted and child.phase not in ALIVE]
+    for child in sorted(waiting, key=lambda one: one.turn):
+        if child.phase is Phase.DOWN or _if_due(work, child) is not None:
+            return child
+    return None
+
+
+def _if_due(work: Work, child: Child) -> Child | None:
+    if child.not_before is None:
+        return None  # a failed restart on its way back through the mailbox
+    if work.now >= child.not_before:
+        return child
+    work.effects.append(WakeAt(child.not_before))
+    return None

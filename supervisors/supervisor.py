@@ -1,0 +1,265 @@
+"""The shell round the supervisor's judgement: messages become events, effects become deeds.
+
+Runs in its own actor thread and never waits: stops and starts are asked for, their ends come as messages.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.board import NodeKind, NodeState, NodeStatus
+from actors.context import ActorContext, Life
+from actors.kernel import IGNORE, PENDING, SupervisedActor
+from actors.messages import (
+    AddChild,
+    ChildExited,
+    ChildIgnored,
+    ChildReady,
+    ChildStarted,
+    ChildStartFailed,
+    StopMode,
+    StopYourself,
+    Wake,
+)
+from actors.refs import ActorRef
+from actors.spec import ChildSpec, ChildType, ExitKind, ExitReason
+from supervisors.child_notes import child_notes
+from supervisors.decisions.model import (
+    Answer,
+    Ask,
+    Boot,
+    Call,
+    Effect,
+    Event,
+    ExitSelf,
+    Flags,
+    Forget,
+    KillActor,
+    Mode,
+    Ok,
+    Refused,
+    Report,
+    Requeue,
+    SelfStarted,
+    SelfStartFailed,
+    StartActor,
+    StopActor,
+    StopRequested,
+    TryAgain,
+    WakeAt,
+    Woke,
+)
+from supervisors.decisions.step import initial, step
+
+Result = Ok | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """A run-time call from outside the tree; the answer completes ``reply``."""
+
+    ask: Ask
+    id: str | None = None
+    spec: object = None
+    args: tuple[Any, ...] = ()
+    reply: Future[Result] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class RefOf:
+    """Ask for the reference of a running child (None when it does not run)."""
+
+    id: str
+
+
+@dataclass(slots=True)
+class Grip:
+    """What the supervisor holds of one run of a child."""
+
+    incarnation: int
+    ref: ActorRef
+    life: Life
+
+
+class SupervisorActor(SupervisedActor):
+    """One supervisor. ``flags`` and ``specs`` are checked (``decisions.admission``) before it is made."""
+
+    def __init__(
+        self,
+        context: ActorContext,
+        flags: Flags,
+        specs: tuple[ChildSpec, ...] = (),
+        init: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__(context)
+        self._init = init
+        self._state = initial(flags, specs)
+        self._grips: dict[str, Grip] = {}
+        self._replies: dict[int, Future[Result]] = {}
+        self._calls = 0
+        self._wakes: set[float] = set()
+        self._since = context.system.clock.wall()
+
+    # -- kernel hooks ---------------------------------------------------------------------------------------------
+
+    def setup(self) -> object:
+        if self._init is not None and self._init() is IGNORE:
+            return IGNORE
+        self._take(Boot())
+        return PENDING
+
+    def handle(self, message: Any) -> Any:
+        match message:
+            case ChildStarted() | ChildIgnored() | ChildStartFailed() | ChildReady() | ChildExited() | TryAgain():
+                self._take(message)
+            case Wake(token=float(at_s)):
+                self._wakes.discard(at_s)
+                self._take(Woke())
+            case CallRequest():
+                self._take(self._call(message))
+            case AddChild(spec):
+                self._take(Call(None, Ask.START, spec=spec))
+            case RefOf(child_id):
+                grip = self._grips.get(child_id)
+                return grip.ref if grip is not None and grip.ref.is_alive else None
+            case _:
+                super().handle(message)
+        return None
+
+    def stop_requested(self, reason: ExitReason) -> None:
+        self._take(StopRequested(reason, self.stop_mode))
+
+    def teardown(self, reason: ExitReason) -> None:
+        """Also after a crash of this very actor: nothing it started may go on without a supervisor."""
+        for grip in reversed(tuple(self._grips.values())):
+            if grip.ref.tell(StopYourself(ExitReason(ExitKind.SHUTDOWN, "supervisor ended"), StopMode.DETACH)):
+                self.log.warning("child told to stop by a dying supervisor", child=repr(grip.ref))
+        for reply in self._replies.values():
+            reply.set_result(Refused("noproc"))
+        self._replies.clear()
+        self._publish(NodeState.STOPPED if reason.is_clean else NodeState.FAILED)
+
+    # -- one step -------------------------------------------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        before = self._state
+        clock = self.context.system.clock
+        self._state, effects = step(before, event, clock.now(), random.random())  # noqa: S311  jitter
+        for effect in effects:
+            self._act(effect)
+        self._annotate(before.children)
+        if tuple(before.children) != tuple(self._state.children) or before.mode is not self._state.mode:
+            self._publish(_SHOWN[self._state.mode])
+
+    def _act(self, effect: Effect) -> None:
+        match effect:
+            case StartActor(spec, incarnation):
+                self._start_actor(spec, incarnation)
+            case StopActor(child_id, _, reason, mode):
+                self._grips[child_id].ref.tell(StopYourself(reason, mode))
+            case KillActor(child_id):
+                self._kill(child_id)
+            case WakeAt(at_s):
+                self._wake_at(at_s)
+            case Requeue(child_id):
+                self.ref.tell(TryAgain(child_id))
+            case Answer(number, result):
+                self._replies.pop(number).set_result(result)
+            case Report():
+                self._pass_on(effect)
+            case Forget(child_id):
+                self._grips.pop(child_id, None)
+                self.context.system.board.remove(self._path_of(child_id))
+            case SelfStarted():
+                self.started()
+                self.ready()
+            case SelfStartFailed(reason):
+                self.start_failed(reason)
+            case ExitSelf(reason):
+                self.exit(reason)
+
+    def _start_actor(self, spec: ChildSpec, incarnation: int) -> None:
+        context = ActorContext(
+            spec.id, self._path_of(spec.id), incarnation, self.ref, self.context.system, life := Life()
+        )
+        try:
+            ref = ActorRef(spec.start.start(context, *spec.args, **spec.kwargs))
+        except Exception as error:
+            reason = ExitReason(ExitKind.START_FAILED, f"{type(error).__name__}: {error}")
+            self.ref.tell(ChildStartFailed(spec.id, incarnation, reason))
+            return
+        self._grips[spec.id] = Grip(incarnation, ref, life)
+
+    def _kill(self, child_id: str) -> None:
+        """The thread cannot be killed: what it owns is, and what it still says is of an old incarnation."""
+        grip = self._grips.pop(child_id, None)
+        if grip is None:
+            return
+        self.log.error("child did not stop in time: killed what it owns, abandoned its thread", child=child_id)
+        if grip.life.kill_owned is not None:
+            self.context.system.io.run(grip.life.kill_owned)
+
+    def _wake_at(self, at_s: float) -> None:
+        if at_s not in self._wakes:
+            self._wakes.add(at_s)
+            system = self.context.system
+            system.timers.after(at_s - system.clock.now(), self.ref, Wake(at_s))
+
+    def _call(self, request: CallRequest) -> Call:
+        self._calls += 1
+        self._replies[self._calls] = request.reply
+        return Call(self._calls, request.ask, request.id, request.spec, request.args)
+
+    # -- telling --------------------------------------------------------------------------------------------------
+
+    def _path_of(self, child_id: str) -> str:
+        return f"{self.context.path}/{child_id}"
+
+    def _pass_on(self, report: Report) -> None:
+        self.log.info(
+            report.kind.value,
+            child=report.id,
+            reason=str(report.reason) if report.reason else None,
+            delay_s=report.delay_s,
+        )
+        if self.context.system.reporter is not None:
+            self.context.system.reporter(self._path_of(report.id), report)
+
+    def _annotate(self, before: Any) -> None:
+        """Show on the board what only the supervisor knows of a child that changed."""
+        clock = self.context.system.clock
+        for child_id, child in self._state.children.items():
+            if before.get(child_id) is not child:
+                kind = NodeKind.SUPERVISOR if child.spec.type is ChildType.SUPERVISOR else NodeKind.ACTOR
+                notes = child_notes(child, clock.now(), clock.wall())
+                self.context.system.board.annotate(self._path_of(child_id), kind, **notes)
+
+    def _publish(self, state: NodeState) -> None:
+        flags = self._state.flags
+        self.context.system.board.publish(
+            NodeStatus(
+                self.context.path,
+                NodeKind.SUPERVISOR,
+                state,
+                strategy=flags.strategy.value,
+                runtime="actor",
+                incarnation=self.context.incarnation,
+                since=self._since,
+                ready_since=self._since,
+                children=tuple(self._state.children),
+                extra={"intensity": flags.intensity, "period_s": flags.period_s},
+            )
+        )
+
+
+_SHOWN = {
+    Mode.NEW: NodeState.STARTING,
+    Mode.BOOTING: NodeState.STARTING,
+    Mode.RUNNING: NodeState.READY,
+    Mode.HALTING: NodeState.STOPPING,
+    Mode.DONE: NodeState.STOPPED,
+}
