@@ -113,7 +113,7 @@ class Board:
     def annotate(self, path: str, kind: NodeKind, **notes: Any) -> None:
         """Replace what the supervisor says of a child; ``kind`` is for a child that never published itself."""
         with self._lock:
-            self._own.setdefault(path, NodeStatus(path, kind, NodeState.STARTING))
+            self._own.setdefault(path, NodeStatus(path, kind, NodeState.WAITING))
             if self._notes.get(path) != notes:
                 self._notes[path] = notes
                 self._refresh(path)

@@ -30,8 +30,14 @@ class ActorSystem:
     timers: Timers = field(default_factory=Timers)
     io: IoPool = field(default_factory=IoPool)
     board: Board = field(default_factory=Board)
+    names: dict[str, Ref] = field(default_factory=dict)
+    """The present reference of every started node, by path (Erlang's ``whereis``); written by its supervisor."""
     observer: LifecycleObserver | None = None
     reporter: Reporter | None = None
+
+    def whereis(self, path: str) -> Ref | None:
+        """The node's reference now. It changes with every restart: look it up, do not keep it."""
+        return self.names.get(path)
 
     def close(self) -> None:
         self.timers.close()

@@ -73,6 +73,7 @@ class ExitWatcher:
 
         Raises:
             ProcessLookupError: there is no such process (never for an unreaped child).
+            OSError: no file descriptor is left. ``ValueError``: the watcher is closed.
         """
         watch = _Watch(pid, child, on_ended, before_reap)
         if not self._use_pidfd:
@@ -80,7 +81,12 @@ class ExitWatcher:
             return
         fd = os.pidfd_open(pid)
         self._watches[fd] = watch
-        self._epoll.register(fd, select.EPOLLIN)  # safe from any thread: a waiting epoll sees it at once
+        try:
+            self._epoll.register(fd, select.EPOLLIN)  # safe from any thread: a waiting epoll sees it at once
+        except (OSError, ValueError):
+            del self._watches[fd]
+            os.close(fd)
+            raise
 
     @property
     def is_running(self) -> bool:
@@ -107,6 +113,9 @@ class ExitWatcher:
         self._epoll.close()
         for fd in (*self._watches, self._wake_fd):
             os.close(fd)
+        for watch in self._watches.values():
+            if watch.child is not None:
+                watch.child.returncode = 0  # or Popen would reap it later, behind an adopter's back
         self._watches.clear()
 
     def _run(self) -> None:
@@ -126,6 +135,8 @@ class ExitWatcher:
         del self._watches[fd]
         self._epoll.unregister(fd)
         self._guarded(watch, ended)
+        if watch.child is None and ended != Ended():
+            os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)  # a child of ours without a Popen: after a re-exec
         os.close(fd)
 
     def _guarded(self, watch: _Watch, ended: Ended) -> None:

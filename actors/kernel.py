@@ -14,11 +14,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pykka
 from pykka import ActorRegistry
 
+from actors.board import NodeKind
 from actors.context import ActorContext
 from actors.messages import (
     ChildExited,
@@ -60,6 +61,8 @@ class SupervisedActor(pykka.ThreadingActor):
     """Subclasses define ``setup``, ``handle`` and ``teardown``; constructors only store what they get."""
 
     use_daemon_thread = True
+    node_kind: ClassVar[NodeKind] = NodeKind.ACTOR
+    """How the tree shows a child that has not said anything of itself yet."""
 
     def __init__(self, context: ActorContext) -> None:
         super().__init__()

@@ -13,10 +13,16 @@ from actors.spec import ChildSpec, ExitReason
 
 
 class StopMode(enum.Enum):
-    """What happens to the thing an actor stands for when the actor is stopped."""
+    """What happens to the thing an actor stands for when the actor is stopped.
+
+    TERMINATE takes it along (a strategy, the operator). DETACH leaves it running, to be adopted by the next
+    incarnation (our own faults, an upgrade). END_OF_DAEMON takes along what this daemon created and leaves what it
+    only attached to.
+    """
 
     TERMINATE = "terminate"
     DETACH = "detach"
+    END_OF_DAEMON = "end_of_daemon"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,16 @@
+"""What a configuration file may say, and how it is read. Knows nothing of actors, runbooks or links."""
+
+from config.errors import ConfigError, Problem
+from config.loader import DEMO, find_config, load_config, parse_config, resolve_state_dir
+from config.models import SystemConfig
+
+__all__ = [
+    "DEMO",
+    "ConfigError",
+    "Problem",
+    "SystemConfig",
+    "find_config",
+    "load_config",
+    "parse_config",
+    "resolve_state_dir",
+]

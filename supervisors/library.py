@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from actors.context import ActorContext, ActorSystem
 from actors.messages import (
@@ -134,6 +134,7 @@ class Supervisor:
         owner = _Owner()
         context = ActorContext(spec.id, spec.id, 1, owner, own)
         ref = ActorRef(spec.start.start(context, *spec.args, **spec.kwargs))
+        own.names[spec.id] = ref
         root = cls(ref, spec.id, owner, own if system is None else None)
         try:
             first = owner.reports.get(timeout=timeout_s)
@@ -200,13 +201,11 @@ class Supervisor:
         Raises:
             SupervisionError: already_started, already_present, max_children, start_failed, or a kind of ``BadSpec``.
         """
-        self._call(CallRequest(Ask.START, spec=spec))
-        return self.child(_id_of(spec))
+        return self._started(CallRequest(Ask.START, spec=spec))
 
     def start_instance(self, key: str, *args: Any) -> ActorRef | None:
         """Add an instance of the template of a ``simple_one_for_one`` supervisor. Raises as ``start_child``."""
-        self._call(CallRequest(Ask.START, id=key, args=args))
-        return self.child(key)
+        return self._started(CallRequest(Ask.START, id=key, args=args))
 
     def terminate_child(self, child_id: str) -> None:
         """Stop a child and keep its spec. Raises SupervisionError: not_found."""
@@ -217,9 +216,12 @@ class Supervisor:
         self._call(CallRequest(Ask.HOLD, child_id))
 
     def restart_child(self, child_id: str) -> ActorRef | None:
-        """Start a stopped child. Raises SupervisionError: not_found, running, restarting, start_failed."""
-        self._call(CallRequest(Ask.RESTART, child_id))
-        return self.child(child_id)
+        """Start a stopped child; None when it declined.
+
+        Raises:
+            SupervisionError: not_found, running, restarting, start_failed.
+        """
+        return self._started(CallRequest(Ask.RESTART, child_id))
 
     def delete_child(self, child_id: str) -> None:
         """Forget a stopped child's spec. Raises SupervisionError: not_found, running, restarting."""
@@ -303,6 +305,10 @@ class Supervisor:
         if self._system is not None:
             self._system.close()
 
+    def _started(self, request: CallRequest) -> ActorRef | None:
+        ref: ActorRef | None = self._call(request)
+        return ref
+
     def _call(self, request: CallRequest, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         result = call(self.ref, request, timeout_s)
         if isinstance(result, Refused):
@@ -327,10 +333,6 @@ def call(ref: ActorRef, request: CallRequest, timeout_s: float = CALL_TIMEOUT_S)
                 return Refused("noproc")  # it went down with the request in its inbox
             if time.monotonic() >= deadline:
                 raise TimeoutError(f"no answer to {request.ask.value} within {timeout_s:g} s") from None
-
-
-def _id_of(spec: object) -> str:
-    return spec.id if isinstance(spec, ChildSpec) else str(cast("Mapping[str, Any]", spec)["id"])
 
 
 __all__ = ["Ok", "StartIgnored", "SupervisionError", "Supervisor", "call"]

@@ -26,7 +26,7 @@ from actors.messages import (
     Wake,
 )
 from actors.refs import ActorRef
-from actors.spec import ChildSpec, ChildType, ExitKind, ExitReason
+from actors.spec import ChildSpec, ExitKind, ExitReason
 from supervisors.child_notes import child_notes
 from supervisors.decisions.model import (
     Answer,
@@ -88,6 +88,8 @@ class Grip:
 class SupervisorActor(SupervisedActor):
     """One supervisor. ``flags`` and ``specs`` are checked (``decisions.admission``) before it is made."""
 
+    node_kind = NodeKind.SUPERVISOR
+
     def __init__(
         self,
         context: ActorContext,
@@ -109,6 +111,7 @@ class SupervisorActor(SupervisedActor):
     def setup(self) -> object:
         if self._init is not None and self._init() is IGNORE:
             return IGNORE
+        self._annotate({})
         self._take(Boot())
         return PENDING
 
@@ -149,7 +152,7 @@ class SupervisorActor(SupervisedActor):
         before = self._state
         clock = self.context.system.clock
         self._state, effects = step(before, event, clock.now(), random.random())  # noqa: S311  jitter
-        for effect in effects:
+        for effect in sorted(effects, key=_is_report):  # deeds first: the log must not stand between death and birth
             self._act(effect)
         self._annotate(before.children)
         if tuple(before.children) != tuple(self._state.children) or before.mode is not self._state.mode:
@@ -168,11 +171,12 @@ class SupervisorActor(SupervisedActor):
             case Requeue(child_id):
                 self.ref.tell(TryAgain(child_id))
             case Answer(number, result):
-                self._replies.pop(number).set_result(result)
+                self._answer(number, result)
             case Report():
                 self._pass_on(effect)
             case Forget(child_id):
                 self._grips.pop(child_id, None)
+                self.context.system.names.pop(self._path_of(child_id), None)
                 self.context.system.board.remove(self._path_of(child_id))
             case SelfStarted():
                 self.started()
@@ -181,6 +185,12 @@ class SupervisorActor(SupervisedActor):
                 self.start_failed(reason)
             case ExitSelf(reason):
                 self.exit(reason)
+
+    def _answer(self, number: int, result: Result) -> None:
+        """A started child is answered with the reference of the very run that was asked for."""
+        if isinstance(result, Ok) and isinstance(result.value, str):
+            result = Ok(self._grips[result.value].ref)
+        self._replies.pop(number).set_result(result)
 
     def _start_actor(self, spec: ChildSpec, incarnation: int) -> None:
         context = ActorContext(
@@ -193,6 +203,7 @@ class SupervisorActor(SupervisedActor):
             self.ref.tell(ChildStartFailed(spec.id, incarnation, reason))
             return
         self._grips[spec.id] = Grip(incarnation, ref, life)
+        self.context.system.names[context.path] = ref
 
     def _kill(self, child_id: str) -> None:
         """The thread cannot be killed: what it owns is, and what it still says is of an old incarnation."""
@@ -234,7 +245,7 @@ class SupervisorActor(SupervisedActor):
         clock = self.context.system.clock
         for child_id, child in self._state.children.items():
             if before.get(child_id) is not child:
-                kind = NodeKind.SUPERVISOR if child.spec.type is ChildType.SUPERVISOR else NodeKind.ACTOR
+                kind: NodeKind = getattr(child.spec.start, "node_kind", NodeKind.ACTOR)
                 notes = child_notes(child, clock.now(), clock.wall())
                 self.context.system.board.annotate(self._path_of(child_id), kind, **notes)
 
@@ -254,6 +265,10 @@ class SupervisorActor(SupervisedActor):
                 extra={"intensity": flags.intensity, "period_s": flags.period_s},
             )
         )
+
+
+def _is_report(effect: Effect) -> bool:
+    return isinstance(effect, Report)
 
 
 _SHOWN = {

@@ -146,5 +146,12 @@ class Runtime(Protocol):
         None when it has ended or cannot be told now.
         """
 
+    def log_tail(self, handle: Handle, lines: int) -> tuple[str, ...]:
+        """The last ``lines`` lines the run wrote, oldest first (for a crash record).
+
+        Raises:
+            TruthUnknown: cannot be told now.
+        """
+
     def close(self) -> None:
         """End the watcher threads. Runs live on."""

@@ -1,0 +1,22 @@
+"""The ``selfheal`` command. Imports nothing heavy: the light installation has this file and none of what it needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+_NEEDED = frozenset(
+    {"typer", "rich", "httpx", "pydantic", "yaml", "fastapi", "uvicorn", "psutil", "pykka", "structlog"}
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code (``supervisors.cli.exits``)."""
+    try:
+        from supervisors.cli.app import run  # noqa: PLC0415  the daemon's packages may be missing
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] not in _NEEDED:
+            raise
+        sys.stderr.write("selfheal needs the daemon extra: pip install 'selfheal[daemon]'\n")
+        sys.exit(1)
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))

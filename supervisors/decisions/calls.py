@@ -43,10 +43,10 @@ def serve(work: Work, call: Call) -> None:
         case Ask.GET_SPEC:
             child = work.children.get(call.id or "")
             template = work.flags.template
-            if child is not None:
-                work.reply(call.number, Ok(child.spec))
-            elif template is not None and call.id == template.id:
+            if template is not None and (child is not None or call.id == template.id):
                 work.reply(call.number, Ok(template))
+            elif child is not None:
+                work.reply(call.number, Ok(child.spec))
             else:
                 work.reply(call.number, Refused("not_found"))
 
@@ -59,7 +59,7 @@ def _start(work: Work, call: Call) -> None:
         spec = check_child(call.spec, work.flags)
     known = work.children.get(spec.id)
     if known is not None:
-        word = "already_present" if known.phase is Phase.DOWN else "already_started"
+        word = "already_started" if known.phase in ALIVE else "already_present"
         work.reply(call.number, Refused(word))
         return
     limit = work.flags.max_children
@@ -108,9 +108,10 @@ def _static_child(work: Work, call: Call) -> Child | None:
 def _terminate(work: Work, call: Call) -> None:
     child = work.children.get(call.id or "")
     if child is None:
-        is_gone_instance = work.flags.template is not None
-        work.reply(call.number, Ok() if is_gone_instance else Refused("not_found"))
+        work.reply(call.number, _absent(work, call.id))
         return
+    if work.is_group and child.is_tried_again:
+        _end_round(work)
     last = child.last_reason
     child = work.put(child, wanted=False, held=call.ask is Ask.HOLD, not_before=None)
     _leave(work, child.spec.id, call.number)
@@ -118,6 +119,21 @@ def _terminate(work: Work, call: Call) -> None:
         reconcile.stop(work, child, StopMode.TERMINATE)
         return
     work.set_down(work.put(child, failures=0, is_exhausted=False), last or SHUTDOWN)
+
+
+def _absent(work: Work, child_id: str | None) -> Ok | Refused:
+    """There is none to terminate: of a template's instances that is well, but the template is not one (OTP)."""
+    template = work.flags.template
+    if template is None:
+        return Refused("not_found")
+    return Refused("simple_one_for_one") if child_id == template.id else Ok()
+
+
+def _end_round(work: Work) -> None:
+    """Nobody tries this group restart again: those that waited for it stay stopped (OTP)."""
+    for other in tuple(work.children.values()):
+        if other.wanted and other.phase is Phase.DOWN and other.spec.id not in work.callers:
+            work.put(other, wanted=False)
 
 
 def _leave(work: Work, child_id: str, number: int | None) -> None:
@@ -136,7 +152,7 @@ def which(work: Work) -> tuple[ChildInfo, ...]:
 def _state(child: Child) -> str:
     if child.phase in ALIVE:
         return "running"
-    return "stopped" if child.phase is Phase.DOWN and not child.wanted else "restarting"
+    return "stopped" if child.phase is Phase.DOWN else "restarting"
 
 
 def count(work: Work) -> ChildCounts:

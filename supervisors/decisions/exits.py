@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.messages import StopMode
-from actors.spec import NORMAL, SHUTDOWN, ExitReason, OnExhausted, Origin, Pacing, Restart
+from actors.spec import NORMAL, SHUTDOWN, ExitKind, ExitReason, OnExhausted, Origin, Pacing, Restart
 from supervisors.decisions.backoff import backoff_delay_s, spread_s
 from supervisors.decisions.intensity import within_window
 from supervisors.decisions.model import (
@@ -71,10 +71,9 @@ def _refuse_start(work: Work, child: Child, reason: ExitReason, number: int | No
 def try_again(work: Work, child_id: str) -> None:
     """A failed restart comes back: it counts again, and the strategy decides again (OTP ``try_again_restart``)."""
     child = work.children.get(child_id)
-    if work.mode is not Mode.RUNNING or child is None or child.phase is not Phase.RESTARTING:
+    if work.mode is not Mode.RUNNING or child is None or not child.is_tried_again:
         return
-    if child.not_before is None:
-        _restart(work, child, child.last_reason or SHUTDOWN)
+    _restart(work, child, child.last_reason or SHUTDOWN)
 
 
 def _restart(work: Work, child: Child, reason: ExitReason) -> None:
@@ -135,6 +134,7 @@ def _take_along(work: Work, child: Child, mode: StopMode) -> None:
             work.put(other, wanted=False, recycle=other.phase in ALIVE, doomed=True)
         elif other.phase in ALIVE:
             work.want(other, recycle=True)
+            work.report(ReportKind.RESTARTING, other, ExitReason(ExitKind.SHUTDOWN, f"with {child.spec.id}"))
         elif other.not_before is None:
             work.want(other, phase=Phase.DOWN)
 

@@ -110,6 +110,11 @@ class Child:
     stop_by: float | None = None
     last_reason: ExitReason | None = None
 
+    @property
+    def is_tried_again(self) -> bool:
+        """Its restart failed and is on its way back through the mailbox (OTP ``restarting``)."""
+        return self.phase is Phase.RESTARTING and self.not_before is None
+
 
 class Mode(enum.Enum):
     NEW = "new"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.messages import StopMode
-from actors.spec import BRUTAL_KILL, INFINITY, KILLED, SHUTDOWN, WaitFor
+from actors.spec import BRUTAL_KILL, INFINITY, KILLED, SHUTDOWN, ChildType, ShutdownKind, WaitFor
 from supervisors.decisions.model import (
     ALIVE,
     Child,
@@ -54,6 +54,8 @@ def kill(work: Work, child: Child) -> None:
 
 
 def _halt_further(work: Work) -> None:
+    if _awaits_start(work):
+        return
     while (child := _newest_alive(work)) is not None:
         if child.phase is Phase.STOPPING:
             if not work.is_dynamic:
@@ -66,6 +68,22 @@ def _halt_further(work: Work) -> None:
                 stop(work, child, work.stop_mode)
     if _newest_alive(work) is None:
         work.finish()
+
+
+def _awaits_start(work: Work) -> bool:
+    """A start under way is let finish first (OTP), for at most the child's time to stop.
+
+    A nested supervisor is told at once instead: it hands the stop on to what it is starting.
+    """
+    workers = (child for child in work.children.values() if child.spec.type is ChildType.WORKER)
+    child = next((worker for worker in workers if worker.phase is Phase.STARTING), None)
+    if child is None or isinstance(limit := child.spec.shutdown_or_default, ShutdownKind):
+        return False
+    until = work.now + limit if child.stop_by is None else child.stop_by
+    if child.stop_by is None:
+        work.put(child, stop_by=until)
+        work.effects.append(WakeAt(until))
+    return work.now < until
 
 
 def _newest_alive(work: Work) -> Child | None:
@@ -123,9 +141,17 @@ def _next_in_line(work: Work) -> Child | None:
                 return None
             case Phase.DOWN:
                 return child
+            case Phase.RESTARTING if child.is_tried_again:
+                return _asked_for(work)
             case Phase.RESTARTING | Phase.PARKED:
                 return _if_due(work, child)
     return None
+
+
+def _asked_for(work: Work) -> Child | None:
+    """A start by a call concerns one child only: it does not wait for the group's next try (OTP)."""
+    down = (child for child in work.children.values() if child.wanted and child.phase is Phase.DOWN)
+    return next((child for child in down if child.is_new or child.spec.id in work.callers), None)
 
 
 def _next_free(work: Work) -> Child | None:
@@ -141,7 +167,7 @@ def _next_free(work: Work) -> Child | None:
 
 def _if_due(work: Work, child: Child) -> Child | None:
     if child.not_before is None:
-        return None  # a failed restart on its way back through the mailbox
+        return None  # tried again when it is back through the mailbox
     if work.now >= child.not_before:
         return child
     work.effects.append(WakeAt(child.not_before))

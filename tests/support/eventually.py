@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], *, within_s: float = 10.0, every_s: float = 0.01, what: str = "") -> T:
+def eventually(look: Callable[[], T | None], *, within_s: float = 10.0, every_s: float = 0.01, what: str = "") -> T:
     """The first truthy value of ``look()``; an AssertionError with its last value after ``within_s`` seconds.
 
     An AssertionError raised by ``look`` itself counts as "not yet".

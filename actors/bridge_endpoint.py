@@ -1,0 +1,184 @@
+"""One bridge endpoint as an actor: the thin shell round ``bridge_fsm`` and a transport.
+
+Runs in its own actor thread and never blocks. Silence, a refused or a lost connection are faults of the world: the
+actor ends with that reason and its supervisor brings it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from actors.board import LastExit, NodeKind, NodeState, NodeStatus
+from actors.bridge_fsm import (
+    Connected,
+    Effect,
+    Event,
+    Exit,
+    Heard,
+    LinkState,
+    LookAt,
+    Looked,
+    Lost,
+    SayReady,
+    begin,
+    step,
+)
+from actors.context import ActorContext
+from actors.endpoints.transports import (
+    BeatBoard,
+    BeatTransport,
+    ErrorHeard,
+    FifoTransport,
+    SpoolTransport,
+    TcpTransport,
+    Transport,
+)
+from actors.kernel import SupervisedActor
+from actors.messages import Wake
+from actors.spec import ExitReason
+
+SHOW_EVERY_S: Final = 1.0
+
+OnError = Callable[[str, Mapping[str, Any]], None]
+"""Told of an error an endpoint reported (endpoint name, bridge error): it must only hand it on."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPlan:
+    """One endpoint as configured."""
+
+    name: str
+    kind: str
+    silence_s: float
+    address: str | None = None
+    directory: Path | None = None
+
+    @property
+    def place(self) -> str:
+        return self.address or (str(self.directory) if self.directory is not None else "bridge link")
+
+
+@dataclass(slots=True)
+class EndpointPast:
+    """What outlives one run of the actor: how often it ran, how it ended. Owned by the one running incarnation."""
+
+    runs: int = 0
+    last_exit: LastExit | None = None
+
+
+class BridgeEndpointActor(SupervisedActor):
+    node_kind = NodeKind.BRIDGE
+
+    def __init__(
+        self, context: ActorContext, plan: EndpointPlan, past: EndpointPast, beats: BeatBoard, on_error: OnError
+    ) -> None:
+        super().__init__(context)
+        self._plan = plan
+        self._past = past
+        self._on_error = on_error
+        self._transport = make_transport(plan, beats)
+        self._since = context.system.clock.wall()
+        self._run, self._first_effects = begin(plan.silence_s, context.system.clock.now())
+        self._ready_since: float | None = None
+        self._shown_at = float("-inf")
+
+    def setup(self) -> object:
+        self._past.runs += 1
+        self._act(self._first_effects)
+        self._transport.start(self.ref.tell)
+        self._show()
+        return None
+
+    def handle(self, message: Any) -> Any:
+        match message:
+            case Connected() | Heard() | Lost():
+                self._take(message)
+            case ErrorHeard():
+                self._take(Heard())
+                self._on_error(self._plan.name, message.error)
+            case Wake(token="look"):
+                self._take(Looked())
+            case _:
+                super().handle(message)
+        return None
+
+    def teardown(self, reason: ExitReason) -> None:
+        self._transport.close()
+        if not reason.is_clean:
+            self._past.last_exit = LastExit(str(reason), self.context.system.clock.wall())
+        self._show(NodeState.STOPPED if reason.is_clean else NodeState.FAILED)
+
+    def kill_owned(self) -> None:
+        self._transport.close()
+
+    def _take(self, event: Event) -> None:
+        before = self._run.state
+        self._run, effects = step(self._run, event, self.context.system.clock.now())
+        self._act(effects)
+        now = self.context.system.clock.now()
+        if self._run.state is not before or now - self._shown_at >= SHOW_EVERY_S:
+            self._show()
+
+    def _act(self, effects: tuple[Effect, ...]) -> None:
+        system = self.context.system
+        for effect in effects:
+            match effect:
+                case SayReady():
+                    self._ready_since = system.clock.wall()
+                    self.ready()
+                case LookAt(at_s):
+                    system.timers.after(at_s - system.clock.now(), self.ref, Wake("look"))
+                case Exit(reason):
+                    self.exit(reason)
+
+    def _show(self, state: NodeState | None = None) -> None:
+        clock = self.context.system.clock
+        self._shown_at = clock.now()
+        is_beating = self._run.state is LinkState.BEATING
+        self.context.system.board.publish(
+            NodeStatus(
+                self.context.path,
+                NodeKind.BRIDGE,
+                state or (NodeState.READY if is_beating else NodeState.STARTING),
+                runtime="actor",
+                endpoint=self._plan.place,
+                incarnation=self._past.runs,
+                restarts=max(0, self._past.runs - 1),
+                since=self._since,
+                ready_since=self._ready_since if is_beating else None,
+                last_exit=self._past.last_exit,
+                detail=None if state else self._detail(),
+                extra={"endpoint_kind": self._plan.kind},
+            )
+        )
+
+    def _detail(self) -> str:
+        match self._run.state:
+            case LinkState.BEATING:
+                return f"last beat {self.context.system.clock.now() - self._run.heard_at:.1f}s ago"
+            case LinkState.HELLO:
+                return "connected, no heartbeat yet"
+            case _:
+                return f"waiting for the first sign from {self._plan.place}"
+
+
+def make_transport(plan: EndpointPlan, beats: BeatBoard) -> Transport:
+    """The transport of an endpoint kind.
+
+    Raises:
+        ValueError: the kind is unknown, or has not the place it needs.
+    """
+    match plan:
+        case EndpointPlan(kind="tcp", address=str(address)):
+            return TcpTransport(plan.name, address, plan.silence_s)
+        case EndpointPlan(kind="spool", directory=Path() as directory):
+            return SpoolTransport(plan.name, directory, plan.silence_s)
+        case EndpointPlan(kind="fifo", directory=Path() as directory):
+            return FifoTransport(plan.name, directory / f"{plan.name}.fifo")
+        case EndpointPlan(kind="zeromq" | "powershell"):
+            return BeatTransport(plan.name, beats)
+        case _:
+            raise ValueError(f"bridge {plan.name!r}: kind {plan.kind!r} has no address or directory")

@@ -1,0 +1,262 @@
+"""What is written and read, as functions on a connection. Runs on the writer thread, or on a reader's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runbooks.engine_words import Kind, Record
+from runbooks.matching import PastRun
+from runbooks.model import Status
+
+JsonMap = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAlert:
+    """What came of storing an alert: ``is_new``, or known already with the same body (``decision`` if decided)."""
+
+    seq: int
+    is_new: bool
+    decision: JsonMap | None = None
+
+
+class AlertConflict(Exception):
+    """Another body under a known id."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAlert:
+    """An alert nobody has decided yet."""
+
+    seq: int
+    msg_id: str
+    facts: JsonMap
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution as it is started: the very bytes of its runbook, and its values."""
+
+    id: str
+    alert_seq: int
+    runbook: str
+    source: bytes
+    sha256: str
+    target: str
+    parameters: JsonMap
+    fingerprint: str
+    severity: str
+    priority: int
+    status: Status
+    decided_at: float
+    started_at: float | None = None
+
+
+def dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, default=str)
+
+
+# -- alerts -----------------------------------------------------------------------------------------------------------
+
+
+def store_alert(db: sqlite3.Connection, client: str, msg_id: str, facts: JsonMap, at: float) -> StoredAlert:
+    """Raises AlertConflict."""
+    body = dump(dict(facts))
+    sha256 = hashlib.sha256(body.encode()).hexdigest()
+    row = db.execute(
+        "INSERT INTO alerts(client, msg_id, sha256, body, received_at) VALUES (?,?,?,?,?)"
+        " ON CONFLICT DO NOTHING RETURNING seq",
+        (client, msg_id, sha256, body, at),
+    ).fetchone()
+    if row is not None:
+        return StoredAlert(row["seq"], is_new=True)
+    known = db.execute("SELECT * FROM alerts WHERE client=? AND msg_id=?", (client, msg_id)).fetchone()
+    if known["sha256"] != sha256:
+        raise AlertConflict(f"alert {msg_id} is known with another body")
+    return StoredAlert(known["seq"], is_new=False, decision=_decision(known))
+
+
+def _decision(row: sqlite3.Row) -> JsonMap | None:
+    if row["outcome"] is None:
+        return None
+    return {key: row[key] for key in ("outcome", "execution_id", "runbook", "reason")}
+
+
+def undecided(db: sqlite3.Connection) -> list[OpenAlert]:
+    rows = db.execute("SELECT seq, msg_id, body FROM alerts WHERE outcome IS NULL ORDER BY seq")
+    return [OpenAlert(row["seq"], row["msg_id"], json.loads(row["body"])) for row in rows]
+
+
+def record_decision(
+    db: sqlite3.Connection, seq: int, decision: JsonMap, execution: Execution | None, at: float
+) -> None:
+    """The decision and, when one starts, its execution: both or neither."""
+    if execution is not None:
+        db.execute(
+            "INSERT INTO executions(id, alert_seq, runbook, source, sha256, target, parameters, fingerprint, severity,"
+            " priority, status, decided_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                execution.id,
+                execution.alert_seq,
+                execution.runbook,
+                execution.source,
+                execution.sha256,
+                execution.target,
+                dump(dict(execution.parameters)),
+                execution.fingerprint,
+                execution.severity,
+                execution.priority,
+                execution.status.value,
+                execution.decided_at,
+            ),
+        )
+    db.execute(
+        "UPDATE alerts SET outcome=?, reason=?, runbook=?, execution_id=?, decided_at=? WHERE seq=?",
+        (decision["outcome"], decision["reason"], decision["runbook"], decision["execution_id"], at, seq),
+    )
+
+
+def alerts(db: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
+    """Newest first, with the body's own fields."""
+    rows = db.execute("SELECT * FROM alerts ORDER BY seq DESC LIMIT ?", (limit,))
+    return [{**dict(row), "body": json.loads(row["body"])} for row in rows]
+
+
+# -- executions -------------------------------------------------------------------------------------------------------
+
+
+def execution_of(row: sqlite3.Row) -> Execution:
+    return Execution(
+        row["id"],
+        row["alert_seq"],
+        row["runbook"],
+        row["source"],
+        row["sha256"],
+        row["target"],
+        json.loads(row["parameters"]),
+        row["fingerprint"],
+        row["severity"],
+        row["priority"],
+        Status(row["status"]),
+        row["decided_at"],
+        row["started_at"],
+    )
+
+
+def unfinished(db: sqlite3.Connection) -> list[Execution]:
+    return [execution_of(row) for row in db.execute("SELECT * FROM executions WHERE ended_at IS NULL ORDER BY rowid")]
+
+
+def past_runs(db: sqlite3.Connection, since: float) -> list[PastRun]:
+    """The unfinished ones, and those that ended after ``since`` (Unix seconds)."""
+    rows = db.execute("SELECT * FROM executions WHERE ended_at IS NULL OR ended_at >= ? ORDER BY rowid", (since,))
+    return [
+        PastRun(
+            row["id"],
+            row["runbook"],
+            row["target"],
+            row["fingerprint"],
+            Status(row["status"]),
+            row["decided_at"],
+            row["ended_at"],
+            row["severity"],
+        )
+        for row in rows
+    ]
+
+
+def begin_execution(db: sqlite3.Connection, execution_id: str, at: float) -> None:
+    db.execute(
+        "UPDATE executions SET status='running', started_at=coalesce(started_at, ?) WHERE id=? AND ended_at IS NULL",
+        (at, execution_id),
+    )
+
+
+def add_record(db: sqlite3.Connection, execution_id: str, record: Record, at: float) -> None:
+    body = {
+        "kind": record.kind.value,
+        "step": record.step,
+        "step_id": record.step_id,
+        "attempt": record.attempt,
+        "ok": record.ok,
+        "detail": record.detail,
+        "snapshot": record.snapshot,
+    }
+    db.execute("INSERT INTO steps(execution_id, at, record) VALUES (?,?,?)", (execution_id, at, dump(body)))
+
+
+def records(db: sqlite3.Connection, execution_id: str) -> list[tuple[float, Record]]:
+    """(time, record), oldest first."""
+    rows = db.execute("SELECT at, record FROM steps WHERE execution_id=? ORDER BY seq", (execution_id,))
+    return [(row["at"], _record(json.loads(row["record"]))) for row in rows]
+
+
+def _record(body: dict[str, Any]) -> Record:
+    return Record(**{**body, "kind": Kind(body["kind"])})
+
+
+def finish_execution(db: sqlite3.Connection, execution_id: str, status: Status, detail: str, at: float) -> None:
+    db.execute(
+        "UPDATE executions SET status=?, detail=?, ended_at=? WHERE id=? AND ended_at IS NULL",
+        (status.value, detail, at, execution_id),
+    )
+
+
+def executions(db: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
+    """Newest first, each with its ``records`` and the id of its alert."""
+    rows = db.execute(f"{_SELECT} ORDER BY e.rowid DESC LIMIT ?", (limit,)).fetchall()
+    return [_with_records(db, row) for row in rows]
+
+
+def execution(db: sqlite3.Connection, execution_id: str) -> dict[str, Any] | None:
+    row = db.execute(f"{_SELECT} WHERE e.id=?", (execution_id,)).fetchone()
+    return None if row is None else _with_records(db, row)
+
+
+_SELECT = "SELECT e.*, a.msg_id AS alert_id FROM executions e JOIN alerts a ON a.seq = e.alert_seq"
+
+
+def _with_records(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
+    return {**dict(row), "records": records(db, row["id"])}
+
+
+def counts(db: sqlite3.Connection) -> dict[str, int]:
+    """Executions by status."""
+    rows = db.execute("SELECT status, count(*) AS n FROM executions GROUP BY status")
+    return {row["status"]: row["n"] for row in rows}
+
+
+# -- events and settings ----------------------------------------------------------------------------------------------
+
+
+def add_event(db: sqlite3.Connection, at: float, path: str, event: str, text: str, evidence: JsonMap) -> None:
+    db.execute(
+        "INSERT INTO events(at, path, event, text, evidence) VALUES (?,?,?,?,?)",
+        (at, path, event, text, dump(dict(evidence))),
+    )
+
+
+def events(db: sqlite3.Connection, path: str, limit: int) -> list[dict[str, Any]]:
+    """Of a node and all below it, newest first."""
+    rows = db.execute(
+        "SELECT * FROM events WHERE path=? OR path GLOB ? ORDER BY seq DESC LIMIT ?", (path, f"{path}/*", limit)
+    )
+    return [{**dict(row), "evidence": json.loads(row["evidence"])} for row in rows]
+
+
+def setting(db: sqlite3.Connection, key: str) -> Any:
+    """A remembered setting, or None."""
+    row = db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+    return None if row is None else json.loads(row["value"])
+
+
+def set_setting(db: sqlite3.Connection, key: str, value: Any) -> None:
+    db.execute(
+        "INSERT INTO meta(key, value) VALUES (?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value",
+        (key, dump(value)),
+    )

@@ -1,0 +1,121 @@
+"""The journal's tables and how its file is opened. Every setting is read back."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+APPLICATION_ID: Final = 0x5E1FEA1
+VERSION: Final = 1
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS alerts(
+  seq INTEGER PRIMARY KEY, client TEXT NOT NULL, msg_id TEXT NOT NULL, sha256 TEXT NOT NULL, body TEXT NOT NULL,
+  received_at REAL NOT NULL, outcome TEXT, reason TEXT, runbook TEXT, execution_id TEXT, decided_at REAL,
+  UNIQUE(client, msg_id)) STRICT;
+CREATE INDEX IF NOT EXISTS alerts_undecided ON alerts(seq) WHERE outcome IS NULL;
+CREATE TABLE IF NOT EXISTS executions(
+  id TEXT PRIMARY KEY, alert_seq INTEGER NOT NULL REFERENCES alerts(seq), runbook TEXT NOT NULL, source BLOB NOT NULL,
+  sha256 TEXT NOT NULL, target TEXT NOT NULL, parameters TEXT NOT NULL, fingerprint TEXT NOT NULL,
+  severity TEXT NOT NULL, priority INTEGER NOT NULL, status TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '',
+  decided_at REAL NOT NULL, started_at REAL, ended_at REAL) STRICT;
+CREATE INDEX IF NOT EXISTS executions_open ON executions(status) WHERE ended_at IS NULL;
+CREATE TABLE IF NOT EXISTS steps(
+  seq INTEGER PRIMARY KEY, execution_id TEXT NOT NULL REFERENCES executions(id), at REAL NOT NULL,
+  record TEXT NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS steps_of ON steps(execution_id, seq);
+CREATE TABLE IF NOT EXISTS events(
+  seq INTEGER PRIMARY KEY, at REAL NOT NULL, path TEXT NOT NULL, event TEXT NOT NULL, text TEXT NOT NULL,
+  evidence TEXT NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS events_of ON events(path, seq);
+"""
+_PRAGMAS: Final = {
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: a commit survives a power cut; NORMAL's does not
+    "busy_timeout": 5000,
+    "foreign_keys": 1,
+    "journal_size_limit": 64 * 1024 * 1024,
+    "wal_autocheckpoint": 1000,
+}
+
+
+class JournalTrouble(Exception):
+    """The journal cannot take or give records now; the text says why and where."""
+
+
+class CorruptJournal(JournalTrouble):
+    """The file is no journal of ours, or damaged."""
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The writing connection; makes the file when it is missing.
+
+    Raises:
+        CorruptJournal: it is damaged, or of another program or a newer version.
+        JournalTrouble: it cannot be opened (read-only, full, no permission).
+    """
+    try:
+        connection = _connect(path)
+        _check(connection, path)
+        connection.executescript(TABLES)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={VERSION}")
+    except sqlite3.OperationalError as error:
+        raise JournalTrouble(f"{path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise CorruptJournal(f"{path}: {error}") from error
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A short-lived reading connection. Raises JournalTrouble."""
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA busy_timeout=5000")
+    except sqlite3.Error as error:
+        raise JournalTrouble(f"{path}: {error}") from error
+    return connection
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    for name, wanted in _PRAGMAS.items():
+        connection.execute(f"PRAGMA {name}={wanted}")
+        (found,) = connection.execute(f"PRAGMA {name}").fetchone()
+        if found != wanted:
+            raise JournalTrouble(
+                f"{path}: {name} is {found!r} instead of {wanted!r}: the file system cannot promise it"
+            )
+    path.chmod(0o600)
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise CorruptJournal(f"{path}: {found}")
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if owner not in (0, APPLICATION_ID):
+        raise CorruptJournal(f"{path}: is the database of another program")
+    if version > VERSION:
+        raise CorruptJournal(f"{path}: has version {version}, and this is version {VERSION}; update selfheal")
+
+
+def move_aside(path: Path, word: str) -> Path:
+    """Put a damaged journal out of the way, with its companions; returns where it is now."""
+    aside = path.with_name(f"{path.name}.{word}")
+    for suffix in ("", "-wal", "-shm"):
+        companion = path.with_name(path.name + suffix)
+        if companion.exists():
+            companion.rename(path.with_name(aside.name + suffix))
+    return aside

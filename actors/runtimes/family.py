@@ -1,0 +1,152 @@
+"""The family of a run: its main process, all descendants, everybody in its group and session, all token holders.
+
+``members_of`` is pure. The rest sends signals, and only to a process whose start ticks were checked while a pidfd held
+its pid, so that no foreign process is ever signalled. Waits on pidfds, never sleeps on Linux.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import psutil
+
+from actors.exit_watcher import HAS_PIDFD
+from actors.runtimes.procfs import ProcessIdentity, ProcessTable, boot_id, is_alive, read_line
+
+KILL_SIGNAL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows knows only one way
+_ROUND_S: Final = 1.0
+
+
+def members_of(
+    table: ProcessTable, main: ProcessIdentity, holders: Iterable[int] = (), *, protected: Iterable[int] = ()
+) -> tuple[ProcessIdentity, ...]:
+    """The living members of a run's family in ``table``, the main process first.
+
+    Group and session count only while the main process holds its pid (alive or an unreaped zombie): afterwards the
+    number may belong to somebody else.
+
+    Args:
+        holders: pids that carry the run's token.
+        protected: pids that are never members (our own).
+    """
+    main_line = table.get(main.pid)
+    main_is_there = main_line is not None and main_line.start_ticks == main.start_ticks
+    found = {pid for pid in holders if pid in table}
+    if main_is_there:
+        found |= {main.pid} | {line.pid for line in table.values() if main.pid in (line.group, line.session)}
+    found = _with_descendants(table, found) - set(protected) - {0, 1}
+    living = (table[pid] for pid in sorted(found, key=lambda pid: (pid != main.pid, pid)) if not table[pid].is_dead)
+    return tuple(ProcessIdentity(line.pid, line.start_ticks, main.boot_id) for line in living)
+
+
+def _with_descendants(table: ProcessTable, roots: set[int]) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for line in table.values():
+        children.setdefault(line.parent, []).append(line.pid)
+    found, new = set(roots), list(roots)
+    while new:
+        new = [child for pid in new for child in children.get(pid, ()) if child not in found]
+        found.update(new)
+    return found
+
+
+def signal_process(identity: ProcessIdentity, number: int) -> bool:
+    """Send a signal to exactly this process. False when it is gone (or its pid is somebody else's now)."""
+    if identity.boot_id != boot_id():
+        return False
+    if not HAS_PIDFD:
+        return _signal_by_psutil(identity, number)
+    fd = _open_pidfd(identity)
+    if fd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def signal_group(leader: ProcessIdentity, number: int) -> bool:
+    """Send a signal to the process group of ``leader``, which must lead one and not be reaped. False: it is gone."""
+    line = read_line(leader.pid)
+    if line is None or line.start_ticks != leader.start_ticks or leader.boot_id != boot_id():
+        return False
+    if line.group != leader.pid:
+        return signal_process(leader, number)
+    try:
+        os.killpg(leader.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_gone(identities: Iterable[ProcessIdentity], timeout_s: float) -> bool:
+    """Wait until all are dead (zombies are), at most ``timeout_s`` seconds."""
+    deadline = time.monotonic() + timeout_s
+    if not HAS_PIDFD:
+        return _wait_by_psutil(list(identities), timeout_s)
+    poll = select.poll()
+    fds = [fd for fd in map(_open_pidfd, identities) if fd is not None]
+    try:
+        waiting = set(fds)
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        while waiting and (left_s := deadline - time.monotonic()) > 0:
+            for fd, _ in poll.poll(left_s * 1000):
+                waiting.discard(fd)
+                poll.unregister(fd)
+        return not waiting
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def kill_family(find: Callable[[], tuple[ProcessIdentity, ...]], timeout_s: float) -> tuple[ProcessIdentity, ...]:
+    """Kill what ``find`` finds, look again until it finds nobody. Returns who is left after ``timeout_s`` seconds.
+
+    Looking again is what catches a member that forked while we killed.
+    """
+    deadline = time.monotonic() + timeout_s
+    while found := find():
+        for member in found:
+            signal_process(member, KILL_SIGNAL)
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            return found
+        wait_gone(found, min(_ROUND_S, left_s))
+    return ()
+
+
+def _open_pidfd(identity: ProcessIdentity) -> int | None:
+    """A pidfd on exactly this process; once it is open the pid cannot change hands unnoticed."""
+    try:
+        fd = os.pidfd_open(identity.pid)
+    except OSError:
+        return None
+    line = read_line(identity.pid)
+    if line is None or line.start_ticks != identity.start_ticks:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _signal_by_psutil(identity: ProcessIdentity, number: int) -> bool:
+    if not is_alive(identity):
+        return False
+    try:
+        psutil.Process(identity.pid).send_signal(number)
+    except psutil.Error:
+        return False
+    return True
+
+
+def _wait_by_psutil(identities: list[ProcessIdentity], timeout_s: float) -> bool:
+    living = [psutil.Process(known.pid) for known in identities if is_alive(known)]
+    return not psutil.wait_procs(living, timeout=timeout_s)[1]

@@ -1,0 +1,316 @@
+"""The process runtime: a service as an operating system process in a session of its own.
+
+Methods run on the I/O pool and may block; the exit watcher's thread tells the ends. Never two live runs of a service:
+a launch is refused while an earlier run's main process lives, and waits until that run's descendants are swept away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from actors.clock import Clock, SystemClock
+from actors.exit_watcher import Ended, ExitWatcher
+from actors.ledger import Ledger, Phase, ServiceRecord
+from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, OnExit, StopFailed, Usage
+from actors.runtimes.family import KILL_SIGNAL, kill_family, members_of, signal_group
+from actors.runtimes.launching import Spawner
+from actors.runtimes.procfs import (
+    ProcessIdentity,
+    TokenScan,
+    boot_id,
+    identity_of,
+    is_alive,
+    read_line,
+    read_table,
+    token_of,
+)
+from actors.runtimes.runs import Run
+from actors.runtimes.usage import ProcessMeter
+from actors.service_logs import tail
+
+SWEEP_S: Final = 5.0  # SIGKILL takes effect at once except in an uninterruptible disk wait
+NAME: Final = "process"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessHandle:
+    """One run of a service as a process."""
+
+    service: str
+    run: int
+    identity: ProcessIdentity
+    token: str
+    started_at: float
+
+    @property
+    def pid(self) -> int:
+        return self.identity.pid
+
+    @property
+    def container_id(self) -> None:
+        return None
+
+
+ProcessRun = Run[ProcessHandle]
+
+
+class ProcessRuntime:
+    """``Runtime`` for processes. One lock a service: different services never wait for each other."""
+
+    name = NAME
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        watcher: ExitWatcher | None = None,
+        *,
+        clock: Clock | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Args: ``environment`` replaces the daemon's own as what every process gets."""
+        self._ledger = ledger
+        self._watcher = watcher or ExitWatcher()
+        self._clock = clock or SystemClock()
+        self._spawner = Spawner(environment)
+        self._meter = ProcessMeter(self._clock)
+        self._scan = TokenScan()
+        self._scan_lock = threading.Lock()
+        self._table_lock = threading.Lock()
+        self._runs: dict[str, ProcessRun] = {}
+        self._locks: dict[str, threading.RLock] = {}
+        self._log_paths: dict[str, Path | None] = {}
+
+    # -- the contract ---------------------------------------------------------------------------------------------
+
+    def launch(self, spec: LaunchSpec, run: int, on_exit: OnExit) -> ProcessHandle:
+        with self._locked(spec.service):
+            self._log_paths[spec.service] = spec.log_path
+            self._clear_the_way(spec.service)
+            token = secrets.token_hex(16)
+            self._ledger.intent(spec.service, run, NAME, token)
+            child = self._spawner.spawn(spec, token)
+            return self._begin(spec.service, run, token, child, on_exit)
+
+    def adopt(self, spec: LaunchSpec, on_exit: OnExit) -> ProcessHandle | None:
+        with self._locked(spec.service):
+            self._log_paths[spec.service] = spec.log_path
+            current = self._runs.get(spec.service)
+            if current is not None:
+                return current.handle if current.take_over(on_exit) else None
+            return self._adopt_from_ledger(spec.service, on_exit)
+
+    def stop(self, handle: Handle, grace_s: float) -> ExitStatus:
+        run = self._run_of(handle)
+        main = run.handle.identity
+        snapshot = self._family(run.handle)  # before any signal: afterwards nobody can tell whose children they were
+        if run.status is None:
+            run.asked = True
+            signal_group(main, signal.SIGTERM)
+            run.wait(grace_s)
+        self._sweep(run.handle, snapshot)
+        status = run.wait(SWEEP_S)
+        if status is None:
+            raise StopFailed(f"service {handle.service!r}: process {main.pid} was killed but its end was never seen")
+        return status
+
+    def kill(self, handle: Handle) -> None:
+        run = self._run_of(handle)
+        snapshot = self._family(run.handle)
+        if run.status is None:
+            run.asked = True
+            signal_group(run.handle.identity, KILL_SIGNAL)
+        self._sweep(run.handle, snapshot)
+
+    def usage(self, handle: Handle) -> Usage | None:
+        run = self._run_of(handle)
+        return None if run.status is not None else self._meter.measure(run.handle.identity)
+
+    def log_tail(self, handle: Handle, lines: int) -> tuple[str, ...]:
+        """The last lines the service wrote into its log file."""
+        path = self._log_paths.get(handle.service)
+        return () if path is None else tuple(tail(path, lines))
+
+    def close(self) -> None:
+        self._watcher.close()
+
+    # -- birth ----------------------------------------------------------------------------------------------------
+
+    def _clear_the_way(self, service: str) -> None:
+        """Refuse when an earlier run lives; sweep what an ended one left behind."""
+        previous = self._runs.get(service)
+        if previous is None:
+            self._clear_recorded(self._ledger.record(service))
+        elif previous.status is None:
+            raise LaunchError(
+                f"service {service!r} already runs: pid {previous.handle.pid}, run {previous.handle.run}: stop it first"
+            )
+        else:
+            self._sweep_or_refuse(previous.handle.service, previous.handle.token)
+
+    def _clear_recorded(self, record: ServiceRecord) -> None:
+        if record.runtime != NAME or not record.token:
+            return
+        if (living := self._recorded_main(record)) is not None:
+            raise LaunchError(
+                f"service {record.service!r} still runs from an earlier daemon: pid {living.pid}, run {record.run}: "
+                "adopt it or stop it first"
+            )
+        self._sweep_or_refuse(record.service, record.token)
+
+    def _sweep_or_refuse(self, service: str, token: str) -> None:
+        if left := kill_family(lambda: self._token_family(token), SWEEP_S):
+            pids = ", ".join(str(member.pid) for member in left)
+            raise LaunchError(f"service {service!r}: processes of its last run cannot be killed: {pids}")
+
+    def _begin(
+        self, service: str, run: int, token: str, child: subprocess.Popen[bytes], on_exit: OnExit
+    ) -> ProcessHandle:
+        line = read_line(child.pid)  # nobody but the watcher reaps it, so its line is there even if it died at once
+        identity = ProcessIdentity(child.pid, line.start_ticks if line else 0, boot_id())
+        handle = ProcessHandle(service, run, identity, token, self._clock.wall())
+        try:
+            self._watch(Run(handle, on_exit), child)
+        except (OSError, ValueError) as error:  # no file descriptor left, or closed: an unwatched run must not live
+            self._drop_unwatched(service, child)
+            raise LaunchError(f"service {service!r}: cannot watch its process: {error}") from error
+        self._ledger.launched(service, run, _identity_facts(identity), handle.started_at)
+        return handle
+
+    def _watch(self, run: ProcessRun, child: subprocess.Popen[bytes] | None) -> None:
+        handle = run.handle
+        with self._table_lock:
+            self._runs[handle.service] = run
+        self._watcher.watch(
+            handle.pid,
+            lambda ended: self._ended(run, ended),
+            child=child,
+            before_reap=None if child is None else lambda: _kill_rest_of_group(handle.pid),
+        )
+
+    def _drop_unwatched(self, service: str, child: subprocess.Popen[bytes]) -> None:
+        with self._table_lock:
+            self._runs.pop(service, None)
+        os.killpg(child.pid, KILL_SIGNAL)
+        child.wait()
+
+    # -- adoption -------------------------------------------------------------------------------------------------
+
+    def _adopt_from_ledger(self, service: str, on_exit: OnExit) -> ProcessHandle | None:
+        record = self._ledger.record(service)
+        if record.runtime != NAME or not record.token:
+            return None
+        identity = self._recorded_main(record)
+        if identity is None:
+            return None
+        started_at = record.started_at or self._clock.wall()
+        handle = ProcessHandle(service, record.run, identity, record.token, started_at)
+        try:
+            self._watch(Run(handle, on_exit), None)
+        except ProcessLookupError:  # it died while we looked
+            with self._table_lock:
+                del self._runs[service]
+            return None
+        if record.phase is Phase.INTENT:
+            self._ledger.launched(service, record.run, _identity_facts(identity), started_at)
+        return handle
+
+    def _recorded_main(self, record: ServiceRecord) -> ProcessIdentity | None:
+        """The main process of the recorded run if it lives: by its identity, or by token when it was never written."""
+        if record.phase is Phase.LAUNCHED and record.identity is not None:
+            identity = _identity_from(record.identity)
+            is_ours = is_alive(identity) and token_of(identity.pid) in (None, record.token)
+            return identity if is_ours else None
+        if record.phase is Phase.INTENT:
+            return self._session_leader_with(record.token)
+        return None
+
+    def _session_leader_with(self, token: str) -> ProcessIdentity | None:
+        for pid in self._holders(token):
+            line = read_line(pid)
+            if line is not None and not line.is_dead and line.session == pid:
+                return identity_of(pid)
+        return None
+
+    # -- death ----------------------------------------------------------------------------------------------------
+
+    def _ended(self, run: ProcessRun, ended: Ended) -> None:
+        status = _status(ended, asked=run.asked, at=self._clock.wall())
+        if run.finish(status):
+            self._meter.forget(run.handle.identity)
+            self._ledger.exited(run.handle.service, run.handle.run, asdict(status))
+
+    def _sweep(self, handle: ProcessHandle, snapshot: tuple[ProcessIdentity, ...]) -> None:
+        def find() -> tuple[ProcessIdentity, ...]:
+            seen = {member for member in snapshot if is_alive(member)}
+            return tuple(seen | set(self._token_family(handle.token)))
+
+        if left := kill_family(find, SWEEP_S):
+            pids = ", ".join(str(member.pid) for member in left)
+            raise StopFailed(f"service {handle.service!r}: these processes would not die: {pids}")
+
+    def _family(self, handle: ProcessHandle) -> tuple[ProcessIdentity, ...]:
+        return members_of(read_table(), handle.identity, self._holders(handle.token))
+
+    def _token_family(self, token: str) -> tuple[ProcessIdentity, ...]:
+        """Who carries the token, with descendants. Quick when nobody does: the whole table is read only then."""
+        holders = self._holders(token)
+        if not holders:
+            return ()
+        return members_of(read_table(), ProcessIdentity(0, 0, boot_id()), holders)
+
+    def _holders(self, token: str) -> set[int]:
+        with self._scan_lock:
+            return self._scan.holders(token)
+
+    # -- the table ------------------------------------------------------------------------------------------------
+
+    def _locked(self, service: str) -> threading.RLock:
+        with self._table_lock:
+            return self._locks.setdefault(service, threading.RLock())
+
+    def _run_of(self, handle: Handle) -> ProcessRun:
+        with self._table_lock:
+            run = self._runs.get(handle.service)
+        if run is None or run.handle.run != handle.run:
+            raise StopFailed(f"service {handle.service!r}: run {handle.run} is not known here")
+        return run
+
+
+def _kill_rest_of_group(pid: int) -> None:
+    """The main process is dead but still holds its pid, so this number can only be its own group's."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, KILL_SIGNAL)
+
+
+def _status(ended: Ended, *, asked: bool, at: float) -> ExitStatus:
+    if ended.signal is not None:
+        cause = f"signal {_signal_name(ended.signal)}"
+    elif ended.code is not None:
+        cause = f"exit {ended.code}"
+    else:
+        cause = "unknown"  # adopted: only a parent is told
+    return ExitStatus(cause, code=ended.code, signal=ended.signal, asked=asked, at=at)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def _identity_facts(identity: ProcessIdentity) -> dict[str, Any]:
+    return asdict(identity)
+
+
+def _identity_from(facts: Mapping[str, Any]) -> ProcessIdentity:
+    return ProcessIdentity(int(facts["pid"]), int(facts["start_ticks"]), str(facts["boot_id"]))

@@ -1,0 +1,303 @@
+"""One run of a service as an actor: the thin shell round ``service_fsm``.
+
+Runs in its own actor thread and never blocks: launch, stop and probes go to the I/O pool, the run's end comes as a
+message from a watcher thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from actors.board import LastExit, NodeKind, NodeState, NodeStatus
+from actors.context import ActorContext
+from actors.health import HealthPolicy, HealthState, observe
+from actors.health import begin as begin_health
+from actors.kernel import SupervisedActor
+from actors.ledger import Ledger, ServiceRecord
+from actors.messages import DependencyChanged, IoDone, Wake
+from actors.probes import Probe, ProbeResult, ProbeVerdict, run_probe
+from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, Runtime, TruthUnknown
+from actors.service_fsm import (
+    AdoptOrLaunch,
+    BeginProbing,
+    Begun,
+    DependencySeen,
+    Effect,
+    Event,
+    Exit,
+    HealthSeen,
+    Launched,
+    LaunchRefused,
+    RetryDue,
+    RetryLater,
+    Rules,
+    RunEnded,
+    RunState,
+    SayReady,
+    StopAsked,
+    StopRun,
+    begin,
+    step,
+)
+from actors.service_logs import tail
+from actors.spec import ExitReason
+
+RETRY_S = 1.0
+"""How often an unknown truth (the engine is away) is asked for again."""
+CRASH_LOG_LINES = 5
+STARTING_PROBE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """One service as configured, in the words of this floor (``supervisors.tree`` translates)."""
+
+    name: str
+    runtime: str
+    launch: LaunchSpec
+    rules: Rules
+    grace_s: float = 10.0
+    probe: Probe | None = None
+    probe_interval_s: float = 5.0
+    probe_timeout_s: float = 2.0
+    health: HealthPolicy = field(default_factory=HealthPolicy)
+    description: str | None = None
+
+
+@dataclass(frozen=True)
+class LiveRuns:
+    """Which runtime and handle each live service has: for usage figures and last-resort kills. Any thread."""
+
+    by_service: dict[str, tuple[Runtime, Handle]] = field(default_factory=dict)
+    proven: dict[str, int] = field(default_factory=dict)
+    """The run that has proved its readiness: an adopting actor does not start over."""
+    crash_logs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The last lines of output of the run that crashed last."""
+
+
+@dataclass(frozen=True)
+class ServiceParts:
+    """What service actors share."""
+
+    runtimes: Mapping[str, Runtime]
+    ledger: Ledger
+    live: LiveRuns = field(default_factory=LiveRuns)
+
+
+class ServiceActor(SupervisedActor):
+    node_kind = NodeKind.SERVICE
+
+    def __init__(self, context: ActorContext, plan: ServicePlan, parts: ServiceParts) -> None:
+        super().__init__(context)
+        self._plan = plan
+        self._parts = parts
+        self._runtime = parts.runtimes[plan.runtime]
+        self._run = begin(plan.rules)
+        self._health: HealthState | None = None
+        self._handle: Handle | None = None
+        self._since = context.system.clock.wall()
+        self._ready_since: float | None = None
+        self._last_run = parts.ledger.record(plan.name).run
+
+    # -- kernel hooks ---------------------------------------------------------------------------------------------
+
+    def setup(self) -> object:
+        names = tuple(self._plan.rules.dependencies)
+        ready = self.context.system.board.wait_for(names, self.ref) if names else {}
+        self._take(Begun(frozenset(name for name, is_ready in ready.items() if is_ready)))
+        return None
+
+    def handle(self, message: Any) -> Any:
+        match message:
+            case IoDone(tag="launch"):
+                self._launch_done(message)
+            case IoDone(tag="probe"):
+                self._probe_done(message)
+            case IoDone(tag="stop", error=error) if error is not None:
+                self.log.error("stop failed", error=str(error))
+            case IoDone():
+                pass
+            case RunEnded(status):
+                self._run_ended(status)
+            case DependencyChanged(name, is_ready):
+                self._take(DependencySeen(name, is_ready))
+            case Wake(token="probe"):
+                self._probe()
+            case Wake(token="retry"):
+                self._take(RetryDue())
+            case _:
+                super().handle(message)
+        return None
+
+    def stop_requested(self, reason: ExitReason) -> None:
+        self._take(StopAsked(reason, self.stop_mode))
+
+    def teardown(self, reason: ExitReason) -> None:
+        self.log.debug("service actor ends", reason=str(reason), mode=self.stop_mode.value)
+        self.context.system.board.forget(tuple(self._plan.rules.dependencies), self.ref)
+        if self._run.state is RunState.ENDED:
+            self._publish()
+
+    def kill_owned(self) -> None:
+        """Runs on the I/O pool when this actor does not answer: no run may outlive a stop."""
+        live = self._parts.live.by_service.get(self._plan.name)
+        if live is not None:
+            live[0].kill(live[1])
+
+    # -- one step -------------------------------------------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        before = self._run
+        self._run, effects = step(before, event)
+        for effect in effects:
+            self._act(effect)
+        if self._run != before:
+            self._publish()
+
+    def _act(self, effect: Effect) -> None:
+        io, timers = self.context.system.io, self.context.system.timers
+        match effect:
+            case AdoptOrLaunch():
+                io.run(self._adopt_or_launch, self.ref, "launch")
+            case RetryLater():
+                timers.after(RETRY_S, self.ref, Wake("retry"))
+            case BeginProbing():
+                self._begin_probing()
+            case SayReady():
+                self._say_ready()
+            case StopRun():
+                handle, grace_s = self._handle, self._plan.grace_s
+                if handle is not None:
+                    io.run(lambda: self._runtime.stop(handle, grace_s), self.ref, "stop")
+            case Exit(reason):
+                self.exit(reason)
+
+    # -- launch -----------------------------------------------------------------------------------------------------
+
+    def _adopt_or_launch(self) -> tuple[Handle, bool]:
+        """On the I/O pool: the live run of this service if there is one, else a new one."""
+        spec, name = self._plan.launch, self._plan.name
+        handle = self._runtime.adopt(spec, self._ended)
+        is_adopted = handle is not None
+        if handle is None:
+            handle = self._runtime.launch(spec, self._last_run + 1, self._ended)
+        self._parts.live.by_service[name] = (self._runtime, handle)
+        return handle, is_adopted and self._parts.live.proven.get(name) == handle.run
+
+    def _ended(self, status: ExitStatus) -> bool:
+        """On a watcher thread. False when this actor is gone: the runtime keeps the news for the next."""
+        return self.ref.tell(RunEnded(status))
+
+    def _launch_done(self, done: IoDone) -> None:
+        if done.error is None:
+            self._handle, was_ready = done.result
+            self._since = self._handle.started_at
+            self._take(Launched(self._handle, was_ready))
+        elif isinstance(done.error, LaunchError):
+            self._take(LaunchRefused(str(done.error), isinstance(done.error, TruthUnknown)))
+        else:
+            raise done.error
+
+    def _run_ended(self, status: ExitStatus) -> None:
+        """The next run must not wait for this: the record and the crash's last lines are the pool's work."""
+        name, log_path = self._plan.name, self._plan.launch.log_path
+        self._parts.live.by_service.pop(name, None)
+        stop = self._run.stop
+        if stop is not None and stop.detail and self._handle is not None:  # ended by us because of its health
+            facts = {**(self._parts.ledger.record(name).last_exit or {}), "cause": stop.detail}
+            self._parts.ledger.exited(name, self._handle.run, facts)
+        if not status.is_clean and log_path is not None:
+            self.context.system.io.run(lambda: self._keep_crash_log(name, log_path))
+        self._take(RunEnded(status))
+
+    def _keep_crash_log(self, name: str, log_path: Path) -> None:
+        self._parts.live.crash_logs[name] = tuple(tail(log_path, CRASH_LOG_LINES))
+
+    # -- health -----------------------------------------------------------------------------------------------------
+
+    def _say_ready(self) -> None:
+        self._ready_since = self.context.system.clock.wall()
+        if self._handle is not None:
+            self._parts.live.proven[self._plan.name] = self._handle.run
+        self.ready()
+
+    def _begin_probing(self) -> None:
+        now = self.context.system.clock.now()
+        self._health = begin_health(self._plan.health, now, was_ready=self._run.state is RunState.READY)
+        self._probe()
+
+    def _probe(self) -> None:
+        probe, timeout_s = self._plan.probe, self._plan.probe_timeout_s
+        if probe is not None and self._run.state in (RunState.UP, RunState.READY, RunState.DEGRADED):
+            self.context.system.io.run(lambda: run_probe(probe, timeout_s), self.ref, "probe")
+
+    def _probe_done(self, done: IoDone) -> None:
+        if done.error is not None:
+            raise done.error
+        if self._health is None or self.is_exiting:
+            return
+        result: ProbeResult = done.result
+        self._health, verdict = observe(self._health, result, self.context.system.clock.now())
+        detail = None if result.verdict is ProbeVerdict.PASS else self._health.detail
+        self._take(HealthSeen(verdict, detail))
+        self._probe_again()
+
+    def _probe_again(self) -> None:
+        """A run that may still be starting is looked at more often: its dependents wait."""
+        pause_s, health = self._plan.probe_interval_s, self._health
+        now = self.context.system.clock.now()
+        if health is not None and not health.is_ready and now < health.started_at + health.policy.start_period_s:
+            pause_s = min(pause_s, STARTING_PROBE_S)
+        self.context.system.timers.after(pause_s, self.ref, Wake("probe"))
+
+    # -- the board --------------------------------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        handle, run = self._handle, self._run
+        record = self._parts.ledger.record(self._plan.name)
+        is_live = run.state not in (RunState.ENDED, RunState.WAITING)
+        self.context.system.board.publish(
+            NodeStatus(
+                self.context.path,
+                NodeKind.SERVICE,
+                _SHOWN[run.state],
+                runtime=self._plan.runtime,
+                pid=handle.pid if handle is not None and is_live else None,
+                container_id=handle.container_id if handle is not None else None,
+                incarnation=handle.run if handle is not None else self._last_run,
+                restarts=record.restarts,
+                since=self._since,
+                ready_since=self._ready_since if is_live else None,
+                health=_HEALTH.get(run.state) if self._plan.probe is not None else None,
+                last_exit=self._last_exit(record),
+                detail=run.detail,
+            )
+        )
+
+    def _last_exit(self, record: ServiceRecord) -> LastExit | None:
+        facts = record.last_exit
+        if facts is None:
+            return None
+        return LastExit(
+            cause=str(facts.get("cause", "unknown")),
+            at=float(facts.get("at", 0.0)),
+            code=facts.get("code"),
+            signal=facts.get("signal"),
+            log_tail=self._parts.live.crash_logs.get(self._plan.name, ()),
+        )
+
+
+_SHOWN = {
+    RunState.WAITING: NodeState.WAITING,
+    RunState.LAUNCHING: NodeState.STARTING,
+    RunState.UP: NodeState.STARTING,
+    RunState.READY: NodeState.READY,
+    RunState.DEGRADED: NodeState.DEGRADED,
+    RunState.UNKNOWN: NodeState.UNKNOWN,
+    RunState.STOPPING: NodeState.STOPPING,
+    RunState.ENDED: NodeState.STOPPED,
+}
+_HEALTH = {RunState.UP: "unproven", RunState.READY: "healthy", RunState.DEGRADED: "degraded"}

@@ -1,0 +1,327 @@
+"""One run of a service as a state machine: ``step(state, event) -> (state, effects)``. Pure.
+
+A run of the actor is a run of the service: it waits for its dependencies, adopts or launches, proves its readiness, is
+probed, and ends with the run. Who restarts it, and when, is the supervisor's judgement.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from actors.health import Verdict
+from actors.messages import StopMode
+from actors.runtimes.base import ExitStatus, Handle
+from actors.spec import ExitKind, ExitReason, Origin
+
+
+class RestartPolicy(enum.Enum):
+    """The platform's four restart policies."""
+
+    NEVER = "never"
+    ON_FAILURE = "on_failure"
+    ALWAYS = "always"
+    UNLESS_STOPPED = "unless_stopped"
+
+
+class RunState(enum.Enum):
+    WAITING = "waiting"
+    LAUNCHING = "launching"
+    UP = "up"
+    READY = "ready"
+    DEGRADED = "degraded"
+    UNKNOWN = "unknown"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+_S: Final = RunState
+ALLOWED: Final[dict[RunState, frozenset[RunState]]] = {
+    _S.WAITING: frozenset({_S.LAUNCHING, _S.ENDED}),
+    _S.LAUNCHING: frozenset({_S.UP, _S.READY, _S.UNKNOWN, _S.STOPPING, _S.ENDED}),
+    _S.UP: frozenset({_S.READY, _S.DEGRADED, _S.STOPPING, _S.ENDED}),
+    _S.READY: frozenset({_S.UP, _S.DEGRADED, _S.STOPPING, _S.ENDED}),
+    _S.DEGRADED: frozenset({_S.UP, _S.READY, _S.STOPPING, _S.ENDED}),
+    _S.UNKNOWN: frozenset({_S.LAUNCHING, _S.ENDED}),
+    _S.STOPPING: frozenset({_S.ENDED}),
+    _S.ENDED: frozenset(),
+}
+"""Everything else is refused in ``_move``."""
+
+LIVE: Final = frozenset({_S.UP, _S.READY, _S.DEGRADED})
+
+
+class IllegalTransition(RuntimeError):
+    """A bug of ours: the machine was asked to go where it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What does not change during a run."""
+
+    policy: RestartPolicy = RestartPolicy.ALWAYS
+    dependencies: frozenset[str] = frozenset()
+    is_probed: bool = False
+    is_attached: bool = False
+    stops_with_daemon: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRun:
+    """``missing`` are the dependencies not ready yet; ``stop`` is how this run is being ended by us, and why."""
+
+    rules: Rules
+    state: RunState = RunState.WAITING
+    missing: frozenset[str] = frozenset()
+    stop: ExitReason | None = None
+    detail: str | None = None
+
+
+# -- events -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The actor is set up; ``ready`` names the dependencies that are ready already."""
+
+    ready: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class DependencySeen:
+    name: str
+    is_ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The run exists: started now, or adopted (``was_ready``: it had proved its readiness to an earlier actor)."""
+
+    handle: Handle
+    was_ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRefused:
+    text: str
+    is_unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue:
+    """Time to ask again whether the service runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    status: ExitStatus
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSeen:
+    """What the probes say, thresholds applied; ``detail`` only when not all is well."""
+
+    seen: Verdict
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    reason: ExitReason
+    mode: StopMode
+
+
+Event = Begun | DependencySeen | Launched | LaunchRefused | RetryDue | RunEnded | HealthSeen | StopAsked
+
+# -- effects ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptOrLaunch:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class BeginProbing:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class SayReady:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class StopRun:
+    """Stop the run with its grace; its end comes as ``RunEnded``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    reason: ExitReason
+
+
+Effect = AdoptOrLaunch | RetryLater | BeginProbing | SayReady | StopRun | Exit
+
+
+@dataclass(slots=True)
+class _Step:
+    run: ServiceRun
+    effects: list[Effect] = field(default_factory=list)
+
+    def move(self, to: RunState, detail: str | None = None) -> None:
+        if to is not self.run.state and to not in ALLOWED[self.run.state]:
+            raise IllegalTransition(f"{self.run.state.value} -> {to.value}")
+        self.run = replace(self.run, state=to, detail=detail)
+
+    def end(self, reason: ExitReason) -> None:
+        self.move(RunState.ENDED, reason.detail or None)
+        self.effects.append(Exit(reason))
+
+
+def begin(rules: Rules) -> ServiceRun:
+    return ServiceRun(rules, missing=rules.dependencies)
+
+
+def step(run: ServiceRun, event: Event) -> tuple[ServiceRun, tuple[Effect, ...]]:
+    """Take one event. One that comes too late for the state changes nothing."""
+    now = _Step(run)
+    if run.state is not RunState.ENDED:
+        _take(now, event)
+    return now.run, tuple(now.effects)
+
+
+def _take(now: _Step, event: Event) -> None:
+    match event:
+        case Begun(ready):
+            now.run = replace(now.run, missing=now.run.missing - ready)
+            _launch_if_free(now)
+        case DependencySeen(name, is_ready):
+            _dependency(now, name, is_ready=is_ready)
+        case Launched():
+            _launched(now, event)
+        case LaunchRefused(text, is_unknown):
+            _refused(now, text, is_unknown=is_unknown)
+        case RetryDue() if now.run.state is RunState.UNKNOWN:
+            now.move(RunState.LAUNCHING)
+            now.effects.append(AdoptOrLaunch())
+        case RunEnded(status):
+            now.end(now.run.stop if now.run.stop is not None else end_reason(now.run.rules, status))
+        case HealthSeen(seen, detail) if now.run.state in LIVE:
+            _health(now, seen, detail)
+        case StopAsked(reason, mode):
+            _stop(now, reason, mode)
+        case _:
+            pass
+
+
+def _dependency(now: _Step, name: str, *, is_ready: bool) -> None:
+    """Only a run that has not begun cares: a dependency lost later is no reason to end a healthy service."""
+    if now.run.state is RunState.WAITING and name in now.run.rules.dependencies:
+        missing = now.run.missing - {name} if is_ready else now.run.missing | {name}
+        now.run = replace(now.run, missing=missing)
+        _launch_if_free(now)
+
+
+def _launch_if_free(now: _Step) -> None:
+    if now.run.state is not RunState.WAITING:
+        return
+    if now.run.missing:
+        now.move(RunState.WAITING, "waiting for " + ", ".join(f"{name}:ready" for name in sorted(now.run.missing)))
+        return
+    now.move(RunState.LAUNCHING)
+    now.effects.append(AdoptOrLaunch())
+
+
+def _launched(now: _Step, event: Launched) -> None:
+    if now.run.stop is not None:  # asked to stop while the launch was under way
+        now.move(RunState.STOPPING)
+        now.effects.append(StopRun())
+        return
+    if event.was_ready or not now.run.rules.is_probed:
+        now.move(RunState.READY)
+        now.effects.append(SayReady())
+    else:
+        now.move(RunState.UP)
+    if now.run.rules.is_probed:
+        now.effects.append(BeginProbing())
+
+
+def _refused(now: _Step, text: str, *, is_unknown: bool) -> None:
+    if now.run.stop is not None:
+        now.end(now.run.stop)
+    elif is_unknown:
+        now.move(RunState.UNKNOWN, text)
+        now.effects.append(RetryLater())
+    else:
+        now.end(policy_reason(now.run.rules.policy, text, is_failure=True))
+
+
+def _health(now: _Step, seen: Verdict, detail: str | None) -> None:
+    match seen:
+        case Verdict.READY:
+            was = now.run.state
+            now.move(RunState.READY, detail)
+            if was is RunState.UP:
+                now.effects.append(SayReady())
+        case Verdict.DEGRADED:
+            was = now.run.state
+            now.move(RunState.DEGRADED, detail)
+            if was is RunState.UP:
+                now.effects.append(SayReady())  # it serves, so dependents may go on
+        case Verdict.STARTING:
+            now.move(now.run.state, detail)
+        case Verdict.UNHEALTHY if now.run.rules.policy is RestartPolicy.NEVER:
+            now.move(RunState.UP, detail)  # nobody would start it again: leave it be, and say so
+        case Verdict.UNHEALTHY:
+            text = f"unhealthy: {detail}" if detail else "unhealthy"
+            reason = policy_reason(now.run.rules.policy, text, is_failure=True)
+            now.run = replace(now.run, stop=reason)
+            now.move(RunState.STOPPING, text)
+            now.effects.append(StopRun())
+
+
+def _stop(now: _Step, reason: ExitReason, mode: StopMode) -> None:
+    leaves_it = mode is StopMode.DETACH or (mode is StopMode.END_OF_DAEMON and not now.run.rules.stops_with_daemon)
+    if leaves_it or now.run.state in (RunState.WAITING, RunState.UNKNOWN):
+        now.end(reason)
+        return
+    is_first = now.run.stop is None
+    now.run = replace(now.run, stop=reason)
+    if now.run.state in LIVE:
+        now.move(RunState.STOPPING)
+        now.effects.append(StopRun())
+    elif now.run.state is RunState.LAUNCHING and is_first:
+        now.run = replace(now.run, detail="stopping as soon as it is launched")
+
+
+def end_reason(rules: Rules, status: ExitStatus) -> ExitReason:
+    """What an end that nobody here asked for means under the service's policy."""
+    return policy_reason(rules.policy, status.cause, is_failure=not status.is_clean, by_hand=status.stopped_by_hand)
+
+
+def policy_reason(policy: RestartPolicy, text: str, *, is_failure: bool, by_hand: bool = False) -> ExitReason:
+    """An exit reason that makes a *transient* child do what the policy says.
+
+    A crash of the world is restarted (paced); a ``shutdown`` with that detail is not. ``hold`` keeps a group restart
+    from starting it again.
+    """
+    evidence = {"failed": is_failure}
+    match policy:
+        case RestartPolicy.ALWAYS:
+            is_wanted = True
+        case RestartPolicy.UNLESS_STOPPED:
+            is_wanted = not by_hand
+            evidence["hold"] = by_hand
+        case RestartPolicy.ON_FAILURE:
+            is_wanted = is_failure
+        case RestartPolicy.NEVER:
+            is_wanted = False
+    kind = ExitKind.CRASHED if is_wanted else ExitKind.SHUTDOWN
+    return ExitReason(kind, text, Origin.WORLD, evidence)

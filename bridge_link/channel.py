@@ -1,0 +1,246 @@
+"""A client's end of a link: one thread that owns a DEALER socket and sends everything again until it is answered.
+
+Made for foreign programs: needs pyzmq and msgpack only. ``begin`` may be called from any thread; answers complete
+futures. What has been sent is nothing; what has been answered is done (messages may be lost and doubled on the way).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import zmq
+
+from bridge_link.errors import LinkClosed, Refused, WireError
+from bridge_link.sockets import check_address, make_dealer
+from bridge_link.wakeup import WakeUp
+from bridge_link.wire import Kind, Message, decode, encode, new_id
+
+FIRST_RESEND_S: Final = 0.5
+LAST_RESEND_S: Final = 30.0
+SILENCE_S: Final = 6.0
+"""Unanswered for so long, the socket is made anew: a refused handshake leaves a dead one behind for ever."""
+
+PUSHED: Final = frozenset({Kind.OUTCOME, Kind.COMMAND})
+
+Answer = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A message on its way and the answers it waits for. ``answers`` completes one future for each expected kind."""
+
+    message: Message
+    answers: dict[Kind, Future[Answer]]
+    frames: list[bytes]
+    next_send_at: float = 0.0
+    tries: int = 0
+    is_over: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_over or all(future.done() for future in self.answers.values())
+
+    def take(self, message: Message, now: float) -> None:
+        if message.kind is Kind.NACK:
+            self._refused(message, now)
+        elif (future := self.answers.get(message.kind)) is not None:
+            _complete(future, message.body)
+
+    def fail(self, error: Exception) -> None:
+        for future in self.answers.values():
+            if not future.done():
+                future.set_exception(error)
+
+    def _refused(self, nack: Message, now: float) -> None:
+        if nack.body.get("permanent"):
+            self.fail(Refused(str(nack.body.get("code")), str(nack.body.get("text"))))
+        else:
+            wait_ms = nack.body.get("retry_after_ms", 0)
+            self.next_send_at = now + (wait_ms / 1000 if isinstance(wait_ms, int) else FIRST_RESEND_S)
+
+
+def _complete(future: Future[Answer], body: Answer) -> None:
+    try:
+        future.set_result(body)
+    except InvalidStateError:
+        return  # answered before: the same answer again
+
+
+def resend_delay_s(tries: int, roll: float) -> float:
+    """Before the next try: 0.5 s doubled each time, at most 30 s, spread by a fifth either way."""
+    return float(min(LAST_RESEND_S, FIRST_RESEND_S * 2 ** min(tries, 10)) * (0.8 + 0.4 * roll))
+
+
+@dataclass(slots=True)
+class Beat:
+    """A heartbeat: its body is asked for each time."""
+
+    every_s: float
+    body: Callable[[], Mapping[str, Any]]
+    next_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Socket:
+    context: zmq.Context[zmq.Socket[bytes]]
+    address: str
+    socket: zmq.Socket[bytes] | None = None
+    heard_at: float = field(default_factory=time.monotonic)
+
+    def open(self) -> zmq.Socket[bytes]:
+        if self.socket is not None:
+            self.socket.close(0)
+        self.socket = make_dealer(self.context)
+        self.socket.connect(self.address)
+        self.heard_at = time.monotonic()
+        return self.socket
+
+
+class DealerChannel:
+    """``begin`` starts an exchange; ``on_push`` gets what was not asked for (outcomes, commands), on this thread."""
+
+    def __init__(
+        self, address: str, *, on_push: Callable[[Message], None] | None = None, beat: Beat | None = None
+    ) -> None:
+        self.address = check_address(address)
+        self._on_push = on_push
+        self._beat = beat
+        self._new: deque[Exchange | Message] = deque()
+        self._pending: dict[str, Exchange] = {}
+        self._closing = threading.Event()
+        self._wake = WakeUp()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=f"channel:{address}", daemon=True)
+        self._thread.start()
+
+    def begin(self, message: Message, expects: tuple[Kind, ...]) -> Exchange:
+        """Send a message until everything it expects has come.
+
+        Raises:
+            WireError: it is too large or cannot be written; nothing was sent.
+            LinkClosed: the channel is closed.
+        """
+        exchange = Exchange(message, {kind: Future() for kind in expects}, encode(message))
+        self._put(exchange)
+        return exchange
+
+    def say(self, message: Message) -> None:
+        """Send once, without waiting for anything. Raises as ``begin``."""
+        encode(message)
+        self._put(message)
+
+    def forget(self, exchange: Exchange) -> None:
+        """Do not send it again."""
+        exchange.is_over = True
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """End the thread; what is unanswered fails with LinkClosed."""
+        self._closing.set()
+        self._wake.ring()
+        self._thread.join(timeout_s)
+
+    def _put(self, item: Exchange | Message) -> None:
+        with self._lock:
+            if self._closing.is_set():
+                raise LinkClosed(f"the channel to {self.address} is closed")
+            self._new.append(item)
+            self._wake.ring()
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        link = _Socket(context, self.address)
+        try:
+            while not self._closing.is_set():
+                self._turn(link, link.socket or link.open())
+        finally:
+            with self._lock:
+                self._closing.set()
+            for item in (*self._pending.values(), *self._new):
+                if isinstance(item, Exchange):
+                    item.fail(LinkClosed(f"the channel to {self.address} was closed before an answer came"))
+            if link.socket is not None:
+                link.socket.close(0)
+            context.term()
+            self._wake.close()
+
+    def _turn(self, link: _Socket, socket: zmq.Socket[bytes]) -> None:
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(self._wake.fileno(), zmq.POLLIN)
+        ready = dict(poller.poll(self._pause_ms()))
+        if self._wake.fileno() in ready:
+            self._wake.hear()
+        if socket in ready:
+            link.heard_at = time.monotonic()
+            self._receive(socket)
+        self._take_new(socket)
+        self._send_due(socket)
+        self._drop_done()
+        waits = any(exchange.tries for exchange in self._pending.values())
+        if waits and time.monotonic() - link.heard_at > SILENCE_S:
+            link.open()
+
+    def _pause_ms(self) -> int:
+        due = [exchange.next_send_at for exchange in self._pending.values()]
+        if self._beat is not None:
+            due.append(self._beat.next_at)
+        pause_s = min(due, default=float("inf")) - time.monotonic()
+        return round(1000 * max(0.0, min(pause_s, 0.5)))
+
+    def _receive(self, socket: zmq.Socket[bytes]) -> None:
+        while True:
+            try:
+                frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = decode(frames)
+            except WireError:
+                continue  # no message of ours: what was asked is asked again
+            exchange = self._pending.get(message.id)
+            if message.kind in PUSHED:
+                if self._on_push is not None:
+                    self._on_push(message)
+            elif exchange is not None:
+                exchange.take(message, time.monotonic())
+
+    def _take_new(self, socket: zmq.Socket[bytes]) -> None:
+        while self._new:
+            item = self._new.popleft()
+            if isinstance(item, Exchange):
+                self._pending[item.message.id] = item
+            else:
+                _send(socket, encode(item))
+
+    def _send_due(self, socket: zmq.Socket[bytes]) -> None:
+        now = time.monotonic()
+        for exchange in self._pending.values():
+            if now >= exchange.next_send_at and not exchange.is_done:
+                went = _send(socket, exchange.frames)
+                exchange.next_send_at = now + (resend_delay_s(exchange.tries, random.random()) if went else 0.05)  # noqa: S311  jitter
+                exchange.tries += went
+        if self._beat is not None and now >= self._beat.next_at:
+            _send(socket, encode(Message(Kind.HEARTBEAT, new_id(), self._beat.body())))
+            self._beat.next_at = now + self._beat.every_s
+
+    def _drop_done(self) -> None:
+        for message_id in [one for one, exchange in self._pending.items() if exchange.is_done]:
+            del self._pending[message_id]
+
+
+def _send(socket: zmq.Socket[bytes], frames: list[bytes]) -> bool:
+    """False when there is no connection now."""
+    try:
+        socket.send_multipart(frames, zmq.NOBLOCK)
+    except zmq.Again:
+        return False
+    return True

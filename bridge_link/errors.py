@@ -1,0 +1,42 @@
+"""What can go wrong on a link. Each error says what, where, and carries its data."""
+
+from __future__ import annotations
+
+
+class LinkError(Exception):
+    """Any trouble on a link."""
+
+
+class WireError(LinkError):
+    """Frames or a body that are no message of ours. ``code`` is the NACK code; ``message_id`` when it could be read."""
+
+    def __init__(self, code: str, text: str, message_id: str | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.message_id = message_id
+
+
+class BadAddress(LinkError):
+    """An address that cannot be used."""
+
+
+class BindFailed(LinkError):
+    """An address that is taken or not ours."""
+
+
+class LinkTimeout(LinkError):
+    """No answer in time."""
+
+
+class Refused(LinkError):
+    """A permanent NACK: sending again is no use."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class LinkClosed(LinkError):
+    """The link was closed while something waited on it."""

@@ -1,0 +1,95 @@
+"""The wire: a message as ZeroMQ frames, in any language. Pure: bytes in, dataclass out; specified in docs/wire.md.
+
+``[b"SH1"] [kind] [content type] [message id] [body]`` (a ROUTER sees the peer's routing id in front of it).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bridge_link import bodies
+from bridge_link.errors import WireError
+
+MAGIC: Final = b"SH1"
+FRAMES: Final = 5
+_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{8,64}")
+
+
+class Kind(enum.Enum):
+    """What a message is. Clients send the first group, the daemon the second."""
+
+    ALERT = b"ALERT"
+    HEARTBEAT = b"HB"
+    QUERY = b"QUERY"
+    HELLO = b"HELLO"
+    REPLY = b"REPLY"
+
+    STORED = b"STORED"
+    DECIDED = b"DECIDED"
+    OUTCOME = b"OUTCOME"
+    NACK = b"NACK"
+    ANSWER = b"ANSWER"
+    COMMAND = b"CMD"
+
+
+class ContentType(enum.Enum):
+    MSGPACK = b"m"
+    JSON = b"j"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message. Answers carry the id of what they answer."""
+
+    kind: Kind
+    id: str
+    body: Mapping[str, Any] = field(default_factory=dict)
+    content_type: ContentType = ContentType.MSGPACK
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def is_id(text: str) -> bool:
+    """Whether a text may be a message id: 8 to 64 ASCII letters, digits, '.', '_', ':' and '-'."""
+    return text.isascii() and _ID.fullmatch(text.encode()) is not None
+
+
+def encode(message: Message) -> list[bytes]:
+    """Raises WireError: too_large, malformed."""
+    if not is_id(message.id):
+        raise WireError("malformed", f"{message.id!r} is no message id: 8 to 64 of A-Z a-z 0-9 . _ : -")
+    bodies.check(message.body)
+    pack = bodies.pack_msgpack if message.content_type is ContentType.MSGPACK else bodies.pack_json
+    return [MAGIC, message.kind.value, message.content_type.value, message.id.encode(), pack(message.body)]
+
+
+def decode(frames: Sequence[bytes]) -> Message:
+    """Raises WireError, and nothing else, whatever the bytes are; with the message id where it could be read."""
+    if len(frames) != FRAMES:
+        raise WireError("malformed", f"{len(frames)} frames instead of {FRAMES}")
+    magic, kind, content_type, raw_id, body = frames
+    if magic != MAGIC:
+        raise WireError("malformed", "the first frame is not SH1")
+    if not _ID.fullmatch(raw_id):
+        raise WireError("malformed", "the message id is not 8 to 64 of A-Z a-z 0-9 . _ : -")
+    message_id = raw_id.decode("ascii")
+    try:
+        unpack = bodies.unpack_msgpack if ContentType(content_type) is ContentType.MSGPACK else bodies.unpack_json
+        return Message(Kind(kind), message_id, unpack(body), ContentType(content_type))
+    except WireError as error:
+        raise WireError(error.code, error.text, message_id) from None
+    except ValueError:
+        raise WireError("malformed", "unknown kind or content type", message_id) from None
+
+
+def nack(message_id: str, code: str, text: str, *, permanent: bool, retry_after_ms: int = 0) -> Message:
+    """A refusal. A permanent one must not be sent again; else after ``retry_after_ms`` milliseconds."""
+    body = {"code": code, "text": text[:500], "permanent": permanent, "retry_after_ms": retry_after_ms}
+    return Message(Kind.NACK, message_id, body)

@@ -1,0 +1,215 @@
+"""What only the whole file can show: names that clash, cycles, ports taken twice, budgets that cannot be reached. Pure.
+
+Each check is one function from a configuration to complaints ``(path, message, suggestion)``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from config.models import BackoffConfig, SystemConfig
+from config.source import Path
+
+Complaint = tuple[Path, str, str]
+Check = Callable[[SystemConfig], Iterator[Complaint]]
+
+
+def unique_names(config: SystemConfig) -> Iterator[Complaint]:
+    """Services, groups and bridges share one space of names: each names one node of the tree."""
+    first: dict[str, str] = {}
+    for kind in ("services", "groups", "bridges"):
+        for name in getattr(config, kind):
+            if name in first:
+                yield (kind, name), f"{name!r} is a name in {first[name]} already", "rename one of the two"
+            first.setdefault(name, kind)
+
+
+def known_members(config: SystemConfig) -> Iterator[Complaint]:
+    """A group names services that are there, each in one group only."""
+    home: dict[str, str] = {}
+    for group, one in config.groups.items():
+        for number, name in enumerate(one.services):
+            path = ("groups", group, "services", number)
+            if name not in config.services:
+                yield path, f"there is no service {name!r}", _similar(name, config.services)
+            elif name in home:
+                again = "twice in this group" if home[name] == group else f"in group {home[name]!r} already"
+                yield path, f"service {name!r} is {again}", "a service belongs to one group"
+            home.setdefault(name, group)
+
+
+def known_dependencies(config: SystemConfig) -> Iterator[Complaint]:
+    for name, service in config.services.items():
+        for number, other in enumerate(service.dependencies):
+            path = ("services", name, "dependencies", number)
+            if other not in config.services:
+                yield path, f"there is no service {other!r}", _similar(other, config.services)
+
+
+def no_cycles(config: SystemConfig) -> Iterator[Complaint]:
+    """Neither dependencies alone, nor together with the start order of groups in which one waits for the one before."""
+    edges: dict[str, list[str]] = {
+        name: [other for other in service.dependencies if other in config.services]
+        for name, service in config.services.items()
+    }
+    for group in config.groups.values():
+        if group.strategy != "one_for_one":
+            for before, after in zip(group.services, group.services[1:], strict=False):
+                if after in edges and before in edges:
+                    edges[after].append(before)
+    for cycle in _cycles(edges):
+        text = " -> ".join((*cycle, cycle[0]))
+        yield (
+            ("services", cycle[0], "dependencies"),
+            f"these wait for each other: {text}",
+            "remove one of the dependencies, or change the group's order",
+        )
+
+
+def _cycles(edges: Mapping[str, list[str]]) -> Iterator[tuple[str, ...]]:
+    done: set[str] = set()
+    for start in edges:
+        path: list[str] = []
+        stack: list[tuple[str, Iterator[str]]] = [] if start in done else [(start, iter(edges[start]))]
+        while stack:
+            name, rest = stack[-1]
+            if not path or path[-1] != name:
+                path.append(name)
+            following = next((other for other in rest if other not in done), None)
+            if following is None:
+                done.add(name)
+                stack.pop()
+                path.pop()
+            elif following in path:
+                yield tuple(path[path.index(following) :])
+            else:
+                stack.append((following, iter(edges[following])))
+
+
+def no_port_clash(config: SystemConfig) -> Iterator[Complaint]:
+    """Two that would listen on, or be asked at, the same address of this machine."""
+    users: dict[tuple[str, int], list[Path]] = defaultdict(list)
+    for path, address in _addresses(config):
+        place = _place(address)
+        if place is not None and place[1] != 0:
+            users[place].append(path)
+    for (host, port), paths in users.items():
+        owners = {_owner(path) for path in paths}
+        if len(owners) > 1:
+            first, *others = paths
+            for path in others:
+                if _owner(path) != _owner(first):
+                    yield path, f"{host}:{port} is used by {_words(first)} too", "give each its own port"
+
+
+def _addresses(config: SystemConfig) -> Iterator[tuple[Path, str]]:
+    for link in ("guardian", "bridge", "operator"):
+        address = getattr(config.links, link).address
+        if address is not None:
+            yield ("links", link, "address"), address
+    for name, service in config.services.items():
+        check = service.health_check
+        if check is not None and (check.http or check.tcp):
+            kind = "http" if check.http else "tcp"
+            yield ("services", name, "health_check", kind), check.http or check.tcp or ""
+        for number, published in enumerate(service.ports):
+            host_side = published.rpartition(":")[0]
+            if host_side:
+                yield ("services", name, "ports", number), host_side if ":" in host_side else f"0.0.0.0:{host_side}"
+    for name, bridge in config.bridges.items():
+        if bridge.kind == "tcp" and bridge.address is not None:
+            yield ("bridges", name, "address"), bridge.address
+
+
+def _place(address: str) -> tuple[str, int] | None:
+    """Host and port, with all names of this machine's loopback made one."""
+    try:
+        parts = urlsplit(address if "://" in address else f"tcp://{address}")
+        port = {"http": 80, "https": 443}.get(parts.scheme) if parts.port is None else parts.port
+    except ValueError:
+        return None
+    if port is None:
+        return None
+    host = parts.hostname or "0.0.0.0"  # noqa: S104  the name of a clash, not a bind
+    return ("127.0.0.1" if host in ("localhost", "0.0.0.0", "::1", "*") else host), port  # noqa: S104  likewise
+
+
+def _owner(path: Path) -> Path:
+    return path[:2]
+
+
+def _words(path: Path) -> str:
+    return f"{str(path[0]).removesuffix('s')} {path[1]!r}"
+
+
+def readable_addresses(config: SystemConfig) -> Iterator[Complaint]:
+    """Links and the operator are bound to loopback until they have keys."""
+    for link in ("guardian", "bridge", "operator"):
+        address = getattr(config.links, link).address
+        path = ("links", link, "address")
+        if address is None:
+            continue
+        shape = "127.0.0.1:8090" if link == "operator" else "tcp://127.0.0.1:5570"
+        place = _place(address)
+        if place is None or address.startswith("tcp://") is (link == "operator"):
+            yield path, f"{address!r} is no address", f"write it as {shape}"
+        elif not _is_loopback(urlsplit(address if "://" in address else f"tcp://{address}").hostname or ""):
+            yield path, f"{address!r} is not on loopback, and links have no keys yet", f"bind {shape}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def reachable_budgets(config: SystemConfig) -> Iterator[Complaint]:
+    """A budget whose delays alone last longer than its period can never be used up: nothing would ever be parked."""
+    for name, service in config.services.items():
+        shortest_s = shortest_delays_s(service.backoff, service.max_restarts)
+        if shortest_s > service.within:
+            yield (
+                ("services", name, "max_restarts"),
+                f"{service.max_restarts} restarts take {shortest_s:g} s of backoff: never within {service.within:g} s",
+                "lower max_restarts or the backoff, or raise within",
+            )
+
+
+def shortest_delays_s(backoff: BackoffConfig, restarts: int) -> float:
+    """The least all delays before restart number ``restarts`` + 1 can add up to (jitter halves at most)."""
+    total_s, delay_s = backoff.first if restarts > 0 else 0.0, backoff.initial
+    for _ in range(max(0, restarts - 1)):
+        total_s += delay_s / 2 if backoff.jitter else delay_s
+        delay_s = min(backoff.max, delay_s * backoff.factor)
+        if total_s > 10**9:
+            break
+    return total_s
+
+
+def existing_runbook_directories(config: SystemConfig) -> Iterator[Complaint]:
+    for number, directory in enumerate(config.runbooks.directories):
+        if not directory.is_dir():
+            yield ("runbooks", "directories", number), f"{directory} is no folder", "create it, or mend the path"
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+ALL_CHECKS: Final[tuple[Check, ...]] = (
+    unique_names,
+    known_members,
+    known_dependencies,
+    no_cycles,
+    readable_addresses,
+    no_port_clash,
+    reachable_budgets,
+    existing_runbook_directories,
+)

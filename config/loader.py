@@ -1,0 +1,211 @@
+"""From a file to a checked configuration: find, read, expand, validate, check. Every problem is named at once."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from config.checks import ALL_CHECKS
+from config.errors import ConfigError, Problem
+from config.models import BridgeConfig, GroupConfig, ServiceConfig, SystemConfig
+from config.source import Path as KeyPath
+from config.source import Source, read_source
+
+SHIPPED: Final = Path(__file__).resolve().parent
+DEMO: Final = SHIPPED / "demo.yaml"
+_PATH_KEYS: Final = ("working_dir", "directory", "state_dir")
+
+
+def find_config(argument: str | None, environ: Mapping[str, str], cwd: Path) -> Path:
+    """The file to use: the argument, `$SELFHEAL_CONFIG`, `./selfheal.yaml`, the shipped demo."""
+    named = argument or environ.get("SELFHEAL_CONFIG")
+    if named:
+        return cwd / named
+    here = cwd / "selfheal.yaml"
+    return here if here.exists() else DEMO
+
+
+def resolve_state_dir(argument: str | None, config: SystemConfig | None, environ: Mapping[str, str]) -> Path:
+    """The argument, `state_dir` of the file, `$SELFHEAL_STATE`, `$XDG_STATE_HOME/selfheal`, then the home's default."""
+    if argument:
+        return Path(argument).absolute()
+    if config is not None and config.state_dir is not None:
+        return config.state_dir
+    if environ.get("SELFHEAL_STATE"):
+        return Path(environ["SELFHEAL_STATE"]).absolute()
+    if environ.get("XDG_STATE_HOME"):
+        return Path(environ["XDG_STATE_HOME"]) / "selfheal"
+    return Path.home() / ".local" / "state" / "selfheal"
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> SystemConfig:
+    """The checked configuration; relative paths in it are relative to the file.
+
+    Raises:
+        ConfigError: with every problem of the file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError((Problem(str(path), 0, "", "", "there is no such file"),)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError((Problem(str(path), 0, "", "", f"cannot be read: {why}"),)) from None
+    return parse_config(str(path), text, environ, path.absolute().parent)
+
+
+def parse_config(file: str, text: str, environ: Mapping[str, str], base: Path) -> SystemConfig:
+    """As ``load_config``, from text. ``base`` is what relative paths are relative to."""
+    built_in = {"SELFHEAL_PYTHON": sys.executable, "SELFHEAL_STATE": str(resolve_state_dir(None, None, environ))}
+    source = read_source(file, text, built_in | dict(environ))
+    config = _validate(source, _absolute(source.data, base)) if source.data is not None else None
+    if config is not None:
+        for check in ALL_CHECKS:
+            for path, message, suggestion in check(config):
+                source.problem(path, message, suggestion=suggestion)
+    if source.problems or config is None:
+        raise ConfigError(tuple(source.problems))
+    return config
+
+
+def _absolute(data: Any, base: Path) -> Any:
+    """The data with its relative paths made absolute."""
+    if isinstance(data, list):
+        return [_absolute(item, base) for item in data]
+    if not isinstance(data, dict):
+        return data
+    made = {key: _absolute(value, base) for key, value in data.items()}
+    for key in _PATH_KEYS:
+        if key in made:
+            made[key] = _from_base(made[key], base)
+    directories = made.get("directories")
+    if isinstance(directories, list):
+        made["directories"] = [_from_base(one, base) for one in directories]
+    return made
+
+
+def _from_base(value: Any, base: Path) -> Any:
+    return str(base / Path(value).expanduser()) if isinstance(value, str) else value
+
+
+def _validate(source: Source, data: Any) -> SystemConfig | None:
+    """The configuration, or what of it is sound, so that the whole-file checks find their problems too."""
+    try:
+        return SystemConfig.model_validate(data)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    for detail in details:
+        _complain(source, detail)
+    sound = _without({tuple(detail["loc"]) for detail in details}, data)
+    try:
+        return SystemConfig.model_validate(sound)
+    except ValidationError:
+        return None  # what is wrong was said already
+
+
+def _without(bad: set[KeyPath], data: Any) -> Any:
+    """A copy in which what has a fault is left out; a faulty service leaves its name and what is sound of its ties."""
+    sound = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+    for path in bad:
+        kind = str(path[0]) if path else ""
+        members = sound.get(kind)
+        if kind not in _ITEMS or len(path) < 2 or not isinstance(members, dict):
+            sound.pop(kind, None)
+        elif kind == "services" and isinstance(members.get(path[1]), dict) and path[-1] != "[key]":
+            faulty = {str(one[2]) for one in bad if one[:2] == path[:2] and len(one) > 2}
+            members[path[1]] = _ties(members[path[1]], faulty)
+        else:
+            members.pop(path[1], None)
+    return sound
+
+
+def _ties(service: Mapping[str, Any], faulty: set[str]) -> dict[str, Any]:
+    kept = {key: service[key] for key in ("dependencies", "health_check") if key in service and key not in faulty}
+    return {**kept, "command": ["-"]}
+
+
+def _complain(source: Source, detail: ErrorDetails) -> None:
+    path: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
+    is_secret = "environment" in path
+    shown = "" if is_secret else _short(detail["input"])
+    message, suggestion = _words(detail, path, shown)
+    source.problem(path, message, value=shown, suggestion=suggestion)
+
+
+def _words(detail: ErrorDetails, path: KeyPath, shown: str) -> tuple[str, str]:
+    """The problem in plain words, and what to do."""
+    match detail["type"]:
+        case "extra_forbidden":
+            return "unknown key", _did_you_mean(str(path[-1]), _known_keys(path[:-1]))
+        case "missing":
+            return "is missing", ""
+        case "literal_error":
+            choices = [word.strip(" '\"") for word in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
+            return f"{shown} is not one of {', '.join(choices)}", _did_you_mean(str(detail["input"]), choices)
+        case "string_pattern_mismatch" if len(path) == 2:
+            return f"{path[-1]!r} is no usable name", "use lowercase letters, digits, '-', '_' and '.'"
+        case kind:
+            text = str(detail["ctx"]["error"]) if kind == "value_error" else _PLAIN.get(kind, detail["msg"].lower())
+            return f"{shown} {text}" if shown and text.startswith("is n") else text, ""
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+_PLAIN: Final = {
+    "tuple_type": "is no list; write it as [a, b]",
+    "string_type": "is no text",
+    "int_type": "is no whole number",
+    "int_parsing": "is no whole number",
+    "int_from_float": "is no whole number",
+    "float_type": "is no number",
+    "float_parsing": "is no number",
+    "bool_type": "is neither true nor false",
+    "bool_parsing": "is neither true nor false",
+    "model_type": "is no mapping of keys",
+    "model_attributes_type": "is no mapping of keys",
+    "dict_type": "is no mapping of names",
+    "too_short": "is not to be empty",
+}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _known_keys(path: KeyPath) -> list[str]:
+    """The keys a mapping at this place may have."""
+    model: Any = SystemConfig
+    for part in path:
+        model = _inner(model, part)
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+_ITEMS: Final[dict[str, type[BaseModel]]] = {
+    "services": ServiceConfig,
+    "groups": GroupConfig,
+    "bridges": BridgeConfig,
+}
+
+
+def _inner(model: Any, part: str | int) -> Any:
+    if isinstance(model, str):
+        return _ITEMS[model]
+    if model is SystemConfig and part in _ITEMS:
+        return str(part)
+    field = model.model_fields.get(part)
+    if field is None:
+        return None
+    candidates = (field.annotation, *get_args(field.annotation))
+    return next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)

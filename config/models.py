@@ -1,0 +1,234 @@
+"""What a configuration file may say, as frozen models. Unknown keys are refused. Must import nothing else of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from config.units import Bytes, PositiveSeconds, Seconds
+
+RESERVED: Final = frozenset({"root", "journal", "runtimes", "services", "bridges", "runbooks", "links"})
+"""Names of the tree's own nodes."""
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is a name of the tree itself; choose another")
+    return name
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$"), AfterValidator(_not_reserved)]
+
+
+def _as_text(value: Any) -> Any:
+    """YAML reads `PORT: 8081` as a number; an environment holds text only."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+EnvironmentValue = Annotated[str, BeforeValidator(_as_text)]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class RecoveryConfig(Model):
+    """Whether alerts start runbooks, and how many at once."""
+
+    enabled: bool = True
+    max_concurrent: Annotated[int, Field(ge=1, le=1000)] = 5
+
+
+class LinkConfig(Model):
+    """Where a link listens: `tcp://127.0.0.1:5570`; null switches it off."""
+
+    address: str | None = None
+
+
+class LinksConfig(Model):
+    guardian: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5570")
+    bridge: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5571")
+    operator: LinkConfig = LinkConfig(address="127.0.0.1:8090")
+
+
+class RunbooksConfig(Model):
+    """Folders with runbooks beside the shipped library."""
+
+    directories: tuple[Path, ...] = ()
+
+
+class IntensityConfig(Model):
+    """More than `restarts` within `period` because of our own actors' faults: the group's supervisor gives up (OTP)."""
+
+    restarts: Annotated[int, Field(ge=0)] = 5
+    period: PositiveSeconds = 60.0
+
+
+class GroupConfig(Model):
+    """Services that are started in this order and share a strategy."""
+
+    strategy: Literal["one_for_one", "rest_for_one", "one_for_all"] = "one_for_one"
+    intensity: IntensityConfig = IntensityConfig()
+    services: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class BackoffConfig(Model):
+    """Delays between restarts: `first`, then `initial`, times `factor` each, at most `max`, jittered."""
+
+    first: Seconds = 0.0
+    initial: Seconds = 0.2
+    factor: Annotated[float, Field(ge=1, le=100)] = 2.0
+    max: Seconds = 60.0
+    jitter: bool = True
+    reset_after: Seconds = 30.0
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.initial > self.max:
+            raise ValueError(f"initial ({self.initial:g} s) is more than max ({self.max:g} s)")
+        return self
+
+
+class HealthCheckConfig(Model):
+    """How to see that a service works: exactly one of `http`, `tcp`, `exec`."""
+
+    http: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+")] | None = None
+    tcp: Annotated[str, StringConstraints(pattern=r"^[^\s]+:\d{1,5}$")] | None = None
+    exec: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    interval: PositiveSeconds = 5.0
+    timeout: PositiveSeconds = 2.0
+    retries: Annotated[int, Field(ge=1, le=1000)] = 3
+    successes: Annotated[int, Field(ge=1, le=1000)] = 1
+    start_period: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = [name for name in ("http", "tcp", "exec") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            found = " and ".join(kinds) or "none of them"
+            raise ValueError(f"needs exactly one of http, tcp and exec; it has {found}")
+        return self
+
+
+class ResourcesConfig(Model):
+    """What the service is known to need."""
+
+    memory_mb: Annotated[int, Field(ge=1)] | None = None
+    cpu_percent: Annotated[float, Field(gt=0)] | None = None
+    disk_mb: Annotated[int, Field(ge=1)] | None = None
+
+
+class ComposeConfig(Model):
+    """A container of a compose project, found by its labels."""
+
+    project: str
+    service: str
+
+
+class LogConfig(Model):
+    """The service's output file: rotated at `max_size`, with so many older files kept."""
+
+    max_size: Annotated[Bytes, Field(ge=4096)] = 10 * 1024 * 1024
+    backups: Annotated[int, Field(ge=0, le=100)] = 3
+
+
+class ServiceConfig(Model):
+    """One service: a process, or a container to create (`image`) or attach to (`container`, `compose`)."""
+
+    description: str | None = None
+    runtime: Literal["process", "docker"] = "process"
+    command: tuple[str, ...] = ()
+    working_dir: Path | None = None
+    environment: dict[str, EnvironmentValue] = Field(default_factory=dict)
+    restart_policy: Literal["never", "on_failure", "always", "unless_stopped"] = "always"
+    backoff: BackoffConfig = BackoffConfig()
+    max_restarts: Annotated[int, Field(ge=0)] = 5
+    within: PositiveSeconds = 60.0
+    on_exhausted: Literal["park", "escalate"] = "park"
+    dependencies: tuple[str, ...] = ()
+    health_check: HealthCheckConfig | None = None
+    graceful_shutdown_timeout: Seconds = 10.0
+    required_resources: ResourcesConfig | None = None
+    image: str | None = None
+    container: str | None = None
+    compose: ComposeConfig | None = None
+    ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    network: str | None = None
+    on_shutdown: Literal["stop", "leave"] | None = None
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _platform_spelling(cls, raw: Any) -> Any:
+        """The platform's own words: `restart_delay` is `backoff.initial`, `health_check_url` is `health_check.http`."""
+        if not isinstance(raw, Mapping):
+            return raw
+        values = dict(raw)
+        for old, (new, inner) in _PLATFORM_WORDS.items():
+            if old not in values:
+                continue
+            given = values.get(new) or {}
+            if not isinstance(given, Mapping):
+                continue
+            if inner in given:
+                raise ValueError(f"{old} and {new}.{inner} say the same; keep one")
+            values[new] = {**given, inner: values.pop(old)}
+        return values
+
+    @model_validator(mode="after")
+    def _runs_something(self) -> Self:
+        sources = [name for name in ("image", "container", "compose") if getattr(self, name) is not None]
+        if self.runtime == "process":
+            if not self.command:
+                raise ValueError("a process needs a command, as a list: [python3, main.py]")
+            if sources:
+                raise ValueError(f"{sources[0]} needs runtime: docker")
+        elif len(sources) != 1:
+            found = " and ".join(sources) or "none of them"
+            raise ValueError(f"runtime docker needs exactly one of image, container and compose; it has {found}")
+        return self
+
+
+_PLATFORM_WORDS: Final = {
+    "restart_delay": ("backoff", "initial"),
+    "health_check_url": ("health_check", "http"),
+    "health_check_interval": ("health_check", "interval"),
+    "health_check_timeout": ("health_check", "timeout"),
+    "health_check_retries": ("health_check", "retries"),
+}
+
+
+class BridgeConfig(Model):
+    """An endpoint of the cross-language bridge; silent for longer than `silence` is a crash."""
+
+    kind: Literal["tcp", "zeromq", "spool", "fifo", "powershell"]
+    address: str | None = None
+    directory: Path | None = None
+    silence: PositiveSeconds = 3.0
+
+    @model_validator(mode="after")
+    def _has_its_place(self) -> Self:
+        if self.kind == "tcp" and self.address is None:
+            raise ValueError("kind tcp needs an address: 127.0.0.1:8765")
+        if self.kind in ("spool", "fifo") and self.directory is None:
+            raise ValueError(f"kind {self.kind} needs a directory")
+        return self
+
+
+class SystemConfig(Model):
+    """A whole file."""
+
+    version: Literal[1] = 1
+    state_dir: Path | None = None
+    recovery: RecoveryConfig = RecoveryConfig()
+    links: LinksConfig = LinksConfig()
+    runbooks: RunbooksConfig = RunbooksConfig()
+    groups: dict[Name, GroupConfig] = Field(default_factory=dict)
+    services: dict[Name, ServiceConfig] = Field(default_factory=dict)
+    bridges: dict[Name, BridgeConfig] = Field(default_factory=dict)

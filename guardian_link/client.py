@@ -1,0 +1,158 @@
+"""What a Guardian imports: send an alert and know that it is on disk, wait for its outcome, ask about executions.
+
+Thread-safe. Sent alerts are sent again until they are acknowledged; the alert's id makes that harmless.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
+from typing import Any, Final, Self
+
+from bridge_link.channel import DealerChannel, Exchange
+from bridge_link.client import find_address
+from bridge_link.errors import LinkError, Refused, WireError
+from bridge_link.wire import Kind, Message, new_id
+from guardian_link.errors import AlertRefused, DaemonUnreachable, OutcomeTimeout
+from guardian_link.messages import Ack, Alert, Decision, Outcome
+
+TERMINAL: Final = frozenset(
+    {"succeeded", "failed", "rolled_back", "rollback_failed", "unknown", "rejected", "expired", "cancelled"}
+)
+ASK_AGAIN_S: Final = 1.0
+"""A pushed outcome may be lost: while waiting, the daemon is asked this often."""
+
+
+class GuardianClient:
+    """Finds the daemon by ``address``, `$SELFHEAL_GUARDIAN`, or the state directory. Raises BadAddress if it cannot."""
+
+    def __init__(
+        self, address: str | None = None, *, state_dir: str | Path | None = None, timeout_s: float = 5.0
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._outcomes: dict[str, Outcome] = {}
+        self._changed = threading.Condition()
+        self._channel = DealerChannel(find_address("guardian", address, state_dir), on_push=self._pushed)
+
+    def send(self, alert: Alert, timeout_s: float | None = None) -> Ack:
+        """Send and wait until the alert is on disk and decided. If only the first came in time, the decision is None.
+
+        Raises:
+            AlertRefused: it will never be taken.
+            DaemonUnreachable: not acknowledged within ``timeout_s`` seconds; it is not sent again.
+        """
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + limit_s
+        exchange = self._begin(alert)
+        try:
+            stored = self._answer(exchange, Kind.STORED, limit_s)
+            try:
+                decided = self._answer(exchange, Kind.DECIDED, max(0.0, deadline - time.monotonic()))
+            except DaemonUnreachable:
+                return Ack(alert.id, str(stored.get("status", "stored")))
+            return Ack(alert.id, str(stored.get("status", "stored")), Decision.from_body(decided))
+        finally:
+            self._channel.forget(exchange)
+
+    def post(self, alert: Alert) -> str:
+        """Queue the alert and return its id at once; it is sent until acknowledged, as long as this client lives.
+
+        Raises:
+            AlertRefused: it is too large to be sent.
+        """
+        self._begin(alert)
+        return alert.id
+
+    def wait(self, execution_id: str, timeout_s: float = 60.0) -> Outcome:
+        """Wait for the end of an execution.
+
+        Raises:
+            OutcomeTimeout: not within ``timeout_s`` seconds.
+            DaemonUnreachable: nobody answers any more.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = deadline - time.monotonic()
+            status = self._status_or_none(execution_id, max(0.05, min(self._timeout_s, left_s)))
+            if status is not None and status.get("status") in TERMINAL:
+                return Outcome(execution_id, str(status["status"]), str(status.get("detail") or ""))
+            with self._changed:
+                left_s = deadline - time.monotonic()
+                self._changed.wait_for(lambda: execution_id in self._outcomes, max(0.0, min(ASK_AGAIN_S, left_s)))
+                if execution_id in self._outcomes:
+                    return self._outcomes[execution_id]
+            if time.monotonic() >= deadline:
+                raise OutcomeTimeout(f"execution {execution_id} had not ended within {timeout_s:g} s")
+
+    def execution_status(self, execution_id: str) -> Mapping[str, Any] | None:
+        """The execution in the shape of ``selfheal executions --json``, or None. Raises DaemonUnreachable."""
+        found = self._ask({"ask": "execution", "execution_id": execution_id})
+        return found if isinstance(found, Mapping) else None
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Figures of recovery. Raises DaemonUnreachable."""
+        found = self._ask({"ask": "statistics"})
+        return found if isinstance(found, Mapping) else {}
+
+    def alerts(self, limit: int = 50) -> Sequence[Mapping[str, Any]]:
+        """The last alerts, newest first. Raises DaemonUnreachable."""
+        found = self._ask({"ask": "alerts", "limit": limit})
+        return found if isinstance(found, list) else []
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, alert: Alert) -> Exchange:
+        try:
+            return self._channel.begin(Message(Kind.ALERT, alert.id, alert.to_body()), (Kind.STORED, Kind.DECIDED))
+        except WireError as error:
+            raise AlertRefused(error.code, error.text) from None
+
+    def _answer(self, exchange: Exchange, kind: Kind, timeout_s: float) -> Mapping[str, Any]:
+        try:
+            return exchange.answers[kind].result(timeout_s)
+        except FutureTimeout:
+            raise DaemonUnreachable(
+                f"{self._channel.address}: no answer within {timeout_s:g} s; is the daemon running?"
+            ) from None
+        except Refused as refused:
+            raise AlertRefused(refused.code, refused.text) from None
+        except LinkError as error:
+            raise DaemonUnreachable(str(error)) from None
+
+    def _ask(self, question: Mapping[str, Any], timeout_s: float | None = None) -> Any:
+        exchange = self._channel.begin(Message(Kind.QUERY, new_id(), question), (Kind.ANSWER,))
+        try:
+            answer = self._answer(exchange, Kind.ANSWER, self._timeout_s if timeout_s is None else timeout_s)
+        finally:
+            self._channel.forget(exchange)
+        return answer.get("result")
+
+    def _status_or_none(self, execution_id: str, timeout_s: float) -> Mapping[str, Any] | None:
+        """A daemon that restarts meanwhile answers later."""
+        try:
+            found = self._ask({"ask": "execution", "execution_id": execution_id}, timeout_s)
+        except DaemonUnreachable:
+            return None
+        return found if isinstance(found, Mapping) else None
+
+    def _pushed(self, message: Message) -> None:
+        execution_id = message.body.get("execution_id")
+        if message.kind is Kind.OUTCOME and isinstance(execution_id, str):
+            outcome = Outcome(execution_id, str(message.body.get("status")), str(message.body.get("detail") or ""))
+            with self._changed:
+                self._outcomes[execution_id] = outcome
+                while len(self._outcomes) > 10_000:
+                    del self._outcomes[next(iter(self._outcomes))]
+                self._changed.notify_all()

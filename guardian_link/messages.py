@@ -1,0 +1,203 @@
+"""Alerts and what comes back for them. Pure: plain data in and out, each refusal names the field."""
+
+from __future__ import annotations
+
+import enum
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from bridge_link.wire import is_id, new_id
+from guardian_link.mapping import DEFAULT_TYPE, TYPE_OF_COMPONENT, TYPE_OF_SYSTEM
+
+MAX_MESSAGE_CHARS: Final = 8192
+_TYPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_SERVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,127}")
+
+
+class Severity(enum.Enum):
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class BadAlert(ValueError):
+    """An alert that cannot be taken; ``field`` is the one at fault."""
+
+    def __init__(self, field_name: str, problem: str) -> None:
+        super().__init__(f"{field_name}: {problem}")
+        self.field = field_name
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something is wrong.
+
+    Args:
+        type: what, as runbooks match it: ``service_failure``.
+        service: which service it is about, if it is about one.
+        severity: low, medium, high (default) or critical.
+        message: for people.
+        source: who says so; the host's name by default.
+        labels: more facts, as text.
+        dedup_key: alerts with the same key are the same trouble (never the message's id).
+        id: of this message; unique. Sending the same alert again under its id is harmless.
+
+    Raises:
+        BadAlert: naming the field.
+    """
+
+    type: str
+    service: str | None = None
+    severity: str = "high"
+    message: str = ""
+    source: str = field(default_factory=socket.gethostname)
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    dedup_key: str | None = None
+    id: str = field(default_factory=new_id)
+
+    def __post_init__(self) -> None:
+        loose: Any = self  # what came over a wire, or from a caller without a type checker, may be anything
+        _check_text("type", loose.type, _TYPE)
+        if loose.service is not None:
+            _check_text("service", loose.service, _SERVICE)
+        if not isinstance(loose.severity, str) or loose.severity not in {one.value for one in Severity}:
+            raise BadAlert("severity", f"{loose.severity!r} is not one of low, medium, high, critical")
+        for name in ("message", "source"):
+            _check_text(name, getattr(loose, name), None)
+        if not isinstance(loose.labels, Mapping) or not all(isinstance(key, str) for key in loose.labels):
+            raise BadAlert("labels", "is no mapping of names")
+        if loose.dedup_key is not None:
+            _check_text("dedup_key", loose.dedup_key, None)
+        if not isinstance(loose.id, str) or not is_id(loose.id):
+            raise BadAlert("id", "is not 8 to 64 of A-Z a-z 0-9 . _ : -")
+
+    def to_body(self) -> dict[str, Any]:
+        """As it goes over the wire (the id is a frame of its own)."""
+        body: dict[str, Any] = {"type": self.type, "severity": self.severity, "source": self.source}
+        optional = {"service": self.service, "message": self.message, "dedup_key": self.dedup_key}
+        body |= {key: value for key, value in optional.items() if value}
+        return body | ({"labels": dict(self.labels)} if self.labels else {})
+
+    @classmethod
+    def from_mapping(cls, raw: Mapping[str, Any], *, id: str | None = None) -> Self:  # noqa: A002  the alert's own word
+        """An alert from any dictionary the platform's programs make: our own shape, the plan's ``error_data``,
+        Guardian's alerts, bridge errors.
+
+        Raises:
+            BadAlert: naming the field.
+        """
+        if not isinstance(raw, Mapping):
+            raise BadAlert("alert", "is no mapping")
+        values = _ours(raw)
+        if id is not None:
+            values["id"] = id
+        values.setdefault("source", "unknown")
+        return cls(**values)
+
+
+_OWN: Final = ("type", "service", "severity", "message", "source", "dedup_key", "id")
+_RENAMED: Final = {"error_message": "message", "service_name": "service", "error_id": "dedup_key"}
+
+
+def _ours(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Known words to our fields, everything else to labels."""
+    values: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = _RENAMED.get(key, key)
+        if key == "labels" and isinstance(value, Mapping):
+            labels |= value
+        elif key == "labels":
+            raise BadAlert("labels", "is no mapping of names")
+        elif value is None:
+            continue
+        elif name in _OWN and (name == key or name not in raw):
+            values[name] = value
+        else:
+            labels[str(key)] = value
+    _derive_type(values, labels)
+    _lower_severity(values)
+    if labels:
+        values["labels"] = labels
+    return values
+
+
+def _derive_type(values: dict[str, Any], labels: dict[str, Any]) -> None:
+    """Guardian's COMPONENT_FAILURE names a component, the plan's error_data a system; a bare type stays."""
+    given = values.get("type")
+    component, system = labels.get("component"), labels.get("system")
+    if given == "COMPONENT_FAILURE":
+        labels["guardian_type"] = given
+        values["type"] = TYPE_OF_COMPONENT.get(str(component), DEFAULT_TYPE)
+        if str(component) not in TYPE_OF_COMPONENT and component is not None:
+            values.setdefault("service", component)
+    elif isinstance(given, str) and given.isupper():
+        labels["guardian_type"] = given
+        values["type"] = given.lower()
+    elif given is None:
+        if not {"message", "service", "dedup_key"} & set(values) and system is None and "error_type" not in labels:
+            raise BadAlert("type", "is missing")
+        values["type"] = TYPE_OF_SYSTEM.get(str(system).lower(), DEFAULT_TYPE)
+
+
+def _lower_severity(values: dict[str, Any]) -> None:
+    severity = values.get("severity")
+    if isinstance(severity, str):
+        values["severity"] = severity.strip().lower()
+
+
+def _check_text(name: str, value: object, shape: re.Pattern[str] | None) -> None:
+    if not isinstance(value, str):
+        raise BadAlert(name, f"{value!r} is no text")
+    if len(value) > MAX_MESSAGE_CHARS:
+        raise BadAlert(name, f"has {len(value)} characters; at most {MAX_MESSAGE_CHARS} are taken")
+    if shape is not None and not shape.fullmatch(value):
+        raise BadAlert(name, f"{value!r} is no name: letters, digits, '-', '_', '.'")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the daemon decided: run, duplicate, cooling, queued, no_match, recovery_off or rejected, and why."""
+
+    outcome: str
+    execution_id: str | None = None
+    runbook: str | None = None
+    reason: str = ""
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self:
+        def text(key: str) -> str | None:
+            return str(body[key]) if body.get(key) else None
+
+        return cls(str(body.get("outcome", "")), text("execution_id"), text("runbook"), str(body.get("reason") or ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The alert is on disk (``status``: stored, or duplicate). ``decision`` is None when it did not come in time."""
+
+    id: str
+    status: str
+    decision: Decision | None = None
+
+    @property
+    def execution_id(self) -> str | None:
+        return self.decision.execution_id if self.decision is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an execution ended: succeeded, failed, rolled_back, rollback_failed, unknown, cancelled, ..."""
+
+    execution_id: str
+    status: str
+    detail: str = ""
+
+    @property
+    def is_recovered(self) -> bool:
+        return self.status == "succeeded"

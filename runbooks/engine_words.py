@@ -1,0 +1,259 @@
+"""The words of the engine: its state, what it is told, what it asks for, what is written down. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runbooks.model import Action, Call, Check, Rollback, Status
+from runbooks.plan import Plan
+
+MAX_DETAIL_CHARS: Final = 4096
+
+Snapshot = Mapping[str, Mapping[str, Any] | None]
+"""What each service of an action was before it: run number, state, readiness; None for a service unknown then."""
+
+
+class Answer(enum.Enum):
+    """What a look at the world says. ``UNKNOWN`` is an honest answer and never counts as yes or no."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+class Kind(enum.Enum):
+    """What a record says. An effect is only ever made under a committed intent."""
+
+    INTENT = "intent"
+    DONE = "done"
+    VERIFIED = "verified"
+    FAILING = "failing"
+    CANCELLING = "cancelling"
+    UNDO_INTENT = "undo_intent"
+    UNDO_DONE = "undo_done"
+    UNDO_VERIFIED = "undo_verified"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of an execution's journal. ``step`` is the action's number (-1: the whole run), ``attempt`` from 1."""
+
+    kind: Kind
+    step: int = -1
+    step_id: str = ""
+    attempt: int = 0
+    ok: bool | None = None
+    detail: str = ""
+    snapshot: Snapshot | None = None
+
+
+# -- events: what the shell answers. ``ticket`` is that of the effect answered; others are late and dropped ----------
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """Nothing an earlier incarnation started for this execution is under way any more."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    ticket: int
+    snapshot: Snapshot | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The record is committed."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallDone:
+    ticket: int
+    ok: bool
+    output: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckDone:
+    ticket: int
+    answer: Answer
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """Somebody wants the run to end: what it did is rolled back. Needs no ticket."""
+
+    reason: str
+
+
+Event = Fenced | SnapshotTaken | Recorded | CallDone | CheckDone | Woke | CancelAsked
+
+
+# -- effects: one at a time -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """End or await what an earlier incarnation started for this execution."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    ticket: int
+    services: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRecord:
+    """Commit the record; only then answer."""
+
+    ticket: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class RunCall:
+    ticket: int
+    call: Call
+    snapshot: Snapshot | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunCheck:
+    ticket: int
+    call: Call
+    snapshot: Snapshot | None
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """``at_s`` is of the clock whose ``now`` the engine is given."""
+
+    ticket: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run is over; the last effect."""
+
+    status: Status
+    detail: str
+
+
+Effect = Fence | TakeSnapshot | WriteRecord | RunCall | RunCheck | WakeAt | Finish
+
+
+# -- state ------------------------------------------------------------------------------------------------------------
+
+
+class Phase(enum.Enum):
+    """What the engine waits for."""
+
+    FENCING = "fencing"
+    PRECONDITION = "precondition"
+    SNAPSHOT = "snapshot"
+    INTENT = "intent"
+    CALL = "call"
+    PROBE = "probe"
+    RESUME_PROBE = "resume_probe"
+    DONE = "done"
+    PAUSE = "pause"
+    VERIFY = "verify"
+    VERIFIED = "verified"
+    CRITERION = "criterion"
+    FAILING = "failing"
+    UNDO_INTENT = "undo_intent"
+    UNDO_CALL = "undo_call"
+    UNDO_PROBE = "undo_probe"
+    UNDO_DONE = "undo_done"
+    UNDO_PAUSE = "undo_pause"
+    UNDO_VERIFY = "undo_verify"
+    UNDO_VERIFIED = "undo_verified"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """A check being looked at again and again. ``held_since_s``: since when it says yes."""
+
+    check: Check
+    until_s: float
+    held_since_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An action that may have been applied, with the snapshot taken before it."""
+
+    step: int
+    snapshot: Snapshot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything the engine knows of one run. ``index`` is the action's, precondition's or criterion's number."""
+
+    plan: Plan
+    deadline_s: float
+    phase: Phase = Phase.PRECONDITION
+    ticket: int = 0
+    index: int = 0
+    attempt: int = 1
+    snapshot: Snapshot | None = None
+    poll: Poll | None = None
+    trouble: str = ""
+    is_ok: bool = True
+    undo: tuple[Intent, ...] = ()
+    undone: tuple[str, ...] = ()
+    standing: tuple[str, ...] = ()
+    undo_failures: tuple[str, ...] = ()
+    failure: str = ""
+    cancelled: str | None = None
+    status: Status = Status.RUNNING
+    detail: str = ""
+    resumed_at: Kind | None = None
+
+    @property
+    def is_undoing(self) -> bool:
+        return self.phase.value.startswith("undo_") or self.phase is Phase.FAILING
+
+    @property
+    def action(self) -> Action:
+        return self.plan.actions[self.index]
+
+    @property
+    def rollback(self) -> Rollback:
+        rollback = self.action.rollback
+        if rollback is None:
+            raise LookupError(f"step {self.action.id!r} has no rollback")
+        return rollback
+
+    @property
+    def polled(self) -> Poll:
+        if self.poll is None:
+            raise LookupError(f"nothing is looked at in phase {self.phase.value}")
+        return self.poll
+
+    def record(
+        self, kind: Kind, *, ok: bool | None = None, detail: str = "", snapshot: Snapshot | None = None
+    ) -> Record:
+        """A record of the present action and attempt."""
+        return Record(kind, self.index, self.action.id, self.attempt, ok, detail[:MAX_DETAIL_CHARS], snapshot)

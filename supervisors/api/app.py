@@ -1,0 +1,62 @@
+"""The HTTP application on a manager. Builds routes only: no socket, no thread (see ``supervisors.api.server``)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio.to_thread
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from supervisors.api.failures import AnswerOurFaults, answer_failures
+from supervisors.api.guard import LoopbackOnly
+from supervisors.api.logs import logs_router
+from supervisors.api.services import services_router
+from supervisors.api.v1 import v1_router
+from supervisors.manager import SCHEMA, Manager
+from supervisors.tree_json import walk
+from supervisors.wellness import daemon_status, is_bad
+
+REQUESTS_AT_ONCE: Final = 100
+"""Threads for handlers: a command that waits holds one."""
+
+
+def create_app(manager: Manager) -> FastAPI:
+    """The application. ``app.state.closing`` is set by the server to end streams and long waits."""
+    app = FastAPI(
+        title="Selfheal",
+        description="One supervision tree: its services, alerts and recoveries.",
+        version=manager.info()["version"],
+        lifespan=_lifespan,
+    )
+    app.state.closing = threading.Event()
+    app.add_middleware(AnswerOurFaults)
+    app.add_middleware(LoopbackOnly)
+    answer_failures(app)
+
+    @app.get("/healthz", tags=["daemon"])
+    def healthz() -> JSONResponse:
+        """``healthy``, ``degraded`` (a service or bridge is down) or ``unhealthy`` (503: the daemon itself is)."""
+        return _health(manager)
+
+    app.include_router(services_router(manager))
+    app.include_router(v1_router(manager))
+    app.include_router(logs_router(manager))
+    return app
+
+
+def _health(manager: Manager) -> JSONResponse:
+    tree = manager.tree()
+    status = daemon_status(tree)
+    down = [node["name"] for node in walk(tree["root"]) if is_bad(node)]
+    body: dict[str, Any] = {"schema": SCHEMA, "status": status, "down": down, **manager.info()}
+    return JSONResponse(body, status_code=503 if status == "unhealthy" else 200)
+
+
+@asynccontextmanager
+async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    anyio.to_thread.current_default_thread_limiter().total_tokens = REQUESTS_AT_ONCE
+    yield

@@ -1,0 +1,174 @@
+"""The HTTP server of the daemon: its sockets and its one thread.
+
+Sockets are bound by the caller of ``start``, so that a port in use is the caller's error. The thread (and the workers
+it makes) are daemons: no request that hangs can keep the process from ending.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from supervisors.api.guard import is_loopback
+
+UNIX_PATH_MAX: Final = 107
+"""Bytes of ``sockaddr_un.sun_path`` on Linux, less the end mark."""
+_START_LIMIT_S: Final = 10.0
+_DRAIN_S: Final = 1
+"""Requests still running at the close get this long."""
+
+
+class OperatorUnavailable(Exception):
+    """The operator's interface cannot be opened; the text says which address, why, and what to do."""
+
+
+class ApiServer:
+    """Serves ``app`` (of ``create_app``) on a loopback TCP address, on a unix socket, or on both.
+
+    Args:
+        tcp_address: ``127.0.0.1:8090`` (port 0: any free one), or None.
+        unix_path: where the unix socket goes (mode 0600); one too long for the system is left out, and a free port on
+            loopback opened in its place when there is no ``tcp_address``.
+        address_file: gets the line ``http://127.0.0.1:8090`` while the server runs, for clients without the socket.
+    """
+
+    def __init__(
+        self, app: FastAPI, tcp_address: str | None, unix_path: Path | None, *, address_file: Path | None = None
+    ) -> None:
+        self._app = app
+        self._unix_path = unix_path if unix_path is not None and fits(unix_path) else None
+        self._tcp_address = tcp_address
+        if tcp_address is None and self._unix_path is None:
+            self._tcp_address = "127.0.0.1:0"
+        self._address_file = address_file
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self.address: str | None = None
+
+    @property
+    def unix_path(self) -> Path | None:
+        """The unix socket, if there is one."""
+        return self._unix_path
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Bind and serve. May be called again after ``close``. Raises OperatorUnavailable."""
+        sockets = self._bind()
+        self._app.state.closing.clear()
+        config = uvicorn.Config(
+            self._app, log_config=None, access_log=False, lifespan="on", ws="none", timeout_graceful_shutdown=_DRAIN_S
+        )
+        self._server = uvicorn.Server(config)
+        begun = threading.Event()
+        self._thread = threading.Thread(
+            target=self._serve, args=(self._server, sockets, begun), name="operator:http", daemon=True
+        )
+        self._thread.start()
+        if not begun.wait(_START_LIMIT_S):
+            self.close(0)
+            raise OperatorUnavailable(f"the HTTP server did not start within {_START_LIMIT_S:g} s")
+        if self.address is not None and self._address_file is not None:
+            self._address_file.write_text(self.address + "\n", encoding="utf-8")
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """End streams, let requests finish for a moment, and end. False when the thread is still there in the end."""
+        self._app.state.closing.set()
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        for path in (self._unix_path, self._address_file):
+            if path is not None:
+                path.unlink(missing_ok=True)
+        return not self.is_alive
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _serve(server: uvicorn.Server, sockets: list[socket.socket], begun: threading.Event) -> None:
+        # The sockets listen already: a client that is early waits in the backlog, so the thread's start is enough.
+        begun.set()
+        server.run(sockets=sockets)
+
+    def _bind(self) -> list[socket.socket]:
+        sockets: list[socket.socket] = []
+        try:
+            if self._tcp_address is not None:
+                sockets.append(_bind_tcp(self._tcp_address))
+                host, port = sockets[0].getsockname()[:2]
+                self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            if self._unix_path is not None:
+                sockets.append(_bind_unix(self._unix_path))
+        except BaseException:
+            for one in sockets:
+                one.close()
+            raise
+        return sockets
+
+
+def fits(path: Path) -> bool:
+    """Whether the system takes a unix socket of that path."""
+    return len(os.fsencode(path)) <= UNIX_PATH_MAX
+
+
+def _bind_tcp(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    if not is_loopback(host) or not port.isdecimal():
+        raise OperatorUnavailable(f"operator address {address!r}: only loopback can be bound, e.g. 127.0.0.1:8090")
+    bare = host.strip("[]")
+    listening = socket.socket(socket.AF_INET6 if ":" in bare else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((bare, int(port)))
+        listening.listen(128)
+    except (OSError, OverflowError) as error:
+        listening.close()
+        why = "is in use by another program" if getattr(error, "errno", None) == errno.EADDRINUSE else str(error)
+        raise OperatorUnavailable(f"operator address {address}: {why}; change links.operator.address") from error
+    return listening
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    _remove_stale(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(str(path))
+        path.chmod(0o600)  # before anybody can connect
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise OperatorUnavailable(f"operator socket {path}: {error.strerror or error}") from error
+    return listening
+
+
+def _remove_stale(path: Path) -> None:
+    """Take away a socket nobody listens on any more. Raises OperatorUnavailable when somebody does."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OperatorUnavailable(f"operator socket {path}: something else is there; move it away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            with suppress(FileNotFoundError):
+                path.unlink()
+            return
+        except OSError as error:
+            raise OperatorUnavailable(f"operator socket {path}: {error.strerror or error}") from error
+    raise OperatorUnavailable(f"operator socket {path}: another daemon listens there; 'selfheal stop' ends it")

@@ -1,0 +1,5 @@
+"""``python -m supervisors.cli``: the same as ``selfheal``."""
+
+from supervisors.cli import main
+
+main()

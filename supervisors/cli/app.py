@@ -1,0 +1,89 @@
+"""All commands put together, and every error turned into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from supervisors.cli.commands import alert, daemon, looking, recovery, runbook, services, tree
+from supervisors.cli.exits import FAILED, WELL, Quit, code_of
+from supervisors.cli.outside import Outside, command
+from supervisors.cli.terminal import complain
+from supervisors.manager import ManagerError
+
+
+def make_app() -> typer.Typer:
+    app = group("One daemon owns the tree of services, restarts what crashes and answers alerts with runbooks.")
+    app.command("run")(daemon.run)
+    app.command("stop")(daemon.stop)
+    app.command("tree")(tree.tree)
+    app.command("alerts")(recovery.alerts)
+    app.command("executions")(recovery.executions)
+    app.command("logs")(looking.logs)
+    app.command("why")(looking.why)
+    app.command("wait")(looking.wait)
+    app.add_typer(_with(group("Start, stop and restart services."), services.COMMANDS), name="services")
+    app.add_typer(_with(group("Send an alert to the daemon."), alert.COMMANDS), name="alert")
+    app.add_typer(_with(group("Whether alerts start runbooks."), recovery.COMMANDS), name="recovery")
+    app.add_typer(_with(group("The runbooks that answer alerts."), runbook.COMMANDS), name="runbook")
+    return app
+
+
+def group(text: str) -> typer.Typer:
+    made = typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+
+    @made.callback(help=text)
+    @command
+    def _options(outside: Outside) -> None:
+        """Only takes the options that may stand before the subcommand."""
+
+    return made
+
+
+def _with(made: typer.Typer, commands: dict[str, Any]) -> typer.Typer:
+    for name, function in commands.items():
+        made.command(name)(function)
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        result = typer.main.get_command(make_app()).main(list(arguments), prog_name="selfheal", standalone_mode=False)
+        sys.stdout.flush()
+    except Quit as quit_:
+        return _said(quit_.text, quit_.code)
+    except ManagerError as error:
+        return _said(str(error), code_of(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
+        return FAILED
+    except Exception as error:
+        return _usage(error)
+    return result if isinstance(result, int) else WELL
+
+
+def _said(text: str | None, code: int) -> int:
+    if text is not None:
+        complain(f"selfheal: {text}")
+    return code
+
+
+def _usage(error: Any) -> int:
+    """A wrong command line, as the parser tells it. Everything else is a fault of ours and is raised on."""
+    if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
+        raise error
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return int(error.exit_code)
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "selfheal"
+    text = " ".join(error.format_message().split()).rstrip(".")
+    return _said(f"{text}; see '{path} --help'", int(error.exit_code))

@@ -1,0 +1,115 @@
+"""``selfheal run`` and ``selfheal stop``: the daemon's beginning and end."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Final
+
+import psutil
+import typer
+
+from supervisors.api.guard import is_loopback
+from supervisors.cli.exits import TIMED_OUT, Quit
+from supervisors.cli.outside import Outside, command, seconds_of
+from supervisors.cli.terminal import print_json, say
+from supervisors.manager import SCHEMA, DaemonUnreachable
+from supervisors.remote import RemoteManager
+
+_LOOK_S: Final = 0.1
+
+
+@command
+def run(
+    outside: Outside,
+    config: Annotated[str | None, typer.Option("--config", metavar="FILE", help="What to supervise.")] = None,
+    logs: Annotated[bool, typer.Option("--logs", help="Log lines instead of the live tree on a terminal.")] = False,
+) -> None:
+    """Run the root supervisor in the foreground: --config, $SELFHEAL_CONFIG, ./selfheal.yaml, or the shipped demo."""
+    from config import find_config  # noqa: PLC0415  slow to import
+    from supervisors.app import run_daemon  # noqa: PLC0415  the whole daemon
+    from supervisors.cli.live import LiveTree, what_to_try  # noqa: PLC0415  slow to import
+
+    path = find_config(config, os.environ, Path.cwd())
+    hints = what_to_try(_option(outside, config))
+    is_live = outside.terminal.is_tty and not logs and not outside.as_json
+    code = run_daemon(
+        path, outside.choice.state, make_view=(lambda manager: LiveTree(manager, hints)) if is_live else None
+    )
+    raise Quit(code)
+
+
+def _option(outside: Outside, config: str | None) -> str:
+    """What a command in another terminal needs to find this daemon."""
+    if outside.choice.state is not None:
+        return f"--state {shlex.quote(str(Path(outside.choice.state).absolute()))}"
+    if config is None:
+        return ""
+    from config import ConfigError, load_config, resolve_state_dir  # noqa: PLC0415  slow to import
+
+    try:
+        wanted = resolve_state_dir(None, load_config(Path(config), os.environ), os.environ)
+    except ConfigError:
+        return ""  # ``run_daemon`` tells it
+    return "" if wanted == outside.state_dir() else f"--state {shlex.quote(str(wanted))}"
+
+
+@command
+def stop(
+    outside: Outside,
+    keep_services: Annotated[
+        bool, typer.Option("--keep-services", help="Leave all services running for the next daemon.")
+    ] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until it has ended.")] = False,
+    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long to wait.")] = "5m",
+) -> None:
+    """End the daemon in order, newest first."""
+    limit_s = seconds_of(timeout)
+    with outside.manager() as manager:
+        pid = manager.info()["pid"]
+        process = _process(outside, pid)  # looked at before it ends, so that a pid used anew is not mistaken for it
+        manager.shutdown(keep_services=keep_services, by=outside.by)
+        if not no_wait and not _has_ended(manager, process, limit_s):
+            raise Quit(TIMED_OUT, f"the daemon (pid {pid}) had not ended within {limit_s:g} s; it goes on stopping")
+    if outside.as_json:
+        print_json({"schema": SCHEMA, "stopped": not no_wait, "pid": pid})
+    else:
+        say("stopping" if no_wait else "stopped")
+
+
+def _process(outside: Outside, pid: int) -> psutil.Process | None:
+    """The daemon's process, when it is on this machine."""
+    address = outside.base().address
+    if address is not None and not is_loopback(_host(address)):
+        return None
+    try:
+        return psutil.Process(pid)
+    except psutil.Error:
+        return None
+
+
+def _host(address: str) -> str:
+    return address.partition("://")[2].partition("/")[0].rpartition(":")[0]
+
+
+def _has_ended(manager: RemoteManager, process: psutil.Process | None, limit_s: float) -> bool:
+    """Wait for the process's end; of one that cannot be seen, for its silence."""
+    deadline, pause = time.monotonic() + limit_s, threading.Event()
+    while time.monotonic() < deadline:
+        if process is not None and (not process.is_running() or process.status() == psutil.STATUS_ZOMBIE):
+            return True
+        if process is None and _is_silent(manager):
+            return True
+        pause.wait(_LOOK_S)
+    return False
+
+
+def _is_silent(manager: RemoteManager) -> bool:
+    try:
+        manager.info()
+    except DaemonUnreachable:
+        return True
+    return False

@@ -1,0 +1,145 @@
+"""``selfheal services``: the service manager."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from supervisors.cli.exits import FAILED, TIMED_OUT, WRONG_USAGE, Quit
+from supervisors.cli.outside import Outside, command, seconds_of
+from supervisors.cli.terminal import complain, print_json, say
+from supervisors.manager import SCHEMA, ManagerError, Node, Result, TimedOut, UnknownNode
+from supervisors.remote import RemoteManager
+from supervisors.render import render_services
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Which services.", show_default=False)]
+All = Annotated[bool, typer.Option("--all", help="All services.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is done.")]
+Timeout = Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long to wait, e.g. 30s.")]
+Why = Annotated[str, typer.Option("--why", help="Why, for the record.")]
+
+
+@command
+def status(outside: Outside, names: Names = None) -> None:
+    """The state of all services, or of those named."""
+    with outside.manager() as manager:
+        found = manager.services()
+    if names:
+        found = [_named(name, found) for name in names]
+    _print_services(outside, found)
+
+
+@command
+def start(
+    outside: Outside, names: Names = None, everything: All = False, no_wait: NoWait = False, timeout: Timeout = "60s"
+) -> None:
+    """Start services and wait until they are ready. A stop by hand is forgotten."""
+    limit_s, by, wait = seconds_of(timeout), outside.by, not no_wait
+    _command(
+        outside,
+        _chosen(names, everything),
+        lambda manager, name: manager.start(name, by=by, wait=wait, timeout_s=limit_s),
+        lambda manager: manager.start_all(by=by, wait=wait, timeout_s=limit_s),
+    )
+
+
+@command
+def stop(
+    outside: Outside,
+    names: Names = None,
+    everything: All = False,
+    no_wait: NoWait = False,
+    timeout: Timeout = "60s",
+    why: Why = "",
+) -> None:
+    """Stop services; they stay stopped until they are started by hand."""
+    limit_s, by, wait = seconds_of(timeout), outside.by, not no_wait
+    _command(
+        outside,
+        _chosen(names, everything),
+        lambda manager, name: manager.stop(name, by=by, why=why, wait=wait, timeout_s=limit_s),
+        lambda manager: manager.stop_all(by=by, why=why, wait=wait, timeout_s=limit_s),
+    )
+
+
+@command
+def restart(
+    outside: Outside, names: Names = None, everything: All = False, no_wait: NoWait = False, timeout: Timeout = "60s"
+) -> None:
+    """Stop services, start them again and wait until they are ready."""
+    limit_s, by, wait = seconds_of(timeout), outside.by, not no_wait
+    _command(
+        outside,
+        _chosen(names, everything),
+        lambda manager, name: manager.restart(name, by=by, wait=wait, timeout_s=limit_s),
+        lambda manager: manager.restart_all(by=by, wait=wait, timeout_s=limit_s),
+    )
+
+
+COMMANDS = {"status": status, "start": start, "stop": stop, "restart": restart}
+
+OneService = Callable[[RemoteManager, str], Node]
+AllServices = Callable[[RemoteManager], list[Result]]
+
+
+def _chosen(names: Sequence[str] | None, everything: bool) -> list[str] | None:
+    """The names, or None for all."""
+    if bool(names) == everything:
+        raise Quit(WRONG_USAGE, "name services, or say --all" + (", not both" if everything else ""))
+    return None if everything else list(names or ())
+
+
+def _command(outside: Outside, names: list[str] | None, one: OneService, every: AllServices) -> None:
+    """Carry it out for each; what failed is told when all were tried."""
+    late = False
+    with outside.manager() as manager:
+        if names is None:
+            results = every(manager)
+        elif len(names) == 1:
+            results = [Result(name=names[0], ok=True, service=one(manager, names[0]))]
+        else:
+            results = []
+            for name in names:
+                result, was_late = _tried(manager, name, one)
+                results.append(result)
+                late = late or was_late
+    _print_services(outside, [result["service"] for result in results if "service" in result], results)
+    failed = [result for result in results if not result["ok"]]
+    for result in failed:
+        complain(f"selfheal: {result.get('error', 'failed')}")
+    if failed:
+        raise Quit(TIMED_OUT if late else FAILED)
+
+
+def _tried(manager: RemoteManager, name: str, one: OneService) -> tuple[Result, bool]:
+    try:
+        return Result(name=name, ok=True, service=one(manager, name)), False
+    except ManagerError as error:
+        return Result(name=name, ok=False, error=str(error)), isinstance(error, TimedOut)
+
+
+def _named(name: str, found: Sequence[Node]) -> Node:
+    for node in found:
+        if name in (node["name"], node["path"]):
+            return node
+    raise UnknownNode(name, None, "service")
+
+
+def _print_services(outside: Outside, nodes: Sequence[Node], results: Sequence[Result] = ()) -> None:
+    if outside.as_json:
+        failed = [{"name": one["name"], "error": one.get("error", "")} for one in results if not one["ok"]]
+        print_json({"schema": SCHEMA, "services": nodes} | ({"errors": failed} if results else {}))
+    elif nodes:
+        terminal = outside.terminal
+        say(
+            render_services(
+                nodes,
+                now=time.time(),
+                width=terminal.width,
+                colour=terminal.colour,
+                ascii_only=terminal.ascii_only,
+            )
+        )

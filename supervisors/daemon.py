@@ -1,0 +1,174 @@
+"""The running daemon: starts the tree, says ``ready``, obeys signals and the operator, ends everything in order.
+
+Owns the main thread while the daemon runs. What is built is built by ``supervisors.app``.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Final, Protocol
+
+import structlog
+
+from actors.board import NodeKind, NodeState
+from actors.messages import StopMode
+from actors.service import LiveRuns
+from actors.spec import ExitReason
+from supervisors.library import SupervisionError, Supervisor
+from supervisors.manager import Manager
+from supervisors.wellness import is_well
+
+EXIT_WELL: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_GAVE_UP: Final = 70
+"""Our own code failed beyond repair: whoever supervises the daemon should start it again (sysexits EX_SOFTWARE)."""
+SETTLE_S: Final = 5.0
+"""``ready`` waits this long for services that are still starting; then it is said with what is missing."""
+STOP_LIMIT_S: Final = 600.0
+
+
+class View(Protocol):
+    """What shows the tree while the daemon runs (a terminal's live view)."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StopCommand:
+    mode: StopMode
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RootEnded:
+    reason: ExitReason
+
+
+@dataclass
+class Daemon:
+    """Args:
+    start_root: starts the tree; raises SupervisionError.
+    manager: looks at it.
+    address: of the operator's HTTP interface, once the tree is up.
+    close: ends the threads that are no node of the tree.
+    """
+
+    start_root: Callable[[], Supervisor]
+    manager: Manager
+    live: LiveRuns
+    address: Callable[[], str | None]
+    close: Callable[[], None]
+    view: View | None = None
+    commands: queue.SimpleQueue[StopCommand | RootEnded] = field(default_factory=queue.SimpleQueue)
+
+    def run(self) -> int:
+        """Runs until the tree has ended; returns the exit code."""
+        try:
+            with self._signals():
+                root = self._start()
+                return EXIT_FAILED if root is None else self._serve(root)
+        finally:
+            self.close()
+
+    def ask_to_stop(self, keep_services: bool, by: str) -> None:
+        """From any thread, also from a signal handler."""
+        mode = StopMode.DETACH if keep_services else StopMode.END_OF_DAEMON
+        self.commands.put(StopCommand(mode, by))
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> Supervisor | None:
+        try:
+            root = self.start_root()
+        except SupervisionError as failed:
+            print(f"selfheal: cannot start: {innermost(failed.reason) or failed}", file=sys.stderr, flush=True)
+            return None
+        threading.Thread(target=self._await_end, args=(root,), name="root-waiter", daemon=True).start()
+        return root
+
+    def _await_end(self, root: Supervisor) -> None:
+        self.commands.put(RootEnded(root.wait()))
+
+    def _serve(self, root: Supervisor) -> int:
+        threading.Thread(target=self._announce, name="announce", daemon=True).start()
+        if self.view is not None:
+            self.view.start()
+        try:
+            return self._obey(root)
+        finally:
+            if self.view is not None:
+                self.view.stop()
+
+    def _obey(self, root: Supervisor) -> int:
+        asked = 0
+        while True:
+            match self.commands.get():
+                case RootEnded(reason):
+                    return EXIT_WELL if asked else self._gave_up(reason)
+                case StopCommand(mode, by):
+                    asked += 1
+                    structlog.get_logger().info("stopping", by=by, mode=mode.value, time_asked=asked)
+                    if asked == 1:
+                        root.stop_begin(mode)
+                    elif asked == 2:
+                        self._kill_all()
+                    else:
+                        return EXIT_FAILED
+
+    def _kill_all(self) -> None:
+        """The second request: no service gets its grace any more."""
+        for runtime, handle in tuple(self.live.by_service.values()):
+            threading.Thread(target=runtime.kill, args=(handle,), name=f"kill:{handle.service}", daemon=True).start()
+
+    def _gave_up(self, reason: ExitReason) -> int:
+        structlog.get_logger().critical("root supervisor gave up", reason=str(reason), **dict(reason.evidence))
+        return EXIT_GAVE_UP
+
+    def _announce(self) -> None:
+        """Say ``ready`` once, when every wanted service is ready, or after a while with what is not."""
+        deadline = time.monotonic() + SETTLE_S
+        pause = threading.Event()
+        while not is_well(self.manager.tree()) and time.monotonic() < deadline:
+            pause.wait(0.05)
+        missing = [node["name"] for node in self.manager.services() if _is_late(node)]
+        address = self.address()
+        words = [
+            "ready",
+            *([address] if address else []),
+            *([f"(not yet ready: {', '.join(missing)})"] if missing else []),
+        ]
+        if self.view is None:
+            print(" ".join(words), flush=True)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def obey(number: int, _frame: FrameType | None) -> None:
+            self.ask_to_stop(keep_services=False, by=signal.Signals(number).name)
+
+        before = {one: signal.signal(one, obey) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+
+def _is_late(node: Any) -> bool:
+    is_service = bool(node["kind"] == NodeKind.SERVICE.value)
+    return is_service and bool(node["wanted"]) and node["state"] != NodeState.READY.value
+
+
+def innermost(reason: object) -> str | None:
+    """The plain text at the bottom of a nested failed start."""
+    while isinstance(reason, ExitReason) and isinstance(reason.evidence.get("reason"), ExitReason):
+        reason = reason.evidence["reason"]
+    return str(reason) if isinstance(reason, ExitReason) else None

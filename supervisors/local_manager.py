@@ -1,0 +1,227 @@
+"""The manager inside the daemon: what the HTTP routes and runbooks call. Any ordinary thread; never an actor's."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from actors.board import NodeKind, NodeStatus
+from actors.context import ActorSystem
+from actors.ledger import ServiceRecord
+from actors.service_logs import follow, tail
+from supervisors import tree_json
+from supervisors.manager import (
+    DEFAULT_TIMEOUT_S,
+    DaemonInfo,
+    ManagerError,
+    Node,
+    Record,
+    RecoveryStatus,
+    Result,
+    TimedOut,
+    Transition,
+    Tree,
+    UnknownNode,
+)
+from supervisors.steering import Steering
+from supervisors.usage import UsageBook
+
+
+class Records(Protocol):
+    """What the journal answers for people (``supervisors.records`` puts it into the JSON shapes)."""
+
+    def alerts(self, limit: int) -> Sequence[Record]: ...
+    def executions(self, limit: int) -> Sequence[Record]: ...
+    def execution(self, execution_id: str) -> Record | None: ...
+    def transitions(self, path: str, limit: int) -> Sequence[Transition]: ...
+
+
+class Recovery(Protocol):
+    """The recovery switch and its figures."""
+
+    def status(self) -> RecoveryStatus: ...
+    def switch(self, *, enabled: bool, by: str) -> RecoveryStatus: ...
+    def statistics(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class LocalManager:
+    """Fulfils ``supervisors.manager.Manager``. ``order`` names the services in start order."""
+
+    system: ActorSystem
+    steering: Steering
+    usage: UsageBook
+    records: Records
+    recovery: Recovery
+    logs: Mapping[str, Path]
+    order: tuple[str, ...]
+    info_: DaemonInfo
+    end: Callable[[bool, str], None]
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def info(self) -> DaemonInfo:
+        return self.info_
+
+    def tree(self) -> Tree:
+        return tree_json.tree_json(self._snapshot(), self.system.clock.wall())
+
+    def services(self) -> list[Node]:
+        return tree_json.services_json(self._snapshot())
+
+    def alerts(self, limit: int = 50) -> Sequence[Record]:
+        return self.records.alerts(limit)
+
+    def executions(self, limit: int = 50) -> Sequence[Record]:
+        return self.records.executions(limit)
+
+    def execution(self, execution_id: str) -> Record:
+        found = self.records.execution(execution_id)
+        if found is None:
+            raise UnknownNode(execution_id, what="execution")
+        return found
+
+    def recovery_status(self) -> RecoveryStatus:
+        return self.recovery.status()
+
+    def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
+        return self.recovery.switch(enabled=enabled, by=by)
+
+    def statistics(self) -> Mapping[str, Any]:
+        return self.recovery.statistics()
+
+    def log_tail(self, service: str, lines: int = 50) -> list[str]:
+        return list(tail(self._log_path(service), lines))
+
+    def log_follow(self, service: str, lines: int = 50, *, closed: threading.Event) -> Iterator[str]:
+        return follow(self._log_path(service), closed, lines=lines)
+
+    def why(self, node: str, limit: int = 20) -> Sequence[Transition]:
+        return self.records.transitions(self._find(node)["path"], limit)
+
+    def wait_for(self, node: str, state: str, *, timeout_s: float) -> Node:
+        path = self._find(node)["path"]
+        seen = threading.Event()
+
+        def is_there(status: NodeStatus) -> bool:
+            return status.path == path and status.state.value == state
+
+        def look(status: NodeStatus) -> None:
+            if is_there(status):
+                seen.set()
+
+        stop_listening = self.system.board.listen(look)
+        try:
+            now = self.system.board.get(path)
+            if not (now is not None and is_there(now)) and not seen.wait(timeout_s):
+                last = self.system.board.get(path)
+                was = last.state.value if last is not None else "gone"
+                raise TimedOut(f"{node}: not {state} within {timeout_s:g} s; it is {was}")
+        finally:
+            stop_listening()
+        return tree_json.without_children(self._find(node))
+
+    # -- steering ---------------------------------------------------------------------------------------------------
+
+    def start(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
+        name = self._service(name)
+        self._note(name, "start", by)
+        return self._node(self.steering.start(name, timeout_s=timeout_s if wait else None))
+
+    def stop(
+        self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Node:
+        name = self._service(name)
+        self._note(name, "stop", by, why)
+        return self._node(self.steering.stop(name, by=by, why=why, wait=wait, timeout_s=timeout_s))
+
+    def restart(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
+        name = self._service(name)
+        self._note(name, "restart", by)
+        return self._node(self.steering.restart(name, timeout_s=timeout_s if wait else None))
+
+    def start_all(self, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Result]:
+        """All are asked at once, in start order: each waits for its own dependencies."""
+        asked = [self._try(name, lambda one: self.start(one, by=by, wait=False)) for name in self.order]
+        if not wait:
+            return asked
+        with ThreadPoolExecutor(max_workers=max(1, len(asked)), thread_name_prefix="start-all") as pool:
+            return list(pool.map(lambda one: self._settled(one, timeout_s), asked))
+
+    def stop_all(
+        self, *, by: str, why: str = "", wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> list[Result]:
+        return [
+            self._try(name, lambda one: self.stop(one, by=by, why=why, wait=wait, timeout_s=timeout_s))
+            for name in reversed(self.order)
+        ]
+
+    def restart_all(self, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Result]:
+        stopped = [self._try(name, self._put_down) for name in reversed(self.order)]
+        failed = [one for one in stopped if not one["ok"]]
+        return [*self.start_all(by=by, wait=wait, timeout_s=timeout_s), *failed]
+
+    def shutdown(self, *, keep_services: bool = False, by: str) -> None:
+        self.end(keep_services, by)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> dict[str, NodeStatus]:
+        snapshot = self.usage.laid_over(self.system.board.snapshot())
+        records = self.steering.ledger.records()
+        return {path: with_manual_stop(status, records) for path, status in snapshot.items()}
+
+    def _find(self, name: str) -> Node:
+        return tree_json.find(tree_json.tree_json(self.system.board.snapshot(), self.system.clock.wall())["root"], name)
+
+    def _service(self, name: str) -> str:
+        """A service's name from its name or path. Raises UnknownNode."""
+        short = name.rsplit("/", 1)[-1]
+        self.steering.status(short if name in (short, self.steering.path_or_none(short)) else name)
+        return short
+
+    def _node(self, status: NodeStatus) -> Node:
+        return tree_json.node_json(status)
+
+    def _try(self, name: str, command: Callable[[str], Node]) -> Result:
+        try:
+            return Result(name=name, ok=True, service=command(name))
+        except ManagerError as error:
+            return Result(name=name, ok=False, error=str(error))
+
+    def _put_down(self, name: str) -> Node:
+        """Stop it without remembering that as somebody's wish."""
+        self.steering.put_down(name)
+        return self._node(self.steering.status(name))
+
+    def _settled(self, asked: Result, timeout_s: float) -> Result:
+        if not asked["ok"]:
+            return asked
+        return self._try(asked["name"], lambda one: self._node(self.steering.await_ready(one, timeout_s)))
+
+    def _log_path(self, service: str) -> Path:
+        return self.logs[self._service(service)]
+
+    def _note(self, name: str, command: str, by: str, why: str = "") -> None:
+        self.steering.note(name, command, by, why)
+
+
+def with_manual_stop(status: NodeStatus, records: Mapping[str, ServiceRecord]) -> NodeStatus:
+    """The status with who stopped it, when and why, if a person did. Pure."""
+    record = records.get(status.path.rsplit("/", 1)[-1])
+    if status.kind is not NodeKind.SERVICE or status.wanted or record is None or record.stopped is None:
+        return status
+    stop = record.stopped
+    why = f": {stop.why}" if stop.why else ""
+    return replace(status, detail=f"stopped by {stop.by} at {tree_json.rfc3339(stop.at)}{why}", since=stop.at)
+
+
+def daemon_info(state_dir: Path, version: str, started_at: float) -> DaemonInfo:
+    return DaemonInfo(
+        pid=os.getpid(), version=version, started_at=tree_json.rfc3339(started_at), state_dir=str(state_dir)
+    )

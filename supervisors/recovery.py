@@ -1,0 +1,224 @@
+"""Everything that turns an alert into a recovery, built and joined: journal, intake, decisions, runbooks, links.
+
+Built by ``app`` on the main thread; its methods are called from HTTP threads, supervisors' threads and link pumps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from actors.board import NodeKind
+from actors.context import ActorSystem
+from actors.endpoints.transports import BeatBoard
+from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
+from actors.intake import AlertIntake, IntakeParts
+from actors.journal import rows
+from actors.journal.journal import Journal
+from actors.monitor import MonitorActor, Watched
+from actors.runbook import RunbookParts
+from actors.spec import ChildSpec
+from bridge_link.pump import RouterPump
+from guardian_link.messages import BadAlert
+from runbooks.commands import LocalCommands
+from runbooks.network import LocalHttp, LocalTcp
+from runbooks.parse import SHIPPED, Library, load_library
+from runbooks.ports import Ports, Services
+from supervisors.decisions.model import Report, ReportKind, Strategy
+from supervisors.library import Supervisor
+from supervisors.manager import RecoveryStatus
+from supervisors.records import JournalRecords
+from supervisors.report_words import said
+from supervisors.tree_json import rfc3339
+
+GUARDIAN_PATH: Final = "root/links/alerts"
+SWITCH_KEY: Final = "recovery"
+OPEN: Final = frozenset({"queued", "running"})
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryPlan:
+    """What the configuration says. ``state_dir`` is where the journal and the link addresses go."""
+
+    state_dir: Path
+    enabled: bool
+    max_concurrent: int
+    runbook_directories: tuple[Path, ...]
+    guardian_address: str | None
+    bridge_address: str | None
+
+
+class Recovery:
+    def __init__(self, plan: RecoveryPlan, system: ActorSystem, services: Services, beats: BeatBoard) -> None:
+        self._plan = plan
+        self._system = system
+        self._journal = Journal(plan.state_dir / "journal.db")
+        self.records = JournalRecords(self._journal)
+        self._library = _load(plan)
+        self._switch: Mapping[str, Any] = {}
+        self._intake = AlertIntake(
+            IntakeParts(
+                self._journal,
+                system.io,
+                system.clock,
+                hint=self._tell_guardian,
+                ask=self._ask,
+                beat=beats.beat,
+            )
+        )
+        self._ports = Ports(services, LocalCommands(), LocalHttp(), LocalTcp())
+        self._pumps = {
+            name: RouterPump(address, self._taker(name), name)
+            for name, address in (("guardian", plan.guardian_address), ("bridge", plan.bridge_address))
+            if address is not None
+        }
+
+    # -- nodes of the tree --------------------------------------------------------------------------------------------
+
+    def journal_spec(self) -> ChildSpec:
+        journal = self._journal
+
+        def begin() -> None:
+            if not journal.is_alive:
+                journal.start()
+            self._switch = journal.read(lambda db: rows.setting(db, SWITCH_KEY)) or {}
+
+        watched = Watched(begin, lambda: journal.is_alive, journal.close, trouble=lambda: journal.trouble)
+        return ChildSpec(id="journal", start=MonitorActor, args=(NodeKind.JOURNAL, watched), shutdown=15.0)
+
+    def runbooks_spec(self) -> ChildSpec:
+        return Supervisor.spec("runbooks", strategy=Strategy.SIMPLE_ONE_FOR_ONE, intensity=5, period_s=60.0)
+
+    def links(self) -> tuple[ChildSpec, ...]:
+        parts = GuardianParts(
+            self._journal,
+            self._library,
+            RunbookParts(self._journal, self._ports, self._tell_guardian),
+            self._intake.decided,
+            self._intake.finished,
+            self.is_enabled,
+            self._plan.max_concurrent,
+        )
+        alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
+        return (alerts, *(self._pump_spec(name, pump) for name, pump in self._pumps.items()))
+
+    def _pump_spec(self, name: str, pump: RouterPump) -> ChildSpec:
+        file = self._plan.state_dir / f"{name}.address"
+
+        def begin() -> None:
+            pump.start()
+            file.write_text(f"{pump.address}\n", encoding="ascii")
+
+        watched = Watched(begin, lambda: pump.is_alive, pump.close, lambda: pump.address)
+        return ChildSpec(id=name, start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=10.0)
+
+    def _taker(self, name: str) -> Callable[[Any], None]:
+        return lambda incoming: self._intake.take(self._pumps[name], incoming)
+
+    def close(self) -> None:
+        self._journal.close()
+
+    # -- what happens -------------------------------------------------------------------------------------------------
+
+    def reported(self, path: str, report: Report) -> None:
+        """A supervisor's report, on its thread: handed to the journal; parked children are alerted once."""
+        if report.kind in (ReportKind.STARTED, ReportKind.STOPPED) and report.reason is None:
+            return
+        evidence = dict(report.reason.evidence) if report.reason is not None else {}
+        self._event(path, report.kind.value, said(report), {key: str(value) for key, value in evidence.items()})
+        if report.kind is ReportKind.PARKED:
+            name = path.rsplit("/", 1)[-1]
+            structlog.get_logger().warning(
+                "ALERT", type="crash_loop", service=name, severity="high", message=said(report), source="selfheal"
+            )
+
+    def commanded(self, path: str, command: str, by: str, why: str) -> None:
+        """A person's or a runbook's command."""
+        text = f"{command} by {by}" + (f": {why}" if why else "")
+        self._event(path, command, text, {"by": by} | ({"why": why} if why else {}))
+
+    def bridge_error(self, endpoint: str, error: Mapping[str, Any]) -> None:
+        """An error a bridge endpoint reported becomes an alert."""
+        try:
+            self._intake.take_mapping({"system": endpoint, **error, "source": f"bridge:{endpoint}"})
+        except BadAlert as bad:
+            structlog.get_logger().warning("bridge error refused", endpoint=endpoint, problem=str(bad))
+
+    def _event(self, path: str, event: str, text: str, evidence: Mapping[str, Any]) -> None:
+        at = self._system.clock.wall()
+        future = self._journal.submit(lambda db: rows.add_event(db, at, path, event, text, evidence))
+
+        def written(done: Any) -> None:
+            error = done.exception()
+            if error is not None and self._journal.is_alive:  # at the very end the journal ends first
+                structlog.get_logger().warning("event not recorded", path=path, text=text, error=str(error))
+
+        future.add_done_callback(written)
+
+    def _tell_guardian(self, message: object) -> None:
+        guardian = self._system.whereis(GUARDIAN_PATH)
+        if guardian is not None:  # else it reads what is undecided when it starts
+            guardian.tell(message)
+
+    # -- the switch ---------------------------------------------------------------------------------------------------
+
+    def is_enabled(self) -> bool:
+        """The file's word, unless a person switched it."""
+        return bool(self._switch.get("enabled", self._plan.enabled))
+
+    def status(self) -> RecoveryStatus:
+        figures = self._journal.read(rows.counts)
+        status = RecoveryStatus(
+            enabled=self.is_enabled(), active=figures.get("running", 0), queued=figures.get("queued", 0)
+        )
+        if "by" in self._switch:
+            status["by"], status["since"] = str(self._switch["by"]), rfc3339(float(self._switch["at"]))
+        return status
+
+    def switch(self, *, enabled: bool, by: str) -> RecoveryStatus:
+        """Remembered before it counts. Raises JournalTrouble."""
+        switched = {"enabled": enabled, "by": by, "at": self._system.clock.wall()}
+        self._journal.submit(lambda db: rows.set_setting(db, SWITCH_KEY, switched)).result(10.0)
+        self._switch = switched
+        self._tell_guardian(RecoverySwitched(enabled))
+        self.commanded(GUARDIAN_PATH, "recovery on" if enabled else "recovery off", by, "")
+        return self.status()
+
+    def statistics(self) -> Mapping[str, Any]:
+        """The platform's five figures, and executions by status."""
+        figures = self._journal.read(rows.counts)
+        ended = sum(count for status, count in figures.items() if status not in OPEN)
+        return {
+            "total_runbooks": len(self._library.runbooks),
+            "total_executions": sum(figures.values()),
+            "success_rate": figures.get("succeeded", 0) / ended if ended else 0.0,
+            "active_executions": sum(figures.get(status, 0) for status in OPEN),
+            "auto_execution_enabled": self.is_enabled(),
+            "by_status": figures,
+        }
+
+    # -- questions over the links -------------------------------------------------------------------------------------
+
+    def _ask(self, question: Mapping[str, Any]) -> Any:
+        """Raises ValueError for a question nobody knows, JournalTrouble when there is no answer now."""
+        match question:
+            case {"ask": "execution", "execution_id": str(execution_id)}:
+                return self.records.execution(execution_id)
+            case {"ask": "statistics"}:
+                return self.statistics()
+            case {"ask": "alerts", **rest}:
+                limit = rest.get("limit", 50)
+                return self.records.alerts(limit if isinstance(limit, int) and 0 < limit <= 100 else 50)
+            case _:
+                raise ValueError("ask for execution (with execution_id), statistics or alerts")
+
+
+def _load(plan: RecoveryPlan) -> Library:
+    library = load_library((SHIPPED, *plan.runbook_directories))
+    for problem in library.problems:
+        structlog.get_logger().error("runbook refused, the others are used", problem=str(problem))
+    return library

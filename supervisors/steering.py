@@ -1,0 +1,160 @@
+"""Start, stop and restart services by name, and wait for what was asked. Any ordinary thread, never an actor's.
+
+A stop by hand is remembered in the ledger: no policy overrules it, also not after a restart of the daemon.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from actors.board import NodeKind, NodeState, NodeStatus
+from actors.context import ActorSystem
+from actors.ledger import Ledger, ManualStop
+from actors.refs import ActorRef
+from supervisors.decisions.model import Ask, Refused
+from supervisors.library import call
+from supervisors.manager import CommandFailed, TimedOut, UnknownNode
+from supervisors.supervisor import CallRequest, Result
+
+SETTLED_BAD = frozenset({NodeState.CRASH_LOOP, NodeState.FAILED})
+CALL_MARGIN_S = 10.0
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Args:
+    homes: for each service the path of its supervisor.
+    stop_limits_s: for each service the longest its stop may take.
+    on_command: told of every command (path, command, by, why), for the record.
+    """
+
+    system: ActorSystem
+    ledger: Ledger
+    homes: Mapping[str, str]
+    stop_limits_s: Mapping[str, float]
+    on_command: Callable[[str, str, str, str], None] = lambda _path, _command, _by, _why: None
+
+    def status(self, name: str) -> NodeStatus:
+        """The service's status now. Raises UnknownNode."""
+        self._check(name)
+        found = self.system.board.get(self.path(name))
+        return found if found is not None else _never_started(self.path(name))
+
+    def path(self, name: str) -> str:
+        return f"{self.homes[name]}/{name}"
+
+    def path_or_none(self, name: str) -> str | None:
+        return self.path(name) if name in self.homes else None
+
+    def note(self, name: str, command: str, by: str, why: str = "") -> None:
+        """Record who asked for what."""
+        self.on_command(self.path(name), command, by, why)
+
+    def start(self, name: str, *, timeout_s: float | None) -> NodeStatus:
+        """Start it if it does not run; forget a stop by hand. ``timeout_s`` None does not wait for readiness.
+
+        Raises:
+            UnknownNode, CommandFailed, TimedOut.
+        """
+        self._check(name)
+        self.ledger.stopped_by(name, None)
+        result = self._call(name, Ask.RESTART)
+        if isinstance(result, Refused) and result.kind == "restarting":  # it waits for its next try: try now
+            self._call(name, Ask.TERMINATE)
+            result = self._call(name, Ask.RESTART)
+        if isinstance(result, Refused) and result.kind != "running":
+            raise CommandFailed(f"{name}: cannot start: {result.kind}: {result.detail}")
+        return self.status(name) if timeout_s is None else self.await_ready(name, timeout_s)
+
+    def stop(
+        self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float | None = None
+    ) -> NodeStatus:
+        """Stop it and keep it stopped. Raises UnknownNode, CommandFailed, TimedOut."""
+        self._check(name)
+        self.ledger.stopped_by(name, ManualStop(by, self.system.clock.wall(), why))
+        self.put_down(name, wait=wait, timeout_s=timeout_s)
+        return self.status(name)
+
+    def restart(self, name: str, *, timeout_s: float | None) -> NodeStatus:
+        """Stop it, start it, and wait for readiness (not with ``timeout_s`` None: then also not for the stop).
+
+        Raises:
+            UnknownNode, CommandFailed, TimedOut.
+        """
+        self._check(name)
+        if timeout_s is None:
+            threading.Thread(target=self._restart_alone, args=(name,), name=f"restart:{name}", daemon=True).start()
+            return self.status(name)
+        began = time.monotonic()
+        self.put_down(name)
+        return self.start(name, timeout_s=max(0.1, timeout_s - (time.monotonic() - began)))
+
+    def _restart_alone(self, name: str) -> None:
+        self.put_down(name)
+        self.start(name, timeout_s=None)
+
+    def await_ready(self, name: str, timeout_s: float) -> NodeStatus:
+        """Raises CommandFailed when it ends badly instead, TimedOut."""
+
+        def is_settled(status: NodeStatus) -> bool:
+            return status.state is NodeState.READY or status.state in SETTLED_BAD
+
+        status = self.await_status(name, is_settled, timeout_s, "ready")
+        if status.state in SETTLED_BAD:
+            last = f": {status.last_exit.cause}" if status.last_exit is not None else ""
+            raise CommandFailed(f"{name}: {status.state.value}{last}")
+        return status
+
+    def await_status(
+        self, name: str, is_there: Callable[[NodeStatus], bool], timeout_s: float, what: str
+    ) -> NodeStatus:
+        """Wait until the service's status passes. Raises TimedOut with what was seen last."""
+        path = self.path(name)
+        seen = threading.Event()
+
+        def look(status: NodeStatus) -> None:
+            if status.path == path and is_there(status):
+                seen.set()
+
+        stop_listening = self.system.board.listen(look)
+        try:
+            status = self.status(name)
+            if not is_there(status) and not seen.wait(timeout_s):
+                status = self.status(name)
+                detail = f" ({status.detail})" if status.detail else ""
+                raise TimedOut(f"{name}: not {what} within {timeout_s:g} s: {status.state.value}{detail}")
+        finally:
+            stop_listening()
+        return self.status(name)
+
+    def put_down(self, name: str, *, wait: bool = True, timeout_s: float | None = None) -> None:
+        """Stop it and let no strategy start it until ``start``. Raises CommandFailed, TimedOut."""
+        result = self._call(name, Ask.HOLD, wait=wait, timeout_s=timeout_s)
+        if isinstance(result, Refused):
+            raise CommandFailed(f"{name}: cannot stop: {result.kind}")
+
+    def _call(self, name: str, ask: Ask, *, wait: bool = True, timeout_s: float | None = None) -> Result | None:
+        ref = self.system.whereis(self.homes[name])
+        if not isinstance(ref, ActorRef):
+            raise CommandFailed(f"{name}: its supervisor {self.homes[name]} is not up")
+        request = CallRequest(ask, name)
+        if not wait:
+            ref.tell(request)
+            return None
+        try:
+            return call(ref, request, timeout_s or self.stop_limits_s[name] + CALL_MARGIN_S)
+        except TimeoutError as late:
+            raise TimedOut(f"{name}: {late}") from late
+
+    def _check(self, name: str) -> None:
+        if name not in self.homes:
+            close = difflib.get_close_matches(name, self.homes, n=1)
+            raise UnknownNode(name, close[0] if close else None)
+
+
+def _never_started(path: str) -> NodeStatus:
+    return NodeStatus(path, NodeKind.SERVICE, NodeState.WAITING)

@@ -1,0 +1,63 @@
+"""A daemon's link that answers by a script: for what only the client's side can show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from bridge_link.pump import Incoming, RouterPump
+from bridge_link.wire import Kind, Message
+
+Script = Callable[[Incoming, int], list[Message]]
+
+
+@dataclass
+class ScriptedDaemon:
+    """``script(incoming, how_often_this_id_came)`` names the answers."""
+
+    script: Script
+    seen: list[Message] = field(default_factory=list)
+    pump: RouterPump = field(init=False)
+
+    def open(self, address: str = "tcp://127.0.0.1:0") -> str:
+        self.pump = RouterPump(address, self._take, "scripted")
+        self.pump.start()
+        assert self.pump.address is not None
+        return self.pump.address
+
+    def _take(self, incoming: Incoming) -> None:
+        self.seen.append(incoming.message)
+        times = sum(1 for one in self.seen if one.id == incoming.message.id)
+        for answer in self.script(incoming, times):
+            self.pump.send(incoming.peer, answer)
+
+
+def obliging(incoming: Incoming, times: int) -> list[Message]:
+    """Stores and decides whatever comes."""
+    status = "stored" if times == 1 else "duplicate"
+    decided = {"outcome": "run", "execution_id": "x-1", "runbook": "service_failure", "reason": ""}
+    message = incoming.message
+    match message.kind:
+        case Kind.ALERT:
+            return [
+                Message(Kind.STORED, message.id, {"status": status}),
+                Message(Kind.DECIDED, message.id, decided),
+            ]
+        case Kind.QUERY if message.body["ask"] == "execution":
+            result = {"id": message.body["execution_id"], "status": "succeeded", "detail": "well"}
+            return [Message(Kind.ANSWER, message.id, {"ok": True, "result": result})]
+        case Kind.QUERY:
+            return [Message(Kind.ANSWER, message.id, {"ok": True, "result": {"total_executions": 3}})]
+        case _:
+            return []
+
+
+@contextmanager
+def daemon(script: Script = obliging) -> Iterator[tuple[ScriptedDaemon, str]]:
+    scripted = ScriptedDaemon(script)
+    address = scripted.open()
+    try:
+        yield scripted, address
+    finally:
+        scripted.pump.close()

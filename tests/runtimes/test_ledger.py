@@ -1,0 +1,217 @@
+"""The ledger: what survives a kill, a torn line, garbage, a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import actors
+from actors.ledger import Ledger, ManualStop, Phase, ServiceRecord, fold
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ledger.jsonl"
+
+
+def trouble(ledger: Ledger) -> str | None:
+    return ledger.trouble
+
+
+def story(ledger: Ledger) -> None:
+    ledger.intent("a", 1, "process", "t1")
+    ledger.launched("a", 1, {"pid": 5}, 10.0)
+    ledger.exited("a", 1, {"code": 3})
+    ledger.restarted("a")
+    ledger.intent("a", 2, "process", "t2")
+    ledger.launched("a", 2, {"pid": 6}, 20.0)
+    ledger.stopped_by("b", ManualStop("alice", 30.0, "maintenance"))
+
+
+def test_everything_is_there_again_after_reopening(path: Path) -> None:
+    ledger = Ledger(path)
+    story(ledger)
+    before = ledger.records()
+    ledger.close()
+    for _ in range(2):  # the second time from the shortened file
+        ledger = Ledger(path)
+        assert ledger.records() == before
+        assert ledger.trouble is None
+        ledger.close()
+    record = before["a"]
+    assert (record.run, record.phase, record.token, record.identity) == (2, Phase.LAUNCHED, "t2", {"pid": 6})
+    assert (record.restarts, record.last_exit, record.started_at) == (1, {"code": 3}, 20.0)
+    assert before["b"].stopped == ManualStop("alice", 30.0, "maintenance")
+
+
+def test_opening_shortens_to_one_line_a_service(path: Path) -> None:
+    ledger = Ledger(path)
+    for run in range(1, 200):
+        ledger.intent("a", run, "process", f"t{run}")
+    ledger.close()
+    assert len(path.read_bytes().splitlines()) == 199
+    Ledger(path).close()
+    assert len(path.read_bytes().splitlines()) == 1
+
+
+def test_a_manual_stop_can_be_taken_back(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.stopped_by("a", ManualStop("bob", 1.0))
+    ledger.stopped_by("a", None)
+    ledger.close()
+    reopened = Ledger(path)
+    assert reopened.record("a").stopped is None
+    reopened.close()
+
+
+def test_a_late_exit_of_an_older_run_changes_nothing() -> None:
+    record = ServiceRecord("a", run=2, phase=Phase.LAUNCHED, identity={"pid": 6})
+    assert fold(record, {"is": "exited", "run": 1, "exit": {"code": 1}}) == record
+    assert fold(record, {"is": "launched", "run": 1, "identity": {}, "started_at": 0}) == record
+
+
+def test_a_torn_last_line_is_no_corruption_and_costs_only_itself(path: Path) -> None:
+    ledger = Ledger(path)
+    story(ledger)
+    ledger.close()
+    with path.open("ab") as file:
+        file.write(b'{"is":"intent","service":"a","ru')
+    ledger = Ledger(path)
+    assert ledger.record("a").run == 2
+    assert ledger.corrupt_lines == 0
+    ledger.intent("a", 3, "process", "t3")
+    ledger.close()
+    reopened = Ledger(path)
+    assert (reopened.record("a").run, reopened.corrupt_lines) == (3, 0)
+    reopened.close()
+
+
+def test_corrupt_lines_are_counted_and_kept_aside(path: Path) -> None:
+    ledger = Ledger(path)
+    story(ledger)
+    ledger.close()
+    good = path.read_bytes().splitlines(keepends=True)
+    bad = [b"\xff\xfe\n", b'{"is":"unknown","service":"a"}\n', b"[1]\n", b'{"is":"intent","service":"a"}\n']
+    path.write_bytes(b"".join([*good[:2], *bad, *good[2:]]))
+    ledger = Ledger(path)
+    assert ledger.corrupt_lines == len(bad)
+    assert ledger.record("a").run == 2
+    assert path.with_name("ledger.jsonl.corrupt").read_bytes() == b"".join(bad)
+    ledger.close()
+    again = Ledger(path)
+    assert again.corrupt_lines == 0
+    again.close()
+
+
+def test_a_full_disk_is_told_and_stops_nobody(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.intent("a", 1, "process", "t")
+    assert ledger._fd is not None
+    kept = os.dup(ledger._fd)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, ledger._fd)
+    ledger.intent("a", 2, "process", "t2")
+    assert trouble(ledger) == f"cannot write {path}: No space left on device"
+    assert ledger.record("a").run == 2
+    os.dup2(kept, ledger._fd)
+    ledger.intent("a", 3, "process", "t3")
+    assert trouble(ledger) is None
+    ledger.close()
+    os.close(kept)
+    os.close(full)
+
+
+def test_a_place_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ledger = Ledger(tmp_path / "file" / "ledger.jsonl")
+    ledger.intent("a", 1, "process", "t")
+    assert ledger.record("a").phase is Phase.INTENT
+    assert "cannot" in (ledger.trouble or "")
+    ledger.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from actors.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]))
+run = 0
+while True:
+    run += 1
+    ledger.intent("a", run, "process", "t")
+    print(run, flush=True)
+"""
+
+
+def test_what_was_written_survives_a_kill(path: Path) -> None:
+    root = Path(actors.__file__).parent.parent
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, cwd=root)
+    assert writer.stdout is not None
+    for _ in range(500):
+        told = int(writer.stdout.readline())
+    writer.kill()
+    writer.wait()
+    writer.stdout.close()
+    ledger = Ledger(path)
+    assert ledger.record("a").run >= told
+    assert ledger.corrupt_lines == 0
+    ledger.close()
+
+
+FILLER = """
+import resource, sys
+from pathlib import Path
+from actors.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]))
+ledger.intent("a", 1, "process", "t")
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (Path(sys.argv[1]).stat().st_size + 20, hard))
+ledger.intent("a", 2, "process", "t")
+assert "disk full" in ledger.trouble, ledger.trouble
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+ledger.intent("a", 3, "process", "t")
+assert ledger.trouble is None, ledger.trouble
+"""
+
+
+def test_a_line_cut_short_by_a_full_disk_costs_only_itself(path: Path) -> None:
+    root = Path(actors.__file__).parent.parent
+    subprocess.run([sys.executable, "-c", FILLER, str(path)], check=True, cwd=root)
+    ledger = Ledger(path)
+    assert (ledger.record("a").run, ledger.corrupt_lines) == (3, 1)
+    ledger.close()
+
+
+def test_many_threads_write_whole_lines(path: Path) -> None:
+    ledger = Ledger(path)
+
+    def work(service: str) -> None:
+        for _ in range(200):
+            ledger.restarted(service)
+
+    threads = [threading.Thread(target=work, args=(f"s{number % 2}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ledger.close()
+    assert all(json.loads(line)["is"] == "restarted" for line in path.read_bytes().splitlines())
+    reopened = Ledger(path)
+    assert {name: record.restarts for name, record in reopened.records().items()} == {"s0": 600, "s1": 600}
+    reopened.close()
+
+
+def test_a_forgotten_service_is_gone_after_reopening(path: Path) -> None:
+    ledger = Ledger(path)
+    story(ledger)
+    ledger.forget("a")
+    ledger.close()
+    reopened = Ledger(path)
+    assert set(reopened.records()) == {"b"}
+    reopened.close()

@@ -1,0 +1,126 @@
+"""One world per runtime for the contract tests: the same scripts, crashes and second daemons on each."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Protocol
+
+from actors.exit_watcher import ExitWatcher
+from actors.ledger import Ledger
+from actors.runtimes.base import ExitStatus, Handle, LaunchSpec, Runtime
+from actors.runtimes.memory import MemoryRuntime, MemoryWorld
+from actors.runtimes.process import ProcessRuntime
+from actors.runtimes.procfs import read_line
+from tests.support.eventually import eventually
+
+RUNS = ("sh", "-c", "echo ready; exec sleep 1000")
+STUBBORN = ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
+LONG_S = 20.0
+
+
+def exits(code: int) -> tuple[str, ...]:
+    return ("sh", "-c", f"exit {code}")
+
+
+class Exits:
+    """An ``on_exit`` that remembers; ``answers`` is what it says to each call (False: nobody was there)."""
+
+    def __init__(self, answer: bool | None = None) -> None:
+        self.seen: list[ExitStatus] = []
+        self._answer = answer
+
+    def __call__(self, status: ExitStatus) -> bool | None:
+        self.seen.append(status)
+        return self._answer
+
+    def one(self) -> ExitStatus:
+        """Wait for the first exit."""
+        eventually(lambda: self.seen, within_s=LONG_S, what="on_exit")
+        return self.seen[0]
+
+
+class World(Protocol):
+    def daemon(self) -> Runtime:
+        """A runtime as a (further) daemon on the same state would make it."""
+
+    def spec(self, service: str, command: tuple[str, ...]) -> LaunchSpec: ...
+
+    def wait_ready(self, handle: Handle) -> None:
+        """Until the script has said ``ready`` (its traps are set)."""
+
+    def crash(self, handle: Handle) -> None:
+        """SIGKILL from outside."""
+
+    def is_alive(self, handle: Handle) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class MemoryPlace:
+    """Scripts are told by their words, see ``actors.runtimes.memory``."""
+
+    def __init__(self) -> None:
+        self.world = MemoryWorld()
+        self._daemons: list[MemoryRuntime] = []
+
+    def daemon(self) -> MemoryRuntime:
+        self._daemons.append(MemoryRuntime(self.world))
+        return self._daemons[-1]
+
+    def spec(self, service: str, command: tuple[str, ...]) -> LaunchSpec:
+        known: dict[tuple[str, ...], tuple[str, ...]] = {RUNS: ("run",), STUBBORN: ("stubborn",)}
+        script = known.get(command) or tuple(command[-1].split())
+        return LaunchSpec(service, script)
+
+    def wait_ready(self, handle: Handle) -> None:
+        assert self.is_alive(handle)
+
+    def crash(self, handle: Handle) -> None:
+        self._daemons[-1].crash(handle.service)
+
+    def is_alive(self, handle: Handle) -> bool:
+        return self.world.living(handle.service) == handle
+
+    def close(self) -> None:
+        for daemon in self._daemons:
+            daemon.close()
+
+
+class ProcessPlace:
+    def __init__(self, folder: Path, *, use_pidfd: bool = True) -> None:
+        self.folder = folder
+        self._use_pidfd = use_pidfd
+        self._daemons: list[tuple[ProcessRuntime, Ledger]] = []
+        self.pids: set[int] = set()
+
+    def daemon(self) -> ProcessRuntime:
+        ledger = Ledger(self.folder / "ledger.jsonl")
+        runtime = ProcessRuntime(ledger, ExitWatcher(use_pidfd=self._use_pidfd))
+        self._daemons.append((runtime, ledger))
+        return runtime
+
+    def spec(self, service: str, command: tuple[str, ...]) -> LaunchSpec:
+        return LaunchSpec(service, command, log_path=self.folder / "logs" / f"{service}.log")
+
+    def wait_ready(self, handle: Handle) -> None:
+        log = self.folder / "logs" / f"{handle.service}.log"
+        eventually(lambda: log.read_text().endswith("ready\n"), within_s=LONG_S)
+
+    def crash(self, handle: Handle) -> None:
+        assert handle.pid is not None
+        os.kill(handle.pid, signal.SIGKILL)
+
+    def is_alive(self, handle: Handle) -> bool:
+        assert handle.pid is not None
+        line = read_line(handle.pid)
+        return line is not None and not line.is_dead
+
+    def close(self) -> None:
+        for runtime, ledger in self._daemons:
+            for run in runtime._runs.values():
+                if run.status is None:
+                    runtime.kill(run.handle)
+            runtime.close()
+            ledger.close()

@@ -1,0 +1,226 @@
+"""The state machine of one run: every event in every state, and what the four policies make of an end."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import pytest
+
+from actors.health import Verdict
+from actors.messages import StopMode
+from actors.runtimes.base import ExitStatus
+from actors.service_fsm import (
+    ALLOWED,
+    AdoptOrLaunch,
+    BeginProbing,
+    Begun,
+    DependencySeen,
+    Effect,
+    Event,
+    Exit,
+    HealthSeen,
+    IllegalTransition,
+    Launched,
+    LaunchRefused,
+    RestartPolicy,
+    RetryDue,
+    RetryLater,
+    Rules,
+    RunEnded,
+    RunState,
+    SayReady,
+    ServiceRun,
+    StopAsked,
+    StopRun,
+    _Step,
+    begin,
+    step,
+)
+from actors.spec import SHUTDOWN, ExitKind, Origin
+
+CRASH = ExitStatus("exit 3", code=3)
+CLEAN = ExitStatus("exit 0", code=0)
+BY_HAND = ExitStatus("docker stop", code=143, stopped_by_hand=True)
+
+
+@dataclass(frozen=True)
+class FakeHandle:
+    service: str = "a"
+    run: int = 1
+    pid: int | None = 1
+    container_id: str | None = None
+    started_at: float = 0.0
+
+
+def run_to(state: RunState, rules: Rules | None = None) -> ServiceRun:
+    """A run brought to ``state`` by real events."""
+    rules = rules or Rules(is_probed=True)
+    if state is RunState.WAITING:
+        return step(begin(Rules(dependencies=frozenset({"db"}), is_probed=True)), Begun())[0]
+    run = step(begin(rules), Begun(rules.dependencies))[0]
+    paths: dict[RunState, tuple[Event, ...]] = {
+        RunState.LAUNCHING: (),
+        RunState.UNKNOWN: (LaunchRefused("engine away", is_unknown=True),),
+        RunState.UP: (Launched(FakeHandle()),),
+        RunState.READY: (Launched(FakeHandle()), HealthSeen(Verdict.READY)),
+        RunState.DEGRADED: (Launched(FakeHandle()), HealthSeen(Verdict.DEGRADED, "slow")),
+        RunState.STOPPING: (Launched(FakeHandle()), StopAsked(SHUTDOWN, StopMode.TERMINATE)),
+        RunState.ENDED: (LaunchRefused("no such program"),),
+    }
+    for event in paths[state]:
+        run = step(run, event)[0]
+    assert run.state is state
+    return run
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(RunState, RunState)))
+def test_every_transition_is_allowed_or_refused_by_the_table(old: RunState, new: RunState) -> None:
+    now = _Step(ServiceRun(Rules(), state=old))
+    if new is old or new in ALLOWED[old]:
+        now.move(new)
+        assert now.run.state is new
+    else:
+        with pytest.raises(IllegalTransition, match=f"{old.value} -> {new.value}"):
+            now.move(new)
+
+
+EVENTS: list[Event] = [
+    Begun(),
+    DependencySeen("db", is_ready=True),
+    Launched(FakeHandle()),
+    LaunchRefused("no such program"),
+    LaunchRefused("engine away", is_unknown=True),
+    RetryDue(),
+    RunEnded(CRASH),
+    *(HealthSeen(verdict, "x") for verdict in Verdict),
+    *(StopAsked(SHUTDOWN, mode) for mode in StopMode),
+]
+
+
+def is_possible(state: RunState, events: tuple[object, ...]) -> bool:
+    """A launch is answered once, and only while one is under way."""
+    answers = [event for event in events if isinstance(event, Launched | LaunchRefused)]
+    return len(answers) <= (1 if state is RunState.LAUNCHING else 0)
+
+
+@pytest.mark.parametrize("state", list(RunState))
+@pytest.mark.parametrize("policy", list(RestartPolicy))
+def test_no_sequence_of_two_events_is_illegal_and_an_exit_comes_once(state: RunState, policy: RestartPolicy) -> None:
+    for first, second in itertools.product(EVENTS, EVENTS):
+        if not is_possible(state, (first, second)):
+            continue
+        run = run_to(state) if state is RunState.WAITING else run_to(state, Rules(policy, is_probed=True))
+        before_is_over = run.state is RunState.ENDED
+        effects: list[Effect] = []
+        for event in (first, second):
+            run, more = step(run, event)
+            effects += more
+        exits = [effect for effect in effects if isinstance(effect, Exit)]
+        assert len(exits) == (0 if before_is_over or run.state is not RunState.ENDED else 1), (first, second)
+
+
+def test_waits_for_its_dependencies_and_says_which() -> None:
+    rules = Rules(dependencies=frozenset({"db", "queue"}))
+    run, effects = step(begin(rules), Begun(frozenset({"db"})))
+    assert (run.state, run.detail, effects) == (RunState.WAITING, "waiting for queue:ready", ())
+    run, effects = step(run, DependencySeen("queue", is_ready=True))
+    assert (run.state, effects) == (RunState.LAUNCHING, (AdoptOrLaunch(),))
+
+
+def test_a_dependency_lost_while_waiting_is_waited_for_again() -> None:
+    rules = Rules(dependencies=frozenset({"db", "queue"}))
+    run, _ = step(begin(rules), Begun(frozenset({"db"})))
+    run, _ = step(run, DependencySeen("db", is_ready=False))
+    run, effects = step(run, DependencySeen("queue", is_ready=True))
+    assert (run.state, run.detail, effects) == (RunState.WAITING, "waiting for db:ready", ())
+
+
+def test_a_dependency_lost_later_does_not_end_a_healthy_service() -> None:
+    run = run_to(RunState.READY, Rules(dependencies=frozenset({"db"}), is_probed=True))
+    assert step(run, DependencySeen("db", is_ready=False)) == (run, ())
+
+
+def test_without_a_check_it_is_ready_when_it_is_up() -> None:
+    run = run_to(RunState.LAUNCHING, Rules())
+    run, effects = step(run, Launched(FakeHandle()))
+    assert (run.state, effects) == (RunState.READY, (SayReady(),))
+
+
+def test_with_a_check_it_is_ready_when_the_check_passes() -> None:
+    run = run_to(RunState.LAUNCHING)
+    run, effects = step(run, Launched(FakeHandle()))
+    assert (run.state, effects) == (RunState.UP, (BeginProbing(),))
+    run, effects = step(run, HealthSeen(Verdict.READY))
+    assert (run.state, effects) == (RunState.READY, (SayReady(),))
+
+
+def test_an_adopted_run_that_had_proved_itself_is_not_probed_from_the_start() -> None:
+    run, effects = step(run_to(RunState.LAUNCHING), Launched(FakeHandle(), was_ready=True))
+    assert (run.state, effects) == (RunState.READY, (SayReady(), BeginProbing()))
+
+
+def test_unhealthy_is_stopped_and_ends_as_a_fault_of_the_world() -> None:
+    run, effects = step(run_to(RunState.READY), HealthSeen(Verdict.UNHEALTHY, "http /healthz: 503"))
+    assert (run.state, effects) == (RunState.STOPPING, (StopRun(),))
+    run, effects = step(run, RunEnded(ExitStatus("signal SIGTERM", signal=15, asked=True)))
+    (exit_,) = effects
+    assert isinstance(exit_, Exit)
+    assert (exit_.reason.kind, exit_.reason.origin) == (ExitKind.CRASHED, Origin.WORLD)
+    assert exit_.reason.detail == "unhealthy: http /healthz: 503"
+
+
+def test_unhealthy_is_left_alone_when_nobody_would_start_it_again() -> None:
+    run = run_to(RunState.READY, Rules(RestartPolicy.NEVER, is_probed=True))
+    run, effects = step(run, HealthSeen(Verdict.UNHEALTHY, "http /healthz: 503"))
+    assert (run.state, effects) == (RunState.UP, ())
+
+
+def test_while_the_truth_is_unknown_nothing_is_started_but_asked_again() -> None:
+    run, effects = step(run_to(RunState.LAUNCHING), LaunchRefused("engine away", is_unknown=True))
+    assert (run.state, effects) == (RunState.UNKNOWN, (RetryLater(),))
+    run, effects = step(run, RetryDue())
+    assert (run.state, effects) == (RunState.LAUNCHING, (AdoptOrLaunch(),))
+
+
+def test_a_stop_during_the_launch_stops_what_the_launch_brings() -> None:
+    run, effects = step(run_to(RunState.LAUNCHING), StopAsked(SHUTDOWN, StopMode.TERMINATE))
+    assert effects == ()
+    run, effects = step(run, Launched(FakeHandle()))
+    assert (run.state, effects) == (RunState.STOPPING, (StopRun(),))
+
+
+@pytest.mark.parametrize("state", [RunState.UP, RunState.READY, RunState.DEGRADED, RunState.LAUNCHING])
+def test_detach_ends_the_actor_and_leaves_the_run(state: RunState) -> None:
+    run, effects = step(run_to(state), StopAsked(SHUTDOWN, StopMode.DETACH))
+    assert (run.state, effects) == (RunState.ENDED, (Exit(SHUTDOWN),))
+
+
+@pytest.mark.parametrize(("stops", "expected"), [(True, (StopRun(),)), (False, (Exit(SHUTDOWN),))])
+def test_the_end_of_the_daemon_leaves_what_it_only_attached_to(stops: bool, expected: tuple[object, ...]) -> None:
+    run = run_to(RunState.READY, Rules(is_probed=True, stops_with_daemon=stops))
+    assert step(run, StopAsked(SHUTDOWN, StopMode.END_OF_DAEMON))[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "kind"),
+    [
+        (RestartPolicy.ALWAYS, CRASH, ExitKind.CRASHED),
+        (RestartPolicy.ALWAYS, CLEAN, ExitKind.CRASHED),
+        (RestartPolicy.ALWAYS, BY_HAND, ExitKind.CRASHED),
+        (RestartPolicy.UNLESS_STOPPED, CRASH, ExitKind.CRASHED),
+        (RestartPolicy.UNLESS_STOPPED, CLEAN, ExitKind.CRASHED),
+        (RestartPolicy.UNLESS_STOPPED, BY_HAND, ExitKind.SHUTDOWN),
+        (RestartPolicy.ON_FAILURE, CRASH, ExitKind.CRASHED),
+        (RestartPolicy.ON_FAILURE, CLEAN, ExitKind.SHUTDOWN),
+        (RestartPolicy.NEVER, CRASH, ExitKind.SHUTDOWN),
+        (RestartPolicy.NEVER, CLEAN, ExitKind.SHUTDOWN),
+    ],
+)
+def test_what_an_end_means_under_each_policy(policy: RestartPolicy, status: ExitStatus, kind: ExitKind) -> None:
+    (exit_,) = step(run_to(RunState.READY, Rules(policy, is_probed=True)), RunEnded(status))[1]
+    assert isinstance(exit_, Exit)
+    assert exit_.reason.kind is kind
+    assert exit_.reason.evidence["failed"] is (not status.is_clean)
+    assert exit_.reason.origin is Origin.WORLD
+    assert bool(exit_.reason.evidence.get("hold")) is (policy is RestartPolicy.UNLESS_STOPPED and status is BY_HAND)

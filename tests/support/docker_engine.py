@@ -1,0 +1,82 @@
+"""A real Docker engine for tests: found, else skipped or failed; and an image that needs no network.
+
+``SELFHEAL_REQUIRE_DOCKER=1`` turns a missing engine into a failure. The image is a busybox root made on the spot.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import docker
+import pytest
+import requests
+from docker import DockerClient
+from docker.errors import DockerException, ImageNotFound
+
+IMAGE = "selfheal-test:latest"
+_APPLETS = ("sh", "sleep", "echo", "cat", "true", "false", "nc", "httpd", "kill", "trap", "date", "head", "tail", "dd")
+
+
+def require_engine() -> None:
+    """Skip the test without an engine; fail it where one is required. Makes the image on first use."""
+    trouble = _trouble()
+    if trouble is None:
+        return
+    if os.environ.get("SELFHEAL_REQUIRE_DOCKER") == "1":
+        pytest.fail(f"SELFHEAL_REQUIRE_DOCKER=1, but {trouble}", pytrace=False)
+    pytest.skip(trouble)
+
+
+def engine_client() -> DockerClient:
+    """A new client; the caller closes it."""
+    return docker.from_env(timeout=30)
+
+
+@functools.cache
+def _trouble() -> str | None:
+    """Why there can be no Docker test here; None when there can. Asked once a test run."""
+    try:
+        client = engine_client()
+    except (DockerException, requests.RequestException) as error:
+        return f"no Docker engine: {error}"
+    try:
+        return _make_image(client)
+    finally:
+        client.close()
+
+
+def _make_image(client: DockerClient) -> str | None:
+    try:
+        client.images.get(IMAGE)
+        return None
+    except ImageNotFound:
+        busybox = shutil.which("busybox")
+        if busybox is None:
+            return "no busybox (busybox-static) to make the test image from"
+    name, _, tag = IMAGE.partition(":")
+    client.api.import_image_from_data(_busybox_root(Path(busybox)), repository=name, tag=tag)
+    return None
+
+
+def _busybox_root(busybox: Path) -> bytes:
+    """A root file system as tar: one static program and a link for each of its names."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for folder in ("bin", "tmp", "etc"):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        program = tarfile.TarInfo("bin/busybox")
+        content = busybox.resolve().read_bytes()
+        program.size, program.mode = len(content), 0o755
+        tar.addfile(program, io.BytesIO(content))
+        for applet in _APPLETS:
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+    return made.getvalue()

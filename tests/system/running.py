@@ -1,0 +1,152 @@
+"""The real daemon as a subprocess, and the real command line beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from tests.support.eventually import eventually
+
+SELFHEAL = (sys.executable, "-m", "supervisors.cli")
+LINKS = {
+    "guardian": {"address": "tcp://127.0.0.1:0"},
+    "bridge": {"address": "tcp://127.0.0.1:0"},
+    "operator": {"address": "127.0.0.1:0"},
+}
+SLEEPER = {"command": ["sleep", "1000"]}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def web_service(port: int, name: str = "web", **more: Any) -> dict[str, Any]:
+    """A demo service with a health check."""
+    return {
+        "command": [sys.executable, "-m", "supervisors.demo.service", "--name", name, "--port", str(port)],
+        "health_check": {"http": f"http://127.0.0.1:{port}/healthz", "interval": "300ms", "retries": 2},
+        "graceful_shutdown_timeout": "5s",
+    } | more
+
+
+@dataclass
+class Running:
+    """One daemon. ``call`` is the command line against it."""
+
+    state: Path
+    process: subprocess.Popen[str]
+    log: Path
+    ready_line: str = ""
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def call(self, *words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*SELFHEAL, *words, "--state", str(self.state)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env=self.environ,
+        )
+
+    def json(self, *words: str) -> Any:
+        done = self.call(*words, "--json")
+        assert done.stdout, (words, done.returncode, done.stderr)
+        return json.loads(done.stdout)
+
+    def services(self) -> dict[str, dict[str, Any]]:
+        return {one["name"]: one for one in self.json("services", "status")["services"]}
+
+    def pid(self, name: str) -> int:
+        pid = self.services()[name].get("pid")
+        assert isinstance(pid, int), self.services()[name]
+        return pid
+
+    def pids(self) -> dict[str, int | None]:
+        return {name: one.get("pid") for name, one in self.services().items()}
+
+    def until_ready(self, *names: str, within_s: float = 20) -> dict[str, dict[str, Any]]:
+        def look() -> dict[str, dict[str, Any]] | None:
+            services = self.services()
+            wanted = names or tuple(services)
+            assert all(services[name]["state"] == "ready" for name in wanted), {
+                name: services[name]["state"] for name in wanted
+            }
+            return services
+
+        return eventually(look, within_s=within_s)
+
+    def stop(self, number: int = signal.SIGTERM, within_s: float = 30) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(within_s)
+
+
+def write_config(folder: Path, services: Mapping[str, Any], **more: Any) -> Path:
+    path = folder / "selfheal.yaml"
+    path.write_text(yaml.safe_dump({"version": 1, "links": LINKS, "services": dict(services)} | more), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def daemon(config: Path, state: Path, *, wait: bool = True) -> Iterator[Running]:
+    """Start the daemon on ``config``; ended and swept when the block is left."""
+    log = state.parent / f"{state.name}.log"
+    environ = {**os.environ, "SELFHEAL_STATE": str(state), "PYTHONUNBUFFERED": "1"}
+    with log.open("a", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [*SELFHEAL, "run", "--config", str(config), "--state", str(state)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environ,
+        )
+    running = Running(state, process, log, environ=environ)
+    try:
+        if wait:
+            assert process.stdout is not None
+            running.ready_line = process.stdout.readline()
+            assert running.ready_line.startswith("ready"), (running.ready_line, log.read_text()[-3000:])
+        yield running
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        for left in of_state(state):
+            left.kill()
+
+
+def of_state(state: Path) -> list[psutil.Process]:
+    """The processes that a daemon of this state directory started and that still live."""
+    found = []
+    for one in psutil.process_iter():
+        try:
+            environ = one.environ()
+            if (
+                environ.get("SELFHEAL_STATE") == str(state)
+                and "SELFHEAL_TOKEN" in environ
+                and one.status() != psutil.STATUS_ZOMBIE
+            ):
+                found.append(one)
+        except psutil.Error:
+            continue
+    return found

@@ -1,0 +1,251 @@
+"""Real services under the real daemon: crashed ones come back, the rest is untouched, nothing is left at the end."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config import DEMO
+from tests.support.eventually import eventually, holds_for
+from tests.system.running import LINKS, SLEEPER, daemon, free_port, of_state, web_service, write_config
+
+
+def test_a_killed_service_is_back_with_a_new_pid_and_the_rest_is_untouched(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER, "c": web_service(free_port())})
+    with daemon(config, tmp_path / "state") as selfheal:
+        before = selfheal.until_ready()
+        os.kill(before["a"]["pid"], signal.SIGKILL)
+        after = eventually(lambda: _run(selfheal.services(), "a", 2))
+        assert after["a"]["state"] == "ready"
+        assert after["a"]["pid"] != before["a"]["pid"]
+        assert after["a"]["restarts"] == 1
+        assert after["a"]["last_exit"] == after["a"]["last_exit"] | {"cause": "signal SIGKILL", "signal": 9}
+        for other in ("b", "c"):
+            assert (after[other]["pid"], after[other]["restarts"]) == (before[other]["pid"], 0)
+
+
+def _run(services: dict[str, Any], name: str, run: int) -> dict[str, Any] | None:
+    one = services[name]
+    return services if one["incarnation"] == run and one["state"] == "ready" else None
+
+
+def test_rest_for_one_restarts_those_after_it_newest_first_then_in_order(tmp_path: Path) -> None:
+    names = ["one", "two", "three", "four"]
+    services = {name: web_service(free_port(), name) for name in names}
+    groups = {"pipeline": {"strategy": "rest_for_one", "services": names}}
+    with daemon(write_config(tmp_path, services, groups=groups), tmp_path / "state") as selfheal:
+        before = selfheal.until_ready()
+        os.kill(before["two"]["pid"], signal.SIGKILL)
+        after = eventually(lambda: _run(selfheal.services(), "four", 2), within_s=20)
+        assert after["one"]["pid"] == before["one"]["pid"]
+        for name in names[1:]:
+            assert after[name]["pid"] != before[name]["pid"]
+            assert after[name]["restarts"] == 1
+        assert after["three"]["last_exit"]["at"] > after["four"]["last_exit"]["at"] > after["two"]["last_exit"]["at"]
+        for earlier, later in itertools.pairwise(names[1:]):
+            assert after[earlier]["ready_since"] <= after[later]["since"], "the next starts when this one is ready"
+
+
+def test_an_orderly_stop_ends_everything_newest_first_with_exit_0(tmp_path: Path) -> None:
+    script = "import os,signal;signal.signal(15, lambda *_: (print('end', flush=True), os._exit(0)));signal.pause()"
+    services = {name: {"command": [sys.executable, "-c", script]} for name in ("a", "b", "c")}
+    state = tmp_path / "state"
+    with daemon(write_config(tmp_path, services), state) as selfheal:
+        selfheal.until_ready()
+        eventually(lambda: len(of_state(state)) == 3)
+        assert selfheal.stop() == 0
+        assert of_state(state) == []
+        ended = [(state / "logs" / f"{name}.log").stat().st_mtime_ns for name in ("c", "b", "a")]
+        assert ended == sorted(ended)
+
+
+def test_selfheal_stop_ends_it_too(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with daemon(write_config(tmp_path, {"a": SLEEPER}), state) as selfheal:
+        selfheal.until_ready()
+        assert selfheal.call("stop").returncode == 0
+        assert selfheal.process.wait(20) == 0
+        assert of_state(state) == []
+        assert selfheal.call("tree").returncode == 4
+
+
+def test_a_crash_loop_is_parked_and_shown_and_bystanders_go_on(tmp_path: Path) -> None:
+    looping = {
+        "command": [sys.executable, "-c", "print('no such table: orders'); raise SystemExit(3)"],
+        "max_restarts": 2,
+        "backoff": {"initial": "50ms", "max": "30s", "jitter": False},
+    }
+    with daemon(write_config(tmp_path, {"bad": looping, "good": SLEEPER}), tmp_path / "state") as selfheal:
+        good = selfheal.pid("good")
+        bad = eventually(lambda: _in_state(selfheal.services()["bad"], "crash_loop"))
+        assert bad["last_exit"]["cause"] == "exit 3"
+        assert selfheal.pid("good") == good
+        shown = selfheal.call("tree")
+        assert shown.returncode == 3
+        assert "crash_loop" in shown.stdout.lower()
+        assert "no such table: orders" in shown.stdout
+        assert "good" not in selfheal.call("tree", "--only-bad").stdout
+        assert "exit 3" in selfheal.call("why", "bad").stdout
+
+
+def _in_state(service: dict[str, Any], state: str) -> dict[str, Any] | None:
+    return service if service["state"] == state else None
+
+
+def test_an_unhealthy_service_is_killed_and_restarted(tmp_path: Path) -> None:
+    port = free_port()
+    with daemon(write_config(tmp_path, {"web": web_service(port)}), tmp_path / "state") as selfheal:
+        before = selfheal.until_ready()["web"]
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/fault/unhealthy", data=b"").close()
+        after = eventually(lambda: _run(selfheal.services(), "web", 2), within_s=20)["web"]
+        assert after["pid"] != before["pid"]
+        assert "unhealthy" in after["last_exit"]["cause"]
+
+
+def test_a_hung_service_is_killed_and_restarted(tmp_path: Path) -> None:
+    port = free_port()
+    web = web_service(port)
+    web["health_check"] |= {"timeout": "300ms"}
+    with daemon(write_config(tmp_path, {"web": web}), tmp_path / "state") as selfheal:
+        pid = selfheal.until_ready()["web"]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        after = eventually(lambda: _run(selfheal.services(), "web", 2), within_s=30)["web"]
+        assert after["pid"] != pid
+
+
+def test_a_service_waits_for_what_it_depends_on(tmp_path: Path) -> None:
+    port = free_port()
+    db = web_service(port, "db")
+    db["command"] += ["--start-delay-s", "1.0"]
+    app = SLEEPER | {"dependencies": ["db"]}
+    with daemon(write_config(tmp_path, {"app": app, "db": db}), tmp_path / "state") as selfheal:
+        services = selfheal.until_ready()
+        assert services["db"]["ready_since"] <= services["app"]["since"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "comes_back"),
+    [("never", 3, False), ("on_failure", 0, False), ("on_failure", 3, True), ("always", 0, True)],
+)
+def test_the_four_policies(tmp_path: Path, policy: str, code: int, comes_back: bool) -> None:
+    flag = tmp_path / "flag"
+    script = f"""import os, signal, sys
+if not os.path.exists({str(flag)!r}):
+    open({str(flag)!r}, 'w').close()
+    sys.exit({code})
+signal.pause()"""
+    service = {"command": [sys.executable, "-c", script], "restart_policy": policy}
+    with daemon(write_config(tmp_path, {"a": service}), tmp_path / "state") as selfheal:
+        if comes_back:
+            assert selfheal.until_ready("a")["a"]["incarnation"] == 2
+            return
+        wanted = "failed" if code else "stopped"
+        eventually(lambda: _in_state(selfheal.services()["a"], wanted))
+        holds_for(lambda: selfheal.services()["a"]["incarnation"] == 1, 1.0)
+
+
+def test_a_stop_by_hand_is_remembered_by_the_next_daemon_and_undone_by_start(tmp_path: Path) -> None:
+    config, state = write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER}), tmp_path / "state"
+    with daemon(config, state) as selfheal:
+        selfheal.until_ready()
+        assert selfheal.call("services", "stop", "a").returncode == 0
+        assert selfheal.services()["a"]["state"] == "stopped"
+        assert selfheal.call("tree").returncode == 0, "stopped by hand is not bad"
+        selfheal.stop()
+    with daemon(config, state) as selfheal:
+        selfheal.until_ready("b")
+        assert selfheal.services()["a"]["state"] == "stopped"
+        assert selfheal.call("services", "start", "a").returncode == 0
+        assert selfheal.services()["a"]["state"] == "ready"
+
+
+def test_keep_services_leaves_them_to_the_next_daemon(tmp_path: Path) -> None:
+    config, state = write_config(tmp_path, {"a": SLEEPER}), tmp_path / "state"
+    with daemon(config, state) as selfheal:
+        pid = selfheal.until_ready()["a"]["pid"]
+        assert selfheal.call("stop", "--keep-services").returncode == 0
+        assert selfheal.process.wait(20) == 0
+        assert [one.pid for one in of_state(state)] == [pid]
+        with daemon(config, state) as next_one:
+            assert next_one.until_ready()["a"]["pid"] == pid
+            assert len(of_state(state)) == 1
+
+
+def test_after_sigkill_of_the_daemon_the_next_one_adopts(tmp_path: Path) -> None:
+    config, state = write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER}), tmp_path / "state"
+    with daemon(config, state) as selfheal:
+        before = selfheal.until_ready()
+        selfheal.process.kill()
+        selfheal.process.wait()
+        os.kill(before["b"]["pid"], signal.SIGKILL)
+        with daemon(config, state) as next_one:
+            after = next_one.until_ready()
+            assert after["a"]["pid"] == before["a"]["pid"]
+            assert after["b"]["pid"] != before["b"]["pid"]
+            assert sorted(one.pid for one in of_state(state)) == sorted(one["pid"] for one in after.values())
+
+
+def test_a_second_daemon_on_the_same_state_refuses_and_names_the_owner(tmp_path: Path) -> None:
+    config, state = write_config(tmp_path, {"a": SLEEPER}), tmp_path / "state"
+    with daemon(config, state) as selfheal:
+        pid = selfheal.until_ready()["a"]["pid"]
+        with daemon(config, state, wait=False) as second:
+            assert second.process.wait(20) == 1
+            assert f"pid {selfheal.process.pid}" in second.log.read_text()
+            assert selfheal.pid("a") == pid
+
+
+def test_a_taken_port_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with daemon(write_config(tmp_path, {"a": SLEEPER}), tmp_path / "first") as selfheal:
+        address = selfheal.ready_line.split()[1].removeprefix("http://")
+        links = LINKS | {"operator": {"address": address}}
+        with daemon(write_config(tmp_path, {"b": SLEEPER}, links=links), state, wait=False) as second:
+            assert second.process.wait(30) == 1
+            assert address in second.log.read_text()
+        assert of_state(state) == []
+
+
+def test_a_broken_file_exits_2_with_every_problem(tmp_path: Path) -> None:
+    config = tmp_path / "selfheal.yaml"
+    config.write_text("services:\n  a: {comand: [x]}\n  b: {command: [x], dependencies: [c]}\nversion: 3\n")
+    with daemon(config, tmp_path / "state", wait=False) as selfheal:
+        assert selfheal.process.wait(20) == 2
+        problems = selfheal.log.read_text()
+    for line in ("selfheal.yaml:2: services.a.comand: unknown key", "services.b.dependencies[0]", "selfheal.yaml:4"):
+        assert line in problems
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_missing_program_is_said_and_tried_again_with_backoff(tmp_path: Path) -> None:
+    bad = {"command": ["no-such-program"], "max_restarts": 1, "backoff": {"initial": "50ms", "max": "30s"}}
+    with daemon(write_config(tmp_path, {"bad": bad}), tmp_path / "state") as selfheal:
+        eventually(lambda: _in_state(selfheal.services()["bad"], "crash_loop"))
+        assert "no-such-program" in selfheal.call("tree").stdout
+
+
+def test_the_logs_of_a_service(tmp_path: Path) -> None:
+    talker = {"command": [sys.executable, "-u", "-c", "print('hello'); print('there'); import signal; signal.pause()"]}
+    with daemon(write_config(tmp_path, {"a": talker}), tmp_path / "state") as selfheal:
+        eventually(lambda: selfheal.call("logs", "a").stdout == "hello\nthere\n")
+        assert selfheal.call("logs", "a", "-n", "1").stdout == "there\n"
+        wrong = selfheal.call("logs", "b")
+        assert wrong.returncode == 1
+        assert "'b'" in wrong.stderr
+
+
+def test_the_demo_as_shipped(tmp_path: Path) -> None:
+    """Ports are the demo's own, so this runs alone on a machine."""
+    with daemon(DEMO, tmp_path / "state") as selfheal:
+        selfheal.until_ready(within_s=40)
+        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=20)
+        assert len(selfheal.services()) == 15
+        assert selfheal.stop(signal.SIGINT) == 0
+    assert of_state(tmp_path / "state") == []
