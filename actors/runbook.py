@@ -6,9 +6,11 @@ Started again after a crash, of this actor or of the daemon, it goes on from its
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from actors.board import NodeKind, NodeState, NodeStatus
@@ -68,6 +70,32 @@ class _Committed:
     error: BaseException | None = None
 
 
+class CallsInFlight:
+    """Calls being made on the I/O pool, by execution: an actor that died left its call behind, and the next one must
+    not look at the world before that call has ended.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running: Counter[str] = Counter()
+
+    def make(self, execution_id: str, call: Callable[[], CallOutcome]) -> CallOutcome:
+        with self._changed:
+            self._running[execution_id] += 1
+        try:
+            return call()
+        finally:
+            with self._changed:
+                self._running[execution_id] -= 1
+                self._running += Counter()  # forget those at zero
+                self._changed.notify_all()
+
+    def await_end(self, execution_id: str) -> None:
+        """Every call has a timeout of its own, so this ends."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running[execution_id])
+
+
 @dataclass(frozen=True)
 class RunbookParts:
     """What runbook actors share. ``finished`` is told of the end (from the actor's thread; it must only hand it on)."""
@@ -75,6 +103,12 @@ class RunbookParts:
     journal: Journal
     ports: Ports
     finished: Callable[[ExecutionFinished], object]
+    calls: CallsInFlight = field(default_factory=CallsInFlight)
+
+    def fence(self, execution_id: str) -> None:
+        """After this nothing that an earlier incarnation began is under way. Blocks; on the I/O pool."""
+        self.calls.await_end(execution_id)
+        self.ports.commands.end_leftovers(execution_id)
 
 
 class RunbookActor(SupervisedActor):
@@ -157,13 +191,14 @@ class RunbookActor(SupervisedActor):
         io, ports, token = self.context.system.io, self._parts.ports, self._execution.id
         match effect:
             case RunCall(call=call, snapshot=snapshot):
-                io.run(lambda: make_call(call, snapshot, ports, token), self.ref, effect)
+                calls = self._parts.calls
+                io.run(lambda: calls.make(token, lambda: make_call(call, snapshot, ports, token)), self.ref, effect)
             case RunCheck(call=call, snapshot=snapshot):
                 io.run(lambda: make_check(call, snapshot, ports, token), self.ref, effect)
             case TakeSnapshot(services=services):
                 io.run(lambda: _snapshot(services, ports), self.ref, effect)
             case Fence():
-                io.run(lambda: ports.commands.end_leftovers(token), self.ref, effect)
+                io.run(lambda: self._parts.fence(token), self.ref, effect)
             case WriteRecord(record=record):
                 at = self.context.system.clock.wall()
                 self._write(self._parts.journal.submit(lambda db: rows.add_record(db, token, record, at)), effect)

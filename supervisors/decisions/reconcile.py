@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.messages import StopMode
-from actors.spec import BRUTAL_KILL, INFINITY, KILLED, SHUTDOWN, ChildType, ShutdownKind, WaitFor
+from actors.spec import BRUTAL_KILL, DEFAULT_WORKER_SHUTDOWN_S, INFINITY, KILLED, SHUTDOWN, ShutdownKind, WaitFor
 from supervisors.decisions.model import (
     ALIVE,
     Child,
@@ -71,19 +71,16 @@ def _halt_further(work: Work) -> None:
 
 
 def _awaits_start(work: Work) -> bool:
-    """A start under way is let finish first (OTP), for at most the child's time to stop.
-
-    A nested supervisor is told at once instead: it hands the stop on to what it is starting.
-    """
-    workers = (child for child in work.children.values() if child.spec.type is ChildType.WORKER)
-    child = next((worker for worker in workers if worker.phase is Phase.STARTING), None)
-    if child is None or isinstance(limit := child.spec.shutdown_or_default, ShutdownKind):
+    """A start under way is let finish first (OTP), but not for ever: it may take as long as a stop of it."""
+    child = next((child for child in work.children.values() if child.phase is Phase.STARTING), None)
+    if child is None:
         return False
-    until = work.now + limit if child.stop_by is None else child.stop_by
+    limit = child.spec.shutdown_or_default
+    until = work.now + (DEFAULT_WORKER_SHUTDOWN_S if isinstance(limit, ShutdownKind) else limit)
     if child.stop_by is None:
-        work.put(child, stop_by=until)
+        child = work.put(child, stop_by=until)
         work.effects.append(WakeAt(until))
-    return work.now < until
+    return work.now < (child.stop_by or until)
 
 
 def _newest_alive(work: Work) -> Child | None:

@@ -1,0 +1,88 @@
+"""A recovery of real parts (journal, intake, link, actors, runbooks) whose services are a small world in memory.
+
+The world fulfils ``runbooks.ports.Services``; the real one (steering of the tree) is tried in ``tests/system``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actors.context import ActorSystem
+from actors.endpoints.transports import BeatBoard
+from runbooks.ports import PortError, RunInfo, ServiceView
+from supervisors import Strategy, Supervisor
+from supervisors.recovery import Recovery, RecoveryPlan
+
+
+@dataclass
+class World:
+    """Services by name: run number and readiness. ``gate`` holds a restart up; ``broken`` ones do not become ready."""
+
+    runs: dict[str, int] = field(default_factory=lambda: {"a": 1, "b": 1})
+    broken: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    gate: threading.Event = field(default_factory=threading.Event)
+    restarts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def status(self, name: str) -> ServiceView | None:
+        if name not in self.runs:
+            return None
+        return ServiceView(name, name not in self.broken, self.runs[name], "ready")
+
+    def restart(self, name: str, timeout_s: float) -> RunInfo:
+        self.restarts.append(name)
+        self.gate.wait(timeout_s)
+        if name in self.refused:
+            raise PortError(f"{name}: its supervisor is not up")
+        self.runs[name] += 1
+        return RunInfo(self.runs[name])
+
+    def start(self, name: str, timeout_s: float) -> RunInfo:
+        return self.restart(name, timeout_s)
+
+    def stop(self, name: str, timeout_s: float) -> None:
+        self.broken.add(name)
+
+
+@dataclass
+class Place:
+    recovery: Recovery
+    world: World
+    root: Supervisor
+    system: ActorSystem
+    address: str
+
+
+@contextmanager
+def recovering(
+    folder: Path, world: World | None = None, *, enabled: bool = True, max_concurrent: int = 5
+) -> Iterator[Place]:
+    """The recovery part of a daemon under a real root supervisor."""
+    system = ActorSystem()
+    world = world or World()
+    folder.mkdir(exist_ok=True)
+    plan = RecoveryPlan(folder, enabled, max_concurrent, (), "tcp://127.0.0.1:0", None)
+    recovery = Recovery(plan, system, world, BeatBoard())
+    links = Supervisor.spec("links", strategy=Strategy.ONE_FOR_ONE, intensity=5, period_s=60, children=recovery.links())
+    root = Supervisor.start(
+        strategy=Strategy.REST_FOR_ONE,
+        intensity=5,
+        period_s=60,
+        children=[recovery.journal_spec(), recovery.runbooks_spec(), links],
+        system=system,
+    )
+    try:
+        address = (folder / "guardian.address").read_text(encoding="ascii").strip()
+        yield Place(recovery, world, root, system, address)
+    finally:
+        world.gate.set()
+        root.stop(30)
+        recovery.close()
+        system.close()

@@ -1,0 +1,228 @@
+"""The journal: what is acknowledged is on disk, whatever kills the writer; what cannot be written is said."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.journal import rows
+from actors.journal.journal import Journal
+from actors.journal.rows import AlertConflict
+from actors.journal.schema import JournalTrouble
+from runbooks.engine_words import Kind, Record
+from runbooks.model import Status
+from tests.support.eventually import eventually
+
+FACTS = {"type": "service_failure", "service": "a"}
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal(tmp_path / "journal.db")
+    made.start()
+    yield made
+    made.close()
+
+
+def store(journal: Journal, msg_id: str, **more: object) -> rows.StoredAlert:
+    return journal.submit(lambda db: rows.store_alert(db, "c", msg_id, FACTS | more, 1.0)).result(10)
+
+
+def test_it_promises_what_it_needs(journal: Journal) -> None:
+    def pragmas(db: sqlite3.Connection) -> list[object]:
+        return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "foreign_keys")]
+
+    assert journal.submit(pragmas).result(10) == ["wal", 2, 1]
+    assert (journal.path.stat().st_mode & 0o777) == 0o600
+
+
+def test_an_alert_is_new_once_and_another_body_under_its_id_is_a_conflict(journal: Journal) -> None:
+    first = store(journal, "alert-01")
+    again = store(journal, "alert-01")
+    assert (first.is_new, again.is_new, again.seq) == (True, False, first.seq)
+    with pytest.raises(AlertConflict, match="alert-01"):
+        store(journal, "alert-01", message="other")
+    assert len(journal.read(lambda db: rows.alerts(db, 10))) == 1
+
+
+def test_a_failing_work_takes_nothing_of_its_batch_along(journal: Journal) -> None:
+    gate = threading.Event()
+    held = journal.submit(lambda _db: gate.wait(10))  # so that the next three share a transaction
+    good = journal.submit(lambda db: rows.store_alert(db, "c", "alert-01", FACTS, 1.0))
+
+    def bad(db: sqlite3.Connection) -> None:
+        rows.store_alert(db, "c", "alert-02", FACTS, 1.0)
+        raise ValueError("half done")
+
+    failed = journal.submit(bad)
+    last = journal.submit(lambda db: rows.store_alert(db, "c", "alert-03", FACTS, 1.0))
+    gate.set()
+    assert held.result(10)
+    assert good.result(10).is_new
+    assert last.result(10).is_new
+    with pytest.raises(ValueError, match="half done"):
+        failed.result(10)
+    stored = [alert["msg_id"] for alert in journal.read(lambda db: rows.alerts(db, 10))]
+    assert stored == ["alert-03", "alert-01"]
+
+
+def test_what_was_decided_and_done_is_read_back(journal: Journal) -> None:
+    seq = store(journal, "alert-01").seq
+    execution = rows.Execution(
+        "x-1", seq, "service_failure", b"{}", "sha", "service:a", {"service": "a"}, "f", "high", 50, Status.RUNNING, 2.0
+    )
+    body = {"outcome": "run", "reason": "matched", "runbook": "service_failure", "execution_id": "x-1"}
+    assert [alert.seq for alert in journal.read(rows.undecided)] == [seq]
+    journal.submit(lambda db: rows.record_decision(db, seq, body, execution, 2.0)).result(10)
+    assert journal.read(rows.undecided) == []
+    assert store(journal, "alert-01").decision == body
+    record = Record(Kind.INTENT, 0, "restart", 1, snapshot={"a": {"run": 1}})
+    journal.submit(lambda db: rows.begin_execution(db, "x-1", 2.5)).result(10)
+    journal.submit(lambda db: rows.add_record(db, "x-1", record, 3.0)).result(10)
+    assert journal.read(lambda db: rows.records(db, "x-1")) == [(3.0, record)]
+    (open_one,) = journal.read(rows.unfinished)
+    assert (open_one.id, open_one.started_at, open_one.parameters) == ("x-1", 2.5, {"service": "a"})
+    journal.submit(lambda db: rows.finish_execution(db, "x-1", Status.SUCCEEDED, "well", 4.0)).result(10)
+    assert journal.read(rows.unfinished) == []
+    assert journal.read(rows.counts) == {"succeeded": 1}
+    shown = journal.read(lambda db: rows.execution(db, "x-1"))
+    assert shown is not None
+    assert (shown["status"], shown["alert_id"], shown["ended_at"]) == ("succeeded", "alert-01", 4.0)
+
+
+def test_events_of_a_node_and_all_below_it_newest_first(journal: Journal) -> None:
+    for number, path in enumerate(("root/services/a", "root/services/ab", "root/services/a/x")):
+        journal.submit(lambda db, n=number, p=path: rows.add_event(db, n, p, "e", str(n), {"n": n})).result(10)  # type: ignore[misc]
+    found = journal.read(lambda db: rows.events(db, "root/services/a", 10))
+    assert [event["text"] for event in found] == ["2", "0"]
+    assert found[0]["evidence"] == {"n": 2}
+
+
+def test_settings_are_remembered_over_a_restart(tmp_path: Path) -> None:
+    for expected in (None, {"enabled": False}):
+        journal = Journal(tmp_path / "journal.db")
+        journal.start()
+        assert journal.read(lambda db: rows.setting(db, "recovery")) == expected
+        journal.submit(lambda db: rows.set_setting(db, "recovery", {"enabled": False})).result(10)
+        journal.close()
+
+
+def test_after_the_close_nothing_is_taken(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    journal.start()
+    last = journal.submit(lambda db: rows.store_alert(db, "c", "alert-01", FACTS, 1.0))
+    journal.close()
+    assert last.result(0).is_new, "what was submitted before is written"
+    with pytest.raises(JournalTrouble, match="closed"):
+        store(journal, "alert-02")
+
+
+@pytest.mark.parametrize("damage", ["garbage", "a page", "another program's"])
+def test_trap_45_a_damaged_file_is_moved_aside_and_said(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "journal.db"
+    if damage == "another program's":
+        other = sqlite3.connect(path)
+        other.execute("PRAGMA application_id=12345")
+        other.execute("CREATE TABLE t(x)")
+        other.close()
+    else:
+        first = Journal(path)
+        first.start()
+        for number in range(200):
+            first.submit(lambda db, n=number: rows.store_alert(db, "c", f"alert-{n:04}", FACTS, 1.0)).result(10)  # type: ignore[misc]
+        first.close()
+        raw = bytearray(path.read_bytes())
+        raw[0 if damage == "garbage" else 4096 : 8192] = b"\x5a" * (8192 - (0 if damage == "garbage" else 4096))
+        path.write_bytes(raw)
+    journal = Journal(path)
+    journal.start()
+    assert journal.trouble is not None
+    assert "kept as journal.db.corrupt-" in journal.trouble
+    assert len(list(tmp_path.glob("journal.db.corrupt-*"))) >= 1
+    assert store(journal, "alert-new1").is_new
+    journal.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from actors.journal import rows
+from actors.journal.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+journal.start()
+number = int(sys.argv[2])
+while True:
+    futures = []
+    for _ in range(20):
+        number += 1
+        name = f"alert-{number:08}"
+        futures.append((name, journal.submit(lambda db, n=name: rows.store_alert(db, "c", n, {"type": "t"}, 1.0))))
+    for name, future in futures:
+        future.result()
+        print(name, flush=True)
+"""
+
+
+def test_trap_1_nothing_acknowledged_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    acknowledged: list[str] = []
+    for attempt in range(4):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(attempt * 1_000_000)], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        acknowledged += [writer.stdout.readline().strip() for _ in range(150 + attempt * 37)]
+        os.kill(writer.pid, signal.SIGKILL)
+        acknowledged += [line.strip() for line in writer.stdout if line.endswith("\n")]
+        writer.wait()
+        writer.stdout.close()
+    journal = Journal(path)
+    journal.start()
+    assert journal.trouble is None
+    stored = {alert["msg_id"] for alert in journal.read(lambda db: rows.alerts(db, 100_000))}
+    journal.close()
+    assert len(acknowledged) > 600
+    assert set(acknowledged) <= stored
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_trap_43_a_full_disk_is_said_and_writing_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)], check=True)
+    journal = Journal(small / "journal.db")
+    try:
+        journal.start()
+        ballast = small / "ballast"
+        fill(ballast)
+        with pytest.raises(JournalTrouble, match="full"):
+            store_many(journal)
+        assert journal.is_alive
+        before = len(journal.read(lambda db: rows.alerts(db, 10_000)))
+        ballast.unlink()
+        eventually(lambda: store(journal, "alert-after").is_new)
+        assert len(journal.read(lambda db: rows.alerts(db, 10_000))) == before + 1
+    finally:
+        journal.close()
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until the disk is full."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 1024)
+
+
+def store_many(journal: Journal) -> None:
+    for number in range(1000):
+        store(journal, f"alert-{number:04}", message="x" * 2000)
