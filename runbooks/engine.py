@@ -79,7 +79,7 @@ def resume(plan: Plan, records: Sequence[Record], now: float, elapsed_s: float) 
             return _undo_next(state)
 
 
-def step(state: State, event: Event, now: float) -> Step:  # noqa: PLR0911  one answer per event
+def step(state: State, event: Event, now: float) -> Step:
     """The state after ``event`` and what is to be done now."""
     if state.phase is Phase.FINISHED:
         return state, ()
@@ -202,7 +202,7 @@ def _look(state: State) -> Step:
     return _emit(state, state.phase, lambda ticket: RunCheck(ticket, poll.check.call, state.snapshot))
 
 
-def _looked(state: State, event: CheckDone, now: float) -> Step:  # noqa: PLR0911  one answer per way to go on
+def _looked(state: State, event: CheckDone, now: float) -> Step:
     poll = state.polled
     if state.phase in _PROBES:
         if event.answer is Answer.UNKNOWN and now < poll.until_s:
@@ -227,7 +227,7 @@ def _look_again(state: State, at_s: float) -> Step:
     return _emit(state, state.phase, lambda ticket: WakeAt(ticket, at_s))
 
 
-def _decided(state: State, answer: Answer, detail: str, now: float) -> Step:  # noqa: PLR0911  one answer per phase
+def _decided(state: State, answer: Answer, detail: str, now: float) -> Step:
     what = state.polled.check.call.type.value
     is_yes = answer is Answer.YES
     state = replace(state, poll=None)

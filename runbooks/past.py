@@ -18,7 +18,7 @@ def fold(plan: Plan, records: Iterable[Record]) -> State:
     return state
 
 
-def _folded(state: State, record: Record) -> State:  # noqa: PLR0911  one answer per kind
+def _folded(state: State, record: Record) -> State:
     at = replace(state, index=max(record.step, 0), attempt=max(record.attempt, 1), is_ok=record.ok is not False)
     match record.kind:
         case Kind.INTENT:
@@ -104,7 +104,7 @@ def _ending(status: Status) -> str:
     return "unknown" if status is Status.UNKNOWN else "succeeded" if status is Status.SUCCEEDED else "failed"
 
 
-def _seen(view: StepView | None, at: float, record: Record) -> StepView:  # noqa: PLR0911  one answer per kind
+def _seen(view: StepView | None, at: float, record: Record) -> StepView:
     if view is None:
         view = StepView(record.step_id, "running", 1, at)
     error = record.detail or None

@@ -74,7 +74,7 @@ def why_not(predicate: Predicate, facts: Facts) -> str:
             return f"{pointer} {actual}, wanted {op.value} {_short(wanted)}"
 
 
-def _passes(value: Any, op: Op, wanted: Any) -> bool:  # noqa: PLR0911  one answer per comparison
+def _passes(value: Any, op: Op, wanted: Any) -> bool:
     if op is Op.EXISTS:
         return (value is not MISSING and value is not None) is wanted
     if value is MISSING:

@@ -10,7 +10,8 @@ import resource
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -68,13 +69,27 @@ def run_daemon(
         print(error, file=sys.stderr)
         return EXIT_BAD_CONFIG
     state_dir = resolve_state_dir(state_argument, config, environ)
-    configure_logging()
     try:
-        with RootLock(state_dir):
+        with RootLock(state_dir), _log_place(state_dir, has_view=make_view is not None):
             return _App(config, state_dir).daemon(make_view).run()
     except (StateInUse, OSError) as error:
         print(f"selfheal: {error}", file=sys.stderr)
         return EXIT_FAILED
+
+
+@contextmanager
+def _log_place(state_dir: Path, *, has_view: bool) -> Iterator[None]:
+    """Log to standard error, or to a file while the live tree has the terminal."""
+    if not has_view:
+        configure_logging()
+        yield
+        return
+    with (state_dir / "daemon.log").open("a", encoding="utf-8") as file:
+        configure_logging(file)
+        try:
+            yield
+        finally:
+            configure_logging()
 
 
 def _environment(state_argument: str | None) -> dict[str, str]:

@@ -111,7 +111,9 @@ class Recovery:
 
         def begin() -> None:
             pump.start()
-            file.write_text(f"{pump.address}\n", encoding="ascii")
+            fresh = file.with_suffix(".new")
+            fresh.write_text(f"{pump.address}\n", encoding="ascii")
+            fresh.replace(file)  # a client never reads half an address
 
         watched = Watched(begin, lambda: pump.is_alive, pump.close, lambda: pump.address)
         return ChildSpec(id=name, start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=10.0)

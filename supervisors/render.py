@@ -27,6 +27,8 @@ GLYPHS: Final = {
     "failed": "✖",
     "unknown": "?",
 }
+_NOT_RUNNING: Final = frozenset({"stopped", "waiting", "crash_loop", "failed"})
+"""Usage measured a moment ago says nothing of these."""
 DRAWN: Final = "".join(GLYPHS.values()) + "├└─│↺…"
 """What an encoding must have for the tree to be drawn in full."""
 _ASCII: Final = str.maketrans(
@@ -119,6 +121,7 @@ def _rows(
 
 def _row(node: Node, now: float, branch: str, under: str, *, hidden: int) -> Row:
     is_supervisor = node["kind"] == "supervisor"
+    is_running = node["state"] not in _NOT_RUNNING
     return Row(
         branch=branch,
         under=under,
@@ -128,8 +131,8 @@ def _row(node: Node, now: float, branch: str, under: str, *, hidden: int) -> Row
         identity="" if is_supervisor else identity(node),
         strategy=strategy(node) if is_supervisor else "",
         status=_rollup(node, now) if is_supervisor else status(node, now),
-        cpu=f"{node['cpu_percent']:.1f}%" if "cpu_percent" in node else "",
-        memory=size(node["memory_bytes"]) if "memory_bytes" in node else "",
+        cpu=f"{node['cpu_percent']:.1f}%" if "cpu_percent" in node and is_running else "",
+        memory=size(node["memory_bytes"]) if "memory_bytes" in node and is_running else "",
         restarts=restarts(node, now),
         is_bad=is_bad(node),
         reasons=reasons(node, now),
@@ -145,8 +148,10 @@ def _glyph(node: Node) -> str:
 
 
 def _rollup(node: Node, now: float) -> str:
-    """A supervisor's state; how many of its services and bridges are ready when not all are."""
+    """A supervisor's state; of one that is ready how many of its services and bridges are, when not all are."""
     own = status(node, now)
+    if node["state"] != "ready":
+        return own
     leaves = [one for one in walk(node) if one["kind"] in ("service", "bridge") and one["wanted"]]
     bad = sum(is_bad(one) for one in leaves)
     parts = [own, f"{len(leaves) - bad} of {len(leaves)} ready" if bad else ""]

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -19,6 +20,7 @@ from actors.bridge_fsm import Connected, Heard, Lost
 from bridge_link.wakeup import WakeUp
 
 MAX_LINE_BYTES: Final = 64 * 1024
+RETRY_S: Final = 0.2
 
 
 class ErrorHeard:
@@ -75,16 +77,28 @@ class TcpTransport(_Threaded):
         self._connect_timeout_s = connect_timeout_s
 
     def _run(self, tell: Tell) -> None:
-        host, _, port = self._address.rpartition(":")
-        try:
-            connection = socket.create_connection((host, int(port)), self._connect_timeout_s)
-        except OSError as error:
-            tell(Lost(f"{self._address}: {error.strerror or 'no answer'}"))
+        connection = self._connected(tell)
+        if connection is None:
             return
         with connection:
             connection.sendall(json.dumps({"kind": "hello", "from": "selfheal"}).encode() + b"\n")
+            connection.settimeout(None)
             tell(Connected())
             read_lines(connection.fileno(), lambda: connection.recv(65536), self._wake, self._closed, tell)
+
+    def _connected(self, tell: Tell) -> socket.socket | None:
+        """Try until the endpoint has been silent for too long: a peer that is only just starting is no fault."""
+        host, _, port = self._address.rpartition(":")
+        deadline = time.monotonic() + self._connect_timeout_s
+        while not self._closed.is_set():
+            try:
+                return socket.create_connection((host, int(port)), self._connect_timeout_s)
+            except OSError as error:
+                if time.monotonic() + RETRY_S >= deadline:
+                    tell(Lost(f"{self._address}: {error.strerror or 'no answer'}"))
+                    return None
+            self._closed.wait(RETRY_S)
+        return None
 
 
 class FifoTransport(_Threaded):

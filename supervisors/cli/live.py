@@ -31,7 +31,8 @@ class Screen:
         self._live: Live | None = None
         if terminal.is_tty:
             console = Console(file=sys.stdout, no_color=not terminal.colour, highlight=False)
-            self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+            # Standard output stays itself: a stand-in would hide the terminal's encoding.
+            self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop", redirect_stdout=False)
 
     def __enter__(self) -> Self:
         if self._live is not None:

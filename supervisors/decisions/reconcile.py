@@ -75,12 +75,13 @@ def _awaits_start(work: Work) -> bool:
     child = next((child for child in work.children.values() if child.phase is Phase.STARTING), None)
     if child is None:
         return False
+    if child.stop_by is not None:
+        return work.now < child.stop_by
     limit = child.spec.shutdown_or_default
     until = work.now + (DEFAULT_WORKER_SHUTDOWN_S if isinstance(limit, ShutdownKind) else limit)
-    if child.stop_by is None:
-        child = work.put(child, stop_by=until)
-        work.effects.append(WakeAt(until))
-    return work.now < (child.stop_by or until)
+    work.put(child, stop_by=until)
+    work.effects.append(WakeAt(until))
+    return work.now < until
 
 
 def _newest_alive(work: Work) -> Child | None:
@@ -131,7 +132,7 @@ def _next_in_line(work: Work) -> Child | None:
             continue
         match child.phase:
             case Phase.UP if child.spec.wait_for is WaitFor.READY and not child.is_ready:
-                return None
+                return _asked_for(work)
             case Phase.UP:
                 continue
             case Phase.STARTING | Phase.STOPPING:
@@ -141,12 +142,12 @@ def _next_in_line(work: Work) -> Child | None:
             case Phase.RESTARTING if child.is_tried_again:
                 return _asked_for(work)
             case Phase.RESTARTING | Phase.PARKED:
-                return _if_due(work, child)
+                return _if_due(work, child) or _asked_for(work)
     return None
 
 
 def _asked_for(work: Work) -> Child | None:
-    """A start by a call concerns one child only: it does not wait for the group's next try (OTP)."""
+    """A start by a call concerns one child only: it waits for no gate and for no other's next try (OTP)."""
     down = (child for child in work.children.values() if child.wanted and child.phase is Phase.DOWN)
     return next((child for child in down if child.is_new or child.spec.id in work.callers), None)
 

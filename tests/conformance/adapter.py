@@ -1,141 +1,31 @@
-"""The thin adapter: a scripted child, and the run-time calls spelled as the scenarios spell them."""
+"""The thin adapter: one scenario's tree, and the run-time calls spelled as the scenarios spell them."""
 
 from __future__ import annotations
 
+import itertools
 import threading
-import time
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from actors.context import ActorContext, ActorSystem
-from actors.kernel import IGNORE, StartRefused, SupervisedActor
-from actors.messages import ChildExited, ChildIgnored, ChildStarted, ChildStartFailed, ExitNow
-from actors.refs import ActorGone
-from actors.spec import NORMAL, SHUTDOWN, BadSpec, ChildType, ExitKind, ExitReason, ShutdownKind
+from actors.context import ActorSystem
+from actors.messages import ExitNow, StopYourself
+from actors.refs import ActorGone, ActorRef
+from actors.spec import BadSpec, ChildSpec, ChildType, ExitReason, ShutdownKind
 from supervisors import AutoShutdown, StartIgnored, Strategy, SupervisionError, Supervisor
+from tests.conformance.scripted import (
+    TIMEOUT_S,
+    Diary,
+    RefusedSupervisor,
+    ScriptedChild,
+    ScriptedSupervisor,
+    as_reason,
+    flat,
+    refused,
+)
 
-TIMEOUT_S = 20.0
-
-
-@dataclass
-class Diary:
-    """Everything that happened, in order, as the lifecycle observer of the tree saw it."""
-
-    lock: threading.Condition = field(default_factory=threading.Condition)
-    events: list[str] = field(default_factory=list)
-    attempts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    starts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    live: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    downs: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    root_reason: str | None = None
-    last_at: float = field(default_factory=time.monotonic)
-
-    def observe(self, path: str, message: object) -> None:
-        name = short(path)
-        with self.lock:
-            match message:
-                case ChildStarted():
-                    self.starts[name] += 1
-                    self.live[name] += 1
-                    if name != "root":
-                        self._write(f"start {name} ok")
-                case ChildIgnored():
-                    self._write(f"start {name} ignore")
-                case ChildStartFailed():
-                    if name != "root":
-                        self._write(f"start {name} error")
-                case ChildExited(reason=reason):
-                    self.live[name] -= 1
-                    self.downs[name] += 1
-                    if name == "root":
-                        self.root_reason = str(reason)
-                    self._write(f"down {name} {reason}")
-            self.lock.notify_all()
-
-    def _write(self, event: str) -> None:
-        self.events.append(event)
-        self.last_at = time.monotonic()
-
-    def attempt(self, name: str) -> int:
-        with self.lock:
-            self.attempts[name] += 1
-            self.last_at = time.monotonic()
-            return self.attempts[name]
-
-    def wait_until_quiet(self, quiet_s: float) -> None:
-        deadline = time.monotonic() + TIMEOUT_S
-        with self.lock:
-            while (left := self.last_at + quiet_s - time.monotonic()) > 0:
-                if time.monotonic() > deadline:
-                    raise AssertionError(f"no quiet within {TIMEOUT_S} s: {self.events[-6:]}")
-                self.lock.wait(left)
-
-
-def short(path: str) -> str:
-    return path.split("/", 1)[1] if "/" in path else path
-
-
-class ScriptedChild(SupervisedActor):
-    """Starts and stops as its script says."""
-
-    def __init__(self, context: ActorContext, diary: Diary, starts: list[Any], stop: Any) -> None:
-        super().__init__(context)
-        self._diary, self._starts, self._reaction = diary, starts, stop
-
-    def setup(self) -> object:
-        attempt = self._diary.attempt(short(self.context.path))
-        return _begin(self._starts[min(attempt, len(self._starts)) - 1])
-
-    def stop_requested(self, reason: ExitReason) -> None:
-        match self._reaction:
-            case "ignore":
-                threading.Event().wait()
-            case {"delay_ms": int(pause_ms)}:
-                threading.Event().wait(pause_ms / 1000)
-                self.exit(reason)
-            case {"exit": str(other)}:
-                self.exit(as_reason(other))
-            case _:
-                self.exit(reason)
-
-
-def _begin(outcome: Any) -> object:
-    match outcome:
-        case "ok":
-            return None
-        case "ignore":
-            return IGNORE
-        case {"error": reason}:
-            raise StartRefused(reason)
-        case {"raise": reason}:
-            raise RuntimeError(reason)
-        case {"garbage": value}:
-            return value if value is not None else "garbage"
-        case {"delay_ms": int(pause_ms), "then": then}:
-            threading.Event().wait(pause_ms / 1000)
-            return _begin(then)
-    raise AssertionError(f"unknown start outcome {outcome!r}")
-
-
-def as_reason(text: str) -> ExitReason:
-    if text == "normal":
-        return NORMAL
-    if text == "shutdown":
-        return SHUTDOWN
-    if text.startswith("shutdown:"):
-        return ExitReason(ExitKind.SHUTDOWN, text.split(":", 1)[1])
-    return ExitReason(ExitKind.CRASHED, text)
-
-
-def flat(reason: ExitReason) -> list[str]:
-    """A failed start as OTP's nested terms, flattened."""
-    if "child" in reason.evidence:
-        return ["failed_to_start_child", reason.evidence["child"], *flat(reason.evidence["reason"])]
-    if "returned" in reason.evidence:
-        return [str(reason.evidence["returned"])]
-    error = reason.evidence.get("error")
-    return [str(error) if error is not None else reason.detail]
+_TREES = itertools.count(1)
+"""Every tree has a root name of its own, so that scenarios can run side by side in one process."""
 
 
 class Adapter:
@@ -144,58 +34,62 @@ class Adapter:
     def __init__(self) -> None:
         self.diary = Diary()
         self.system = ActorSystem(observer=self.diary.observe)
+        self.name = f"root{next(_TREES)}"
         self.root: Supervisor | None = None
+        self._templates: dict[str, str] = {}
 
     # -- specs ----------------------------------------------------------------------------------------------------
 
-    def sup_args(self, sup: dict[str, Any], path: str) -> dict[str, Any]:
-        args: dict[str, Any] = {}
-        if "strategy" in sup:
-            args["strategy"] = _word(Strategy, sup["strategy"])
-        if "intensity" in sup:
-            args["intensity"] = sup["intensity"]
-        if "period" in sup:
-            args["period_s"] = sup["period"]
-        if "auto_shutdown" in sup:
-            args["auto_shutdown"] = _word(AutoShutdown, sup["auto_shutdown"])
+    def supervisor_spec(self, id_: str, sup: dict[str, Any], path: str) -> ChildSpec:
+        """A supervisor of the scenario. Raises BadSpec."""
+        given = {name: sup[key] for key, name in (("intensity", "intensity"), ("period", "period_s")) if key in sup}
+        for key, words in (("strategy", Strategy), ("auto_shutdown", AutoShutdown)):
+            if key in sup:
+                given[key] = _word(words, sup[key])
         children = [self.child_spec(one, path) for one in sup.get("children", [])]
         if sup.get("strategy") == "simple_one_for_one":
-            args["template"] = children[0]
+            if len(children) != 1:
+                raise BadSpec("bad_start_spec", f"{len(children)} templates instead of one")
+            given["template"] = children[0]
+            self._templates[path or "root"] = sup["children"][0].get("id", "")
         else:
-            args["children"] = children
-
-        def init() -> object:
-            self.diary.attempt(path or "root")
-            return IGNORE if sup.get("init") == "ignore" else None
-
-        return args | {"init": init}
+            given["children"] = children
+        spec = Supervisor.spec(id_, **given)
+        flags, specs, *_ = spec.args
+        declines = sup.get("init") == "ignore"
+        return replace(spec, start=ScriptedSupervisor, args=(self.diary, flags, specs), kwargs={"declines": declines})
 
     def child_spec(self, raw: Any, parent: str) -> Any:
         if not isinstance(raw, dict):
             return raw
-        path = f"{parent}/{raw.get('id')}" if parent else str(raw.get("id"))
         spec = {key: raw[key] for key in ("id", "restart", "shutdown", "significant", "type") if key in raw}
         if isinstance(spec.get("shutdown"), int):
             spec["shutdown"] = spec["shutdown"] / 1000
         if "sup" in raw:
-            nested = Supervisor.spec(raw["id"], **self.sup_args(raw["sup"], path))
-            spec |= {"start": nested.start, "args": nested.args}
-            spec.setdefault("type", "supervisor")
+            spec |= self._nested(raw, f"{parent}/{raw.get('id')}" if parent else str(raw.get("id")))
         else:
             spec |= {"start": ScriptedChild, "args": (self.diary, raw.get("start", ["ok"]), raw.get("stop", "prompt"))}
         for key in raw.get("omit", ()):
             spec.pop(key, None)
         return spec
 
-    # -- calls ----------------------------------------------------------------------------------------------------
+    def _nested(self, raw: dict[str, Any], path: str) -> dict[str, Any]:
+        try:
+            nested = self.supervisor_spec(str(raw.get("id")), raw["sup"], path)
+        except BadSpec as bad:
+            return {"start": RefusedSupervisor, "args": (self.diary, bad), "type": "supervisor"}
+        return {"start": nested.start, "args": nested.args, "kwargs": nested.kwargs, "type": "supervisor"}
+
+    # -- start, and what is running ---------------------------------------------------------------------------------
 
     def start(self, sup: dict[str, Any]) -> Any:
         try:
-            self.root = Supervisor.start(system=self.system, timeout_s=TIMEOUT_S, **self.sup_args(sup, ""))
+            spec = self.supervisor_spec(self.name, sup, "")
+            self.root = Supervisor.start_spec(spec, system=self.system, timeout_s=TIMEOUT_S)
         except StartIgnored:
             return "ignore"
         except BadSpec as bad:
-            return ["error", bad.kind]
+            return ["error", *refused(bad)]
         except SupervisionError as failed:
             if isinstance(failed.reason, ExitReason):
                 return ["error", *flat(failed.reason)]
@@ -203,63 +97,72 @@ class Adapter:
         return "ok"
 
     def find(self, path: str) -> Supervisor:
-        """The running supervisor at a path."""
-        assert self.root is not None
-        found: Supervisor | None = self.root
+        """The running supervisor at a path. Raises ActorGone when there is none."""
+        found = self.root
         for part in () if path in ("", "root") else path.split("/"):
-            assert found is not None, path
-            found = found.supervisor(part)
-        assert found is not None, path
+            found = found.supervisor(part) if found is not None else None
+        if found is None:
+            raise ActorGone(f"no supervisor runs at {path!r}")
         return found
 
-    def split(self, path: str) -> tuple[Supervisor, str]:
+    def _running(self, path: str) -> ActorRef:
         parent, _, child = path.rpartition("/")
-        return self.find(parent), child
+        ref = self.find("").ref if path == "root" else self.find(parent).child(child)
+        assert ref is not None, f"{path} does not run"
+        return ref
+
+    def _end(self, path: str, ref: ActorRef, reason: str) -> None:
+        """Let it end by itself: a supervisor too stops its children before it goes."""
+        kind = StopYourself if path in self.diary.supervisors else ExitNow
+        ref.tell(kind(as_reason(reason)))
 
     def exit(self, path: str, reason: str) -> None:
-        supervisor, child = self.split(path)
-        ref = supervisor.ref if path == "root" else supervisor.child(child)
-        assert ref is not None, f"{path} does not run"
         before = self.diary.downs[path]
-        ref.tell(ExitNow(as_reason(reason)))
+        self._end(path, self._running(path), reason)
         with self.diary.lock:
             assert self.diary.lock.wait_for(lambda: self.diary.downs[path] > before, TIMEOUT_S), f"{path} lives on"
 
     def crash_many(self, targets: list[str], reason: str) -> None:
-        parents = {self.split(path)[0].path: self.split(path)[0] for path in targets}
-        refs = [self.split(path)[0].child(self.split(path)[1]) for path in targets]
+        refs = {path: self._running(path) for path in targets}
+        parents = {path.rpartition("/")[0]: self.find(path.rpartition("/")[0]) for path in targets}
         for parent in parents.values():
             parent.suspend()
-        for path, ref in zip(targets, refs, strict=True):
-            assert ref is not None, path
-            threads = [one for one in threading.enumerate() if one.name.startswith(f"actor:root/{path}#")]
-            ref.tell(ExitNow(as_reason(reason)))
-            for thread in threads:
+        for path, ref in refs.items():
+            name = f"actor:{self.name}/{path}#"
+            threads = [one for one in threading.enumerate() if one.name.startswith(name)]
+            self._end(path, ref, reason)
+            for thread in threads:  # when its thread is over, the parent has its exit in the inbox
                 thread.join(TIMEOUT_S)
+                assert not thread.is_alive(), f"{path} lives on"
+        self.diary.touch()
         for parent in parents.values():
             parent.resume()
 
-    def answer(self, ask: Any) -> Any:
+    # -- calls ----------------------------------------------------------------------------------------------------
+
+    def named(self, step: dict[str, Any]) -> str:
+        """The child a call names. OTP's dynamic children have no ids: no id stands for an instance."""
+        if step["op"] == "terminate_child" and "child" in step:
+            return self._templates.get(step.get("sup", "root"), str(step["child"]))
+        return str(step.get("key", step.get("child", "")))
+
+    def answer(self, ask: Callable[[], Any]) -> Any:
         """Carry out a call; its answer as the scenarios spell it."""
         try:
             return ask()
         except BadSpec as bad:
-            return ["error", bad.kind]
-        except SupervisionError as refused:
-            if refused.kind == "noproc":
+            return ["error", *refused(bad)]
+        except SupervisionError as failed:
+            if failed.kind == "noproc":
                 return ["raised", "noproc"]
-            if isinstance(refused.reason, ExitReason):
-                return ["error", *flat(refused.reason)]
-            return ["error", refused.kind]
+            if isinstance(failed.reason, ExitReason):
+                return ["error", *flat(failed.reason)]
+            return ["error", failed.kind]
         except ActorGone:
             return ["raised", "noproc"]
 
-    def started(self, supervisor: Supervisor, path: str, ref: object) -> list[Any]:
-        if ref is None:
-            infos = {info.id: info.state for info in supervisor.which_children()}
-            if infos.get(path.rpartition("/")[2]) != "running":
-                return ["ok", "undefined"]
-        return ["ok", self.diary.starts[path]]
+    def started(self, path: str, ref: ActorRef | None) -> list[Any]:
+        return ["ok", "undefined" if ref is None else self.diary.starts[path]]
 
     def children(self, path: str) -> list[list[Any]]:
         prefix = "" if path in ("", "root") else f"{path}/"

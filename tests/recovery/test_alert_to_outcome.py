@@ -11,7 +11,7 @@ import zmq
 from actors.messages import ExitNow
 from actors.spec import ExitReason
 from bridge_link.wire import Kind, Message, decode, encode
-from guardian_link import Alert, AlertRefused, GuardianClient
+from guardian_link import Alert, AlertRefused, DaemonUnreachable, GuardianClient
 from tests.recovery.place import Place, World, recovering
 from tests.support.eventually import eventually, holds_for
 
@@ -171,7 +171,10 @@ def test_a_dead_journal_writer_is_restarted_with_all_that_depends_on_it(tmp_path
 
         def sends() -> bool:
             address = (tmp_path / "guardian.address").read_text(encoding="ascii").strip()
-            with GuardianClient(address) as guardian:
-                return guardian.send(failure(), timeout_s=2).execution_id is not None
+            try:
+                with GuardianClient(address) as guardian:
+                    return guardian.send(failure(), timeout_s=2).execution_id is not None
+            except DaemonUnreachable:  # it is being restarted
+                return False
 
         eventually(sends, within_s=20)

@@ -1,0 +1,244 @@
+"""A manager in memory. It passes the same contract tests as the remote one, which talks to it over real sockets."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from actors.board import LastExit, NodeKind, NodeState, NodeStatus
+from supervisors import tree_json
+from supervisors.manager import (
+    DEFAULT_TIMEOUT_S,
+    CommandFailed,
+    DaemonInfo,
+    ManagerError,
+    Node,
+    Record,
+    RecoveryStatus,
+    Result,
+    TimedOut,
+    Transition,
+    Tree,
+    UnknownNode,
+)
+
+NOW = 1_700_000_000.0
+GROUP = "root/services/pipeline"
+
+
+def snapshot(now: float = NOW) -> dict[str, NodeStatus]:
+    """A small tree in which all is well."""
+    extra = {"intensity": 5, "period_s": 60.0}
+    upper = [
+        NodeStatus("root", NodeKind.SUPERVISOR, NodeState.READY, strategy="rest_for_one", runtime="actor",
+                   ready_since=now - 7200, since=now - 7200, children=("journal", "services", "links"), extra=extra),
+        NodeStatus("root/journal", NodeKind.JOURNAL, NodeState.READY, runtime="actor", ready_since=now - 7200),
+        NodeStatus("root/services", NodeKind.SUPERVISOR, NodeState.READY, strategy="one_for_one",
+                   children=("pipeline", "web"), extra=extra),
+        NodeStatus(GROUP, NodeKind.SUPERVISOR, NodeState.READY, strategy="rest_for_one",
+                   children=("ingest", "engine"), extra={"intensity": 3, "period_s": 30.0}),
+        NodeStatus("root/links", NodeKind.SUPERVISOR, NodeState.READY, strategy="one_for_one", children=("guardian",)),
+        NodeStatus("root/links/guardian", NodeKind.LINK, NodeState.READY, runtime="actor",
+                   endpoint="tcp://127.0.0.1:5570"),
+    ]  # fmt: skip
+    services = [
+        _running(f"{GROUP}/ingest", 101, now),
+        replace(_running(f"{GROUP}/engine", 102, now), restarts=1, last_exit=LastExit("signal SIGKILL", now - 40)),
+        _running("root/services/web", 103, now),
+    ]
+    return {status.path: status for status in (*upper, *services)}
+
+
+def _running(path: str, pid: int, now: float) -> NodeStatus:
+    return NodeStatus(
+        path, NodeKind.SERVICE, NodeState.READY, runtime="process", pid=pid, incarnation=1, since=now - 720,
+        ready_since=now - 720, health="healthy", cpu_percent=0.8, memory_bytes=120 << 20,
+    )  # fmt: skip
+
+
+@dataclass
+class FakeManager:
+    """Fulfils ``supervisors.manager.Manager``. ``broken`` services crash when they are started; ``calls`` is what was
+    asked, in order.
+    """
+
+    nodes: dict[str, NodeStatus] = field(default_factory=snapshot)
+    broken: set[str] = field(default_factory=set)
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=lambda: ["one", "two", "three ü"])
+    enabled: bool = True
+    on_shutdown: Callable[[], None] | None = None
+    followers: int = 0
+    pid: int = field(default_factory=os.getpid)
+
+    def __post_init__(self) -> None:
+        self._changed = threading.Condition()
+
+    # -- for tests --------------------------------------------------------------------------------------------------
+
+    def put(self, path: str, **fields: Any) -> None:
+        with self._changed:
+            self.nodes = {**self.nodes, path: replace(self.nodes[path], **fields)}
+            self._changed.notify_all()
+
+    def log(self, *lines: str) -> None:
+        with self._changed:
+            self.lines.extend(lines)
+            self._changed.notify_all()
+
+    # -- the contract -----------------------------------------------------------------------------------------------
+
+    def info(self) -> DaemonInfo:
+        return DaemonInfo(pid=self.pid, version="0.0", started_at=tree_json.rfc3339(NOW), state_dir="state")
+
+    def tree(self) -> Tree:
+        return tree_json.tree_json(self.nodes, NOW)
+
+    def services(self) -> list[Node]:
+        return tree_json.services_json(self.nodes)
+
+    def start(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
+        path = self._service(name)
+        self.calls.append(("start", name, by, wait, timeout_s))
+        if name in self.broken:
+            self.put(path, state=NodeState.CRASH_LOOP, pid=None, last_exit=LastExit("exit 3", NOW, code=3))
+            raise CommandFailed(f"{name}: crash_loop: exit 3")
+        self.put(path, state=NodeState.READY, wanted=True, pid=200)
+        return self._node(path)
+
+    def stop(
+        self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Node:
+        path = self._service(name)
+        self.calls.append(("stop", name, by, why, wait, timeout_s))
+        self.put(path, state=NodeState.STOPPED, wanted=False, pid=None)
+        return self._node(path)
+
+    def restart(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
+        path = self._service(name)
+        self.calls.append(("restart", name, by, wait, timeout_s))
+        if name in self.broken:
+            raise TimedOut(f"{name}: not ready within {timeout_s:g} s; it is starting")
+        self.put(path, state=NodeState.READY, pid=300, incarnation=self.nodes[path].incarnation + 1)
+        return self._node(path)
+
+    def start_all(self, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Result]:
+        return [self._try(one, lambda name: self.start(name, by=by, wait=wait, timeout_s=timeout_s)) for one in _ALL]
+
+    def stop_all(
+        self, *, by: str, why: str = "", wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> list[Result]:
+        def stop(name: str) -> Node:
+            return self.stop(name, by=by, why=why, wait=wait, timeout_s=timeout_s)
+
+        return [self._try(one, stop) for one in reversed(_ALL)]
+
+    def restart_all(self, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Result]:
+        return [self._try(one, lambda name: self.restart(name, by=by, wait=wait, timeout_s=timeout_s)) for one in _ALL]
+
+    def alerts(self, limit: int = 50) -> Sequence[Record]:
+        alert = {
+            "type": "service_failure", "service": "web", "severity": "high", "message": "no heartbeat",
+            "source": "test", "received_at": tree_json.rfc3339(NOW),
+        }  # fmt: skip
+        second = {**alert, "id": "alert-2", "outcome": "run", "execution_id": "e-1"}
+        return [second, {**alert, "id": "alert-1", "outcome": "recovery_off"}][:limit]
+
+    def executions(self, limit: int = 50) -> Sequence[Record]:
+        step = {
+            "id": "restart", "status": "done", "attempts": 1, "started_at": tree_json.rfc3339(NOW),
+            "ended_at": tree_json.rfc3339(NOW + 1.5),
+        }  # fmt: skip
+        execution = {
+            "id": "e-1", "runbook": "service_failure", "alert_id": "alert-2", "target": "service:web",
+            "status": "succeeded", "started_at": tree_json.rfc3339(NOW), "ended_at": tree_json.rfc3339(NOW + 2),
+            "steps": [step],
+        }  # fmt: skip
+        return [execution][:limit]
+
+    def execution(self, execution_id: str) -> Record:
+        for one in self.executions():
+            if one["id"] == execution_id:
+                return one
+        raise UnknownNode(execution_id, what="execution")
+
+    def recovery_status(self) -> RecoveryStatus:
+        return RecoveryStatus(enabled=self.enabled, active=1, queued=0)
+
+    def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
+        self.enabled = enabled
+        return RecoveryStatus(enabled=enabled, active=1, queued=0, by=by, since=tree_json.rfc3339(NOW))
+
+    def statistics(self) -> Mapping[str, Any]:
+        return {"total_runbooks": 1, "total_executions": 1, "success_rate": 1.0, "active_executions": 0}
+
+    def log_tail(self, service: str, lines: int = 50) -> list[str]:
+        self._service(service)
+        return self.lines[-lines:] if lines else []
+
+    def log_follow(self, service: str, lines: int = 50, *, closed: threading.Event) -> Iterator[str]:
+        self._service(service)
+        return self._following(max(0, len(self.lines) - lines), closed)
+
+    def _following(self, at: int, closed: threading.Event) -> Iterator[str]:
+        self.followers += 1
+        try:
+            while not closed.is_set():
+                with self._changed:
+                    if at >= len(self.lines):
+                        self._changed.wait(0.05)
+                        continue
+                at += 1
+                yield self.lines[at - 1]
+        finally:
+            self.followers -= 1
+
+    def why(self, node: str, limit: int = 20) -> Sequence[Transition]:
+        path = tree_json.find(self.tree()["root"], node)["path"]
+        exited = Transition(
+            at=tree_json.rfc3339(NOW), path=path, event="exited", text="signal SIGKILL", evidence={"signal": 9}
+        )
+        return [exited, Transition(at=tree_json.rfc3339(NOW - 60), path=path, event="ready", text="ready")][:limit]
+
+    def wait_for(self, node: str, state: str, *, timeout_s: float) -> Node:
+        path = tree_json.find(self.tree()["root"], node)["path"]
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self.nodes[path].state.value != state:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    was = self.nodes[path].state.value
+                    raise TimedOut(f"{node}: not {state} within {timeout_s:g} s; it is {was}")
+                self._changed.wait(left_s)
+        return self._node(path)
+
+    def shutdown(self, *, keep_services: bool = False, by: str) -> None:
+        self.calls.append(("shutdown", keep_services, by))
+        if self.on_shutdown is not None:
+            self.on_shutdown()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _service(self, name: str) -> str:
+        for status in self.nodes.values():
+            if status.kind is NodeKind.SERVICE and name in (status.path, status.path.rsplit("/", 1)[-1]):
+                return status.path
+        close = difflib.get_close_matches(name, _ALL, n=1)
+        raise UnknownNode(name, close[0] if close else None, "service")
+
+    def _node(self, path: str) -> Node:
+        return tree_json.node_json(self.nodes[path])
+
+    def _try(self, name: str, command: Callable[[str], Node]) -> Result:
+        try:
+            return Result(name=name, ok=True, service=command(name))
+        except ManagerError as error:
+            return Result(name=name, ok=False, error=str(error))
+
+
+_ALL = ("ingest", "engine", "web")

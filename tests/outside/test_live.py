@@ -1,0 +1,139 @@
+"""What redraws: ``tree --watch`` on a real pseudo-terminal, and the live tree of ``run``."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from actors.board import NodeState
+from supervisors.api.server import ApiServer
+from supervisors.cli.live import LiveTree, cropped, footer, what_to_try
+from tests.outside.conftest import serving
+from tests.outside.fake_manager import FakeManager
+from tests.support.eventually import eventually
+
+ROOT = Path(__file__).parents[2]
+WEB = "root/services/web"
+
+
+@dataclass
+class OnTerminal:
+    """A command on a pseudo-terminal of 100 by 30; ``seen`` is everything it wrote."""
+
+    process: subprocess.Popen[bytes]
+    master: int
+    seen: bytearray = field(default_factory=bytearray)
+
+    def read(self) -> None:
+        with suppress(OSError):  # EIO: the other side is closed
+            while block := os.read(self.master, 65536):
+                self.seen.extend(block)
+
+    def text(self) -> str:
+        return self.seen.decode(errors="replace")
+
+
+@contextmanager
+def on_terminal(*words: str, **environ: str) -> Iterator[OnTerminal]:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):
+        env.pop(name, None)
+    command = [sys.executable, "-m", "supervisors.cli", *words]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env | environ)
+    os.close(slave)
+    running = OnTerminal(process, master)
+    reader = threading.Thread(target=running.read)
+    reader.start()
+    try:
+        yield running
+    finally:
+        process.kill()
+        process.wait()
+        reader.join(10)
+        os.close(master)
+
+
+def test_watching_redraws_and_ends_cleanly(server: ApiServer, fake: FakeManager, tmp_path: Path) -> None:
+    assert server.is_alive
+    with on_terminal("tree", "--watch", "--state", str(tmp_path)) as terminal:
+        eventually(lambda: "pid 103" in terminal.text(), within_s=30)
+        assert "\x1b[32m" in terminal.text(), "colour on a terminal"
+        fake.put(WEB, state=NodeState.CRASH_LOOP)
+        eventually(lambda: "CRASH_LOOP" in terminal.text(), within_s=30)
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(30) == 0
+        assert "└─" in terminal.text(), "the letters of the tree, as this terminal has them"
+        assert "\x1b[1A" in terminal.text(), "drawn over the same place"
+        assert "Traceback" not in terminal.text()
+        eventually(lambda: "\x1b[?25h" in terminal.text(), what="the cursor is shown again")
+
+
+def test_watching_outlives_the_daemon(fake: FakeManager, tmp_path: Path) -> None:
+    with on_terminal("tree", "--watch", "--state", str(tmp_path), NO_COLOR="1") as terminal:
+        assert terminal.process.wait(30) == 4, "nothing to watch is an error"
+    with serving(fake, tmp_path):
+        watching = on_terminal("tree", "--watch", "--state", str(tmp_path), NO_COLOR="1")
+        terminal = watching.__enter__()
+        eventually(lambda: "pid 103" in terminal.text(), within_s=30)
+        assert "\x1b[32m" not in terminal.text()
+    eventually(lambda: "no daemon" in terminal.text(), within_s=30)
+    fake.put(WEB, pid=777)
+    with serving(fake, tmp_path):
+        eventually(lambda: "pid 777" in terminal.text(), within_s=30)
+    watching.__exit__(None, None, None)
+
+
+def test_the_live_tree_shows_changes_and_hints(
+    fake: FakeManager, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("supervisors.cli.live.REDRAW_S", 0.02)
+    seen: list[str] = []
+    live = LiveTree(fake, what_to_try("--state /s"))
+
+    def said(text: str) -> bool:
+        seen.append(capsys.readouterr().out)
+        return text in "".join(seen)
+
+    live.start()
+    eventually(lambda: said("kill -9 101"))
+    eventually(lambda: said("selfheal --state /s tree"))
+    fake.put(WEB, pid=999)
+    eventually(lambda: said("pid 999"))
+    live.stop()
+    seen.clear()
+    assert said("root")
+    last = "".join(seen).strip().split("\n\n")[-1]
+    assert "root" in last
+    assert "Ctrl-C" not in last, "the hints go with the daemon"
+
+
+def test_the_hints_name_a_service_that_runs(fake: FakeManager) -> None:
+    lines = what_to_try()(fake.tree())
+    assert "selfheal tree" in lines
+    assert any(line.startswith("kill -9 101 ") for line in lines)
+    assert any("alert send --type service_failure --service ingest" in line for line in lines)
+    for path in [one["path"] for one in fake.services()]:
+        fake.put(path, state=NodeState.STOPPED, pid=None)
+    assert not any("kill" in line for line in what_to_try()(fake.tree()))
+    assert "Ctrl-C" in footer(["x"])
+
+
+def test_a_low_terminal_keeps_the_beginning() -> None:
+    text = "\n".join(map(str, range(10)))
+    assert cropped(text, 10) == text
+    assert cropped(text, 4).split("\n") == ["0", "1", "2", "... 7 more lines: the terminal is too low"]

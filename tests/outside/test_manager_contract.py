@@ -1,0 +1,139 @@
+"""The same cases for every owner of the contract: in the process, over a unix socket, over TCP."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from actors.board import NodeState
+from supervisors.manager import CommandFailed, Manager, TimedOut, UnknownNode
+from supervisors.tree_json import find
+from tests.outside.fake_manager import GROUP, FakeManager
+
+
+def test_looking_gives_the_same_values(manager: Manager, fake: FakeManager) -> None:
+    assert manager.info() == fake.info()
+    assert manager.tree() == fake.tree()
+    assert manager.services() == fake.services()
+    assert manager.alerts() == fake.alerts()
+    assert manager.executions() == fake.executions()
+    assert manager.execution("e-1") == fake.execution("e-1")
+    assert manager.statistics() == fake.statistics()
+    assert manager.why("engine") == fake.why("engine")
+    assert manager.recovery_status() == fake.recovery_status()
+
+
+def test_limits_are_kept(manager: Manager) -> None:
+    assert len(manager.alerts(1)) == 1
+    assert len(manager.why("engine", 1)) == 1
+    assert manager.log_tail("engine", 2) == ["two", "three ü"]
+    assert manager.log_tail("engine", 0) == []
+
+
+def test_commands_reach_the_service_with_everything_said(manager: Manager, fake: FakeManager) -> None:
+    assert manager.stop("web", by="ann", why="too loud", wait=False, timeout_s=7.0)["state"] == "stopped"
+    assert manager.start("web", by="bob", timeout_s=8.0)["pid"] == 200
+    assert manager.restart(f"{GROUP}/engine", by="cec", timeout_s=9.0)["incarnation"] == 2
+    assert fake.calls == [
+        ("stop", "web", "ann", "too loud", False, 7.0),
+        ("start", "web", "bob", True, 8.0),
+        ("restart", f"{GROUP}/engine", "cec", True, 9.0),
+    ]
+
+
+def test_commands_for_all_keep_their_order(manager: Manager, fake: FakeManager) -> None:
+    assert [one["name"] for one in manager.stop_all(by="ann")] == ["web", "engine", "ingest"]
+    assert [one["name"] for one in manager.start_all(by="ann")] == ["ingest", "engine", "web"]
+    assert all(one["ok"] for one in manager.restart_all(by="ann"))
+    assert [call[:2] for call in fake.calls[:3]] == [("stop", "web"), ("stop", "engine"), ("stop", "ingest")]
+
+
+def test_one_of_all_that_fails_is_told_and_holds_nothing_up(manager: Manager, fake: FakeManager) -> None:
+    fake.broken.add("engine")
+    results = {one["name"]: one for one in manager.start_all(by="ann")}
+    assert not results["engine"]["ok"]
+    assert "exit 3" in results["engine"]["error"]
+    assert results["web"]["ok"]
+    assert results["web"]["service"]["state"] == "ready"
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "restart"])
+def test_an_unknown_service_is_named_with_a_suggestion(manager: Manager, command: str) -> None:
+    with pytest.raises(UnknownNode) as caught:
+        getattr(manager, command)("engin", by="ann")
+    assert (caught.value.name, caught.value.suggestion) == ("engin", "engine")
+    assert "engin" in str(caught.value)
+    assert "did you mean 'engine'" in str(caught.value)
+
+
+def test_unknown_nodes_and_executions(manager: Manager) -> None:
+    for ask in (
+        lambda: manager.why("nobody-of-that-name"),
+        lambda: manager.wait_for("nobody-of-that-name", "ready", timeout_s=1),
+        lambda: manager.log_tail("nobody-of-that-name"),
+        lambda: manager.log_follow("nobody-of-that-name", closed=threading.Event()),
+        lambda: manager.execution("nobody-of-that-name"),
+    ):
+        with pytest.raises(UnknownNode) as caught:
+            ask()
+        assert caught.value.name == "nobody-of-that-name"
+
+
+def test_a_name_with_odd_letters_is_only_unknown(manager: Manager) -> None:
+    for name in ("a b?c=d&e#f", "ü/../x", "..", "", "%2e%2e"):
+        with pytest.raises(UnknownNode) as caught:
+            manager.why(name)
+        assert caught.value.name == name
+
+
+def test_a_command_that_fails_and_one_that_is_late(manager: Manager, fake: FakeManager) -> None:
+    fake.broken.add("engine")
+    with pytest.raises(CommandFailed, match="engine: crash_loop: exit 3"):
+        manager.start("engine", by="ann")
+    with pytest.raises(TimedOut, match=r"engine: not ready within 2.5 s"):
+        manager.restart("engine", by="ann", timeout_s=2.5)
+
+
+def test_waiting_ends_when_the_state_comes(manager: Manager, fake: FakeManager) -> None:
+    fake.put("root/services/web", state=NodeState.STARTING)
+    later = threading.Timer(0.2, lambda: fake.put("root/services/web", state=NodeState.READY))
+    later.start()
+    assert manager.wait_for("web", "ready", timeout_s=30.0)["state"] == "ready"
+    later.join()
+
+
+def test_waiting_in_vain(manager: Manager) -> None:
+    began = time.monotonic()
+    with pytest.raises(TimedOut, match=r"web: not failed within 1.5 s; it is ready"):
+        manager.wait_for("web", "failed", timeout_s=1.5)
+    assert time.monotonic() - began >= 1.4
+
+
+def test_the_recovery_switch(manager: Manager, fake: FakeManager) -> None:
+    answer = manager.set_recovery(False, by="ann")
+    assert (answer["enabled"], answer["by"]) == (False, "ann")
+    assert fake.enabled is False
+    assert manager.recovery_status()["enabled"] is False
+
+
+def test_following_a_log(manager: Manager, fake: FakeManager) -> None:
+    closed = threading.Event()
+    lines = manager.log_follow("engine", 2, closed=closed)
+    assert next(lines) == "two"
+    assert next(lines) == "three ü"
+    fake.log("four", "", '{"line": 1}')
+    assert [next(lines) for _ in range(3)] == ["four", "", '{"line": 1}']
+    closed.set()
+    assert list(lines) == []
+
+
+def test_the_end_is_asked_for_once(manager: Manager, fake: FakeManager) -> None:
+    manager.shutdown(keep_services=True, by="ann")
+    assert fake.calls == [("shutdown", True, "ann")]
+
+
+def test_a_node_is_found_by_name_or_path(manager: Manager) -> None:
+    root = manager.tree()["root"]
+    assert find(root, "engine") == find(root, f"{GROUP}/engine")

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from runbooks import engine
+from runbooks.engine_words import (
+    Answer,
+    CallDone,
+    CancelAsked,
+    CheckDone,
+    Fence,
+    Finish,
+    Kind,
+    Phase,
+    Record,
+    Recorded,
+    RunCall,
+    RunCheck,
+    SnapshotTaken,
+    State,
+    TakeSnapshot,
+    WakeAt,
+    Woke,
+    WriteRecord,
+)
+from runbooks.model import Action, Effect, Retry, Status
+from runbooks.past import step_views
+from runbooks.plan import bind
+from tests.runbooks.files import runbook
+from tests.runbooks.simulated import Daemon, World, call, check, mutating, plan
+
+
+def kinds(daemon: Daemon) -> list[str]:
+    return [record.kind.value for record in daemon.records]
+
+
+def test_one_step_is_intent_done_verified() -> None:
+    daemon = Daemon(plan(mutating("a")), World())
+    end = daemon.run()
+    assert (end.status, end.detail) == (Status.SUCCEEDED, "")
+    assert kinds(daemon) == ["intent", "done", "verified"]
+    assert daemon.now >= 1.0  # the criterion has to hold
+
+
+def test_a_snapshot_is_taken_before_the_intent_and_kept_in_it() -> None:
+    made = bind(runbook(), {"service": "a"})
+    state, (effect,) = engine.start(made, 0.0)
+    assert effect == TakeSnapshot(1, ("a",))
+    snapshot = {"a": {"run": 3, "state": "ready", "ready": True, "wanted": True}}
+    state, (effect,) = engine.step(state, SnapshotTaken(1, snapshot), 0.0)
+    assert isinstance(effect, WriteRecord)
+    assert (effect.record.kind, effect.record.snapshot) == (Kind.INTENT, snapshot)
+    state, (effect,) = engine.step(state, Recorded(2), 0.0)
+    assert isinstance(effect, RunCall)
+    _, (resumed,) = engine.resume(made, [Record(Kind.INTENT, 0, "restart", 1, snapshot=snapshot)], 0.0, 5.0)
+    assert isinstance(resumed, Fence)
+
+
+def test_without_a_snapshot_nothing_is_begun() -> None:
+    state, _ = engine.start(bind(runbook(), {"service": "a"}), 0.0)
+    _, (end,) = engine.step(state, SnapshotTaken(1, None, "the engine is away"), 0.0)
+    assert isinstance(end, Finish)
+    assert end.status is Status.FAILED
+    assert "the engine is away" in end.detail
+
+
+def test_a_call_that_failed_without_effect_is_tried_again_after_growing_pauses() -> None:
+    world = World(refuses=frozenset("a"))
+    daemon = Daemon(plan(replace(mutating("a"), retry=Retry(4, 1.0, 3.0, max_delay_s=5.0))), world)
+    assert daemon.run().status is Status.FAILED
+    assert [record.attempt for record in daemon.records if record.kind is Kind.INTENT] == [1, 2, 3, 4]
+    assert daemon.now == pytest.approx(1 + 3 + 5)
+    assert daemon.world.undone == []
+
+
+def test_a_call_that_said_it_failed_and_was_applied_is_not_repeated() -> None:
+    daemon = Daemon(plan(mutating("a", attempts=3)), World(lies=frozenset("a")))
+    assert daemon.run().status is Status.SUCCEEDED
+    done = next(record for record in daemon.records if record.kind is Kind.DONE)
+    assert "said it failed" in done.detail
+    assert "the probe says that it was applied" in done.detail
+
+
+def test_what_nobody_can_tell_ends_all_automation() -> None:
+    world = World(lies=frozenset("b"), hidden=frozenset("b"))
+    daemon = Daemon(plan(mutating("a"), mutating("b", attempts=9)), world)
+    end = daemon.run()
+    assert end.status is Status.UNKNOWN
+    assert world.done == ["a", "b"]
+    assert world.undone == []
+    assert daemon.now >= engine.PROBE_PATIENCE_S  # it was asked for a while
+
+
+def test_failure_undoes_in_reverse_and_verifies() -> None:
+    world = World(unwell=frozenset("c"))
+    daemon = Daemon(plan(mutating("a"), mutating("b"), mutating("c")), world)
+    end = daemon.run()
+    assert end.status is Status.ROLLED_BACK
+    assert world.undone == ["c", "b", "a"]
+    assert kinds(daemon)[-10:] == ["failing", *["undo_intent", "undo_done", "undo_verified"] * 3]
+    assert "rolled back: c, b, a" in end.detail
+
+
+def test_an_undoing_that_does_not_hold_is_tried_again_and_then_said() -> None:
+    world = World(refuses=frozenset("b"), stuck=frozenset("a"))
+    daemon = Daemon(plan(mutating("a", undo_attempts=3), mutating("b")), world)
+    end = daemon.run()
+    assert end.status is Status.ROLLBACK_FAILED
+    assert kinds(daemon).count("undo_intent") == 3
+
+
+def test_what_cannot_be_undone_is_named() -> None:
+    daemon = Daemon(plan(mutating("a"), mutating("b", irreversible=True), mutating("c")), World(refuses=frozenset("c")))
+    end = daemon.run()
+    assert end.status is Status.FAILED  # not "rolled back": something stands
+    assert daemon.world.undone == ["a"]
+    assert "stays applied: b (it cannot be taken back)" in end.detail
+
+
+def test_idempotent_steps_are_tried_again_without_a_probe_also_when_not_verified() -> None:
+    action = Action("i", "i", Effect.IDEMPOTENT, call("do", "i"), verify=check("criterion", "x"), retry=Retry(3, 0.1))
+    world = World(refuses=frozenset("i"))
+    daemon = Daemon(plan(action), world)
+    assert daemon.run().status is Status.FAILED
+    assert kinds(daemon) == ["intent", "done"] * 3
+    state, (effect,) = engine.resume(plan(action), [Record(Kind.INTENT, 0, "i", 1)], 0.0, 1.0)
+    assert isinstance(effect, Fence)
+    _, (effect,) = engine.step(state, engine.Fenced(effect.ticket), 0.0)
+    assert isinstance(effect, RunCall)
+
+
+def test_a_waiting_step_only_looks() -> None:
+    action = Action("w", "w", Effect.NONE, verify=check("criterion", "x", within_s=3))
+    daemon = Daemon(plan(action), World(is_pleased=False))
+    end = daemon.run()
+    assert end.status is Status.FAILED
+    assert not any(isinstance(effect, RunCall) for effect in daemon.seen)
+    assert daemon.now == pytest.approx(3.0)
+
+
+def test_a_precondition_that_does_not_hold_rejects_before_anything_is_done() -> None:
+    made = plan(mutating("a"), preconditions=(check("verify", "gone", within_s=1),))
+    daemon = Daemon(made, World())
+    end = daemon.run()
+    assert end.status is Status.REJECTED
+    assert "precondition 1" in end.detail
+    assert daemon.records == []
+
+
+def test_a_yes_has_to_hold() -> None:
+    made = plan(replace(mutating("a"), verify=check("v", "x", within_s=10, hold_for_s=2)))
+    state, _ = engine.resume(made, [Record(Kind.INTENT, 0, "a", 1), Record(Kind.DONE, 0, "a", 1, ok=True)], 0.0, 0.0)
+
+    def look(state: State, answer: Answer, now: float) -> engine.Step:
+        return engine.step(state, CheckDone(state.ticket, answer), now)
+
+    def wake(state: State, now: float) -> State:
+        state, (effect,) = engine.step(state, Woke(state.ticket), now)
+        assert isinstance(effect, RunCheck)
+        return state
+
+    state, (effect,) = look(state, Answer.YES, 0.0)
+    assert effect == WakeAt(state.ticket, 0.5)
+    state, _ = look(wake(state, 0.5), Answer.NO, 0.5)
+    state, _ = look(wake(state, 1.0), Answer.YES, 1.0)
+    state, (effect,) = look(wake(state, 2.8), Answer.YES, 2.8)
+    assert effect == WakeAt(state.ticket, 3.0)
+    state, (effect,) = look(wake(state, 3.0), Answer.YES, 3.0)
+    assert isinstance(effect, WriteRecord)
+    assert effect.record.kind is Kind.VERIFIED
+
+
+def test_unknown_is_no_yes() -> None:
+    made = plan(replace(mutating("a"), verify=check("v", "x", within_s=0)))
+    state, _ = engine.resume(made, [Record(Kind.INTENT, 0, "a", 1), Record(Kind.DONE, 0, "a", 1, ok=True)], 0.0, 0.0)
+    state, (effect,) = engine.step(state, CheckDone(state.ticket, Answer.UNKNOWN, "away"), 0.0)
+    assert isinstance(effect, WriteRecord)
+    assert effect.record.kind is Kind.FAILING
+
+
+def test_the_time_of_the_whole_run_is_kept_and_counts_on_after_a_restart() -> None:
+    made = plan(mutating("a"), mutating("b"), max_execution_s=10.0)
+    records = [
+        Record(Kind.INTENT, 0, "a", 1),
+        Record(Kind.DONE, 0, "a", 1, ok=True),
+        Record(Kind.VERIFIED, 0, "a", 1, ok=True),
+    ]
+    state, (effect,) = engine.resume(made, records, now=500.0, elapsed_s=11.0)
+    assert isinstance(effect, WriteRecord)
+    assert (effect.record.kind, effect.record.detail) == (Kind.FAILING, "took longer than 10 s")
+    state, (effect,) = engine.resume(made, records, now=500.0, elapsed_s=7.0)
+    assert isinstance(effect, WriteRecord)
+    state, (effect,) = engine.step(state, Recorded(effect.ticket), 500.0)
+    assert isinstance(effect, RunCall)
+    assert effect.call.timeout_s == pytest.approx(3.0)  # no longer than what is left
+    state, (effect,) = engine.resume(made, [*records, Record(Kind.INTENT, 1, "b", 1)], now=0.0, elapsed_s=11.0)
+    state, (effect,) = engine.step(state, engine.Fenced(state.ticket), 0.0)
+    state, (effect,) = engine.step(state, CheckDone(state.ticket, Answer.NO), 0.0)
+    assert isinstance(effect, WriteRecord)  # not applied and out of time: it is not done now
+    assert (effect.record.kind, effect.record.ok) == (Kind.DONE, False)
+
+
+@pytest.mark.parametrize("after_effects", range(1, 10))
+def test_a_cancelled_run_undoes_what_it_did(after_effects: int) -> None:
+    world = World()
+    daemon = Daemon(plan(mutating("a"), mutating("b")), world)
+    state, (effect,) = engine.start(daemon.plan, 0.0)
+    for _ in range(after_effects):
+        assert not isinstance(effect, Finish)
+        state, (effect,) = engine.step(state, daemon._act(effect), daemon.now)
+    state, effects = engine.step(state, CancelAsked("by alice"), daemon.now)
+    (effect,) = effects or (effect,)
+    while not isinstance(effect, Finish):
+        state, (effect,) = engine.step(state, daemon._act(effect), daemon.now)
+    assert effect.status is Status.CANCELLED
+    assert "by alice" in effect.detail
+    assert world.applied == []
+    assert world.done.count("b") <= (1 if after_effects >= 5 else 0)
+
+
+def test_after_the_end_and_for_old_tickets_nothing_happens() -> None:
+    state, _ = engine.start(plan(mutating("a")), 0.0)
+    assert engine.step(state, CallDone(state.ticket + 1, ok=True), 0.0) == (state, ())
+    over = replace(state, phase=Phase.FINISHED)
+    assert engine.step(over, Recorded(over.ticket), 0.0) == (over, ())
+
+
+def test_no_undoing_where_the_file_says_so() -> None:
+    world = World(refuses=frozenset("b"))
+    end = Daemon(plan(mutating("a"), mutating("b"), rollback_on_failure=False), world).run()
+    assert (end.status, world.undone) == (Status.FAILED, [])
+    assert "stays applied: a" in end.detail
+
+
+# -- what people see --------------------------------------------------------------------------------------------------
+
+
+def test_steps_as_people_see_them() -> None:
+    daemon = Daemon(plan(mutating("a"), mutating("b", attempts=2)), World(refuses=frozenset("b")))
+    end = daemon.run()
+    timed = [(float(number), record) for number, record in enumerate(daemon.records)]
+    first, second = step_views(timed, end.status, 99.0)
+    assert (first.id, first.status, first.attempts, first.error) == ("a", "rolled_back", 1, None)
+    assert (second.status, second.attempts, second.error) == ("failed", 2, "refused")
+    (running,) = step_views(timed[:1], Status.RUNNING, None)
+    assert (running.status, running.ended_at) == ("running", None)
+    (left,) = step_views(timed[:1], Status.UNKNOWN, 9.0)
+    assert (left.status, left.ended_at) == ("unknown", 9.0)

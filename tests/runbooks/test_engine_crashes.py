@@ -1,0 +1,115 @@
+"""The daemon is killed at every boundary, twice: the end is right and nothing that mutates is done twice."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runbooks import engine, past
+from runbooks.model import Status
+from runbooks.plan import Plan
+from tests.runbooks.simulated import Daemon, World, check_end, mutating, plan
+
+PLAN = plan(mutating("a"), mutating("b"), mutating("c"))
+SCHEMES = {
+    "all succeed": (World, Status.SUCCEEDED),
+    "the last is refused": (lambda: World(refuses=frozenset("c")), Status.ROLLED_BACK),
+    "the last is never well": (lambda: World(unwell=frozenset("c")), Status.ROLLED_BACK),
+    "the last lies": (lambda: World(lies=frozenset("c")), Status.SUCCEEDED),
+    "the criterion fails": (lambda: World(is_pleased=False), Status.ROLLED_BACK),
+    "the undoing fails": (lambda: World(refuses=frozenset("c"), stuck=frozenset("a")), Status.ROLLBACK_FAILED),
+}
+
+
+def effects_of(plan_: Plan, world: World) -> int:
+    daemon = Daemon(plan_, world)
+    daemon.run()
+    return daemon.effects
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_killed_at_every_boundary_and_at_every_second_one(scheme: str) -> None:
+    make, status = SCHEMES[scheme]
+    boundaries = [(side, number) for number in range(effects_of(PLAN, make()) + 1) for side in ("before", "after")]
+    schedules = [(one,) for one in boundaries] + list(itertools.combinations(boundaries, 2))
+    for schedule in schedules:
+        before = frozenset(number for side, number in schedule if side == "before")
+        after = frozenset(number for side, number in schedule if side == "after")
+        world = make()
+        daemon = Daemon(PLAN, world, before, after)
+        end = daemon.run()
+        assert end.status is status, (schedule, end)
+        check_end(world, PLAN, end)
+
+
+def test_the_schedules_do_kill() -> None:
+    daemon = Daemon(PLAN, World(), frozenset({0, 5}), frozenset({9}))
+    daemon.run()
+    assert daemon.crashes == 3
+
+
+some = st.frozensets(st.sampled_from("abcd"))
+actions = st.lists(
+    st.tuples(st.integers(1, 3), st.integers(1, 2), st.booleans()),
+    min_size=1,
+    max_size=4,
+).map(
+    lambda made: tuple(
+        mutating(name, attempts=attempts, undo_attempts=undo, irreversible=irreversible)
+        for name, (attempts, undo, irreversible) in zip("abcd", made, strict=False)
+    )
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    actions=actions,
+    world=st.builds(World, refuses=some, lies=some, unwell=some, stuck=some, hidden=some, is_pleased=st.booleans()),
+    before=st.frozensets(st.integers(0, 40), max_size=6),
+    after=st.frozensets(st.integers(0, 40), max_size=6),
+    rolls_back=st.booleans(),
+)
+def test_any_faults_and_any_kills(
+    actions: tuple[object, ...], world: World, before: frozenset[int], after: frozenset[int], rolls_back: bool
+) -> None:
+    made = plan(*actions, rollback_on_failure=rolls_back)  # type: ignore[arg-type]  built above
+    check_end(world, made, Daemon(made, world, before, after).run())
+
+
+# -- the simulation finds the faults it is there for -------------------------------------------------------------------
+
+
+def _every_single_kill(make: type[World] | object) -> None:
+    for number in range(60):
+        for before, after in ((frozenset({number}), frozenset()), (frozenset(), frozenset({number}))):
+            world = make()  # type: ignore[operator]  a scheme's maker
+            check_end(world, PLAN, Daemon(PLAN, world, before, after).run())
+
+
+def _blind(state: engine.State, now: float) -> engine.Step:
+    """Seeded fault: an intent without done is done again without looking."""
+    return engine._call(state, now)
+
+
+def test_a_resume_without_a_probe_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_go_on_after_fence", _blind)
+    with pytest.raises(AssertionError, match="applied twice"):
+        _every_single_kill(World)
+
+
+def test_forgotten_intents_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(past, "with_intent", lambda plan_, undo, step, snapshot: undo)
+    with pytest.raises(AssertionError):
+        _every_single_kill(SCHEMES["the last is refused"][0])
+
+
+def test_undoing_in_the_wrong_order_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = engine.with_intent
+    monkeypatch.setattr(
+        engine, "with_intent", lambda plan_, undo, step, snapshot: tuple(reversed(right(plan_, undo, step, snapshot)))
+    )
+    with pytest.raises(AssertionError):
+        _every_single_kill(SCHEMES["the criterion fails"][0])
