@@ -39,7 +39,7 @@ from runbooks.engine_words import (
     WriteRecord,
 )
 from runbooks.model import Check, Status
-from runbooks.past import fold, snapshot_services, with_intent, without_last
+from runbooks.past import fold, not_applied, snapshot_services, with_intent, without_last
 from runbooks.plan import Plan
 
 PROBE_PATIENCE_S: Final = 10.0
@@ -158,9 +158,7 @@ def _record_done(state: State, *, ok: bool, detail: str) -> Step:
 def _done_recorded(state: State, now: float) -> Step:
     if state.is_ok:
         return _verify(state, now)
-    if state.action.mutates:  # the probe said so: nothing of it is there to undo
-        state = replace(state, undo=tuple(intent for intent in state.undo if intent.step != state.index))
-    return _retry_or_fail(state, state.trouble, now)
+    return _retry_or_fail(not_applied(state), state.trouble, now)
 
 
 def _retry_or_fail(state: State, trouble: str, now: float) -> Step:

@@ -25,7 +25,7 @@ def _folded(state: State, record: Record) -> State:
             at = replace(at, snapshot=record.snapshot, trouble="")
             return replace(at, undo=with_intent(at.plan, at.undo, record.step, record.snapshot))
         case Kind.DONE:
-            return replace(at, trouble="" if at.is_ok else record.detail)
+            return not_applied(replace(at, trouble=record.detail)) if not at.is_ok else replace(at, trouble="")
         case Kind.VERIFIED:
             return at
         case Kind.FAILING:
@@ -49,6 +49,13 @@ def with_intent(plan: Plan, undo: tuple[Intent, ...], step: int, snapshot: Snaps
     if not can_stand or any(intent.step == step for intent in undo):
         return undo
     return (*undo, Intent(step, snapshot))
+
+
+def not_applied(state: State) -> State:
+    """The present action's call failed. Where it mutates, the probe has said that nothing of it is there to undo."""
+    if not state.action.mutates:
+        return state
+    return replace(state, undo=tuple(intent for intent in state.undo if intent.step != state.index))
 
 
 def without_last(state: State, *, ok: bool | None = None, detail: str = "") -> State:

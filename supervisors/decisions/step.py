@@ -87,8 +87,7 @@ def _must_wait(work: Work, event: Event) -> bool:
             child = work.children.get(child_id)
             if child is None or child.incarnation != incarnation or child.phase is not Phase.UP or child.recycle:
                 return False
-            blocks = work.is_busy if work.is_group else work.mode is Mode.BOOTING
-            return blocks and child.spec.wait_for is WaitFor.STARTED and child.spec.pacing is None
+            return work.is_busy and child.spec.wait_for is WaitFor.STARTED and child.spec.pacing is None
         case TryAgain():
             return work.is_busy
         case _:

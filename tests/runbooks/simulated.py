@@ -60,9 +60,14 @@ def mutating(name: str, *, attempts: int = 1, undo_attempts: int = 1, irreversib
     )
 
 
-def plan(*actions: Action, **more: object) -> Plan:
+def plan(
+    *actions: Action,
+    preconditions: tuple[Check, ...] = (),
+    max_execution_s: float = 1e6,
+    rollback_on_failure: bool = True,
+) -> Plan:
     criteria = (check("criterion", "all", hold_for_s=1.0),)
-    return Plan("r", "t", actions, criteria, **{"max_execution_s": 1e6, **more})  # type: ignore[arg-type]  test's own
+    return Plan("r", "t", actions, criteria, preconditions, max_execution_s, rollback_on_failure)
 
 
 @dataclass
@@ -210,6 +215,9 @@ def check_end(world: World, plan_: Plan, end: Finish) -> None:
             assert world.hidden
         case _:
             raise AssertionError(f"{end} is no end of a run that began")
+    _, _, claimed = end.detail.partition("stays applied: ")
+    told = {part.split(" ")[0] for part in claimed.split(", ") if part}
+    assert told <= standing, f"{told} is said to stand, {standing} does"
     in_reverse = [name for name in reversed(world.done) if name in world.undone]
     assert world.undone == in_reverse, "undone in reverse order of intent"
     assert all(name in end.detail for name in standing) or end.status in (Status.SUCCEEDED, Status.UNKNOWN)

@@ -11,6 +11,7 @@ from runbooks.engine_words import (
     CancelAsked,
     CheckDone,
     Fence,
+    Fenced,
     Finish,
     Kind,
     Phase,
@@ -127,7 +128,7 @@ def test_idempotent_steps_are_tried_again_without_a_probe_also_when_not_verified
     assert kinds(daemon) == ["intent", "done"] * 3
     state, (effect,) = engine.resume(plan(action), [Record(Kind.INTENT, 0, "i", 1)], 0.0, 1.0)
     assert isinstance(effect, Fence)
-    _, (effect,) = engine.step(state, engine.Fenced(effect.ticket), 0.0)
+    _, (effect,) = engine.step(state, Fenced(effect.ticket), 0.0)
     assert isinstance(effect, RunCall)
 
 
@@ -196,7 +197,7 @@ def test_the_time_of_the_whole_run_is_kept_and_counts_on_after_a_restart() -> No
     assert isinstance(effect, RunCall)
     assert effect.call.timeout_s == pytest.approx(3.0)  # no longer than what is left
     state, (effect,) = engine.resume(made, [*records, Record(Kind.INTENT, 1, "b", 1)], now=0.0, elapsed_s=11.0)
-    state, (effect,) = engine.step(state, engine.Fenced(state.ticket), 0.0)
+    state, (effect,) = engine.step(state, Fenced(state.ticket), 0.0)
     state, (effect,) = engine.step(state, CheckDone(state.ticket, Answer.NO), 0.0)
     assert isinstance(effect, WriteRecord)  # not applied and out of time: it is not done now
     assert (effect.record.kind, effect.record.ok) == (Kind.DONE, False)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runbooks import engine, past
-from runbooks.model import Status
+from runbooks.engine_words import State
+from runbooks.model import Action, Status
 from runbooks.plan import Plan
 from tests.runbooks.simulated import Daemon, World, check_end, mutating, plan
 
 PLAN = plan(mutating("a"), mutating("b"), mutating("c"))
-SCHEMES = {
+SCHEMES: dict[str, tuple[Callable[[], World], Status]] = {
     "all succeed": (World, Status.SUCCEEDED),
     "the last is refused": (lambda: World(refuses=frozenset("c")), Status.ROLLED_BACK),
     "the last is never well": (lambda: World(unwell=frozenset("c")), Status.ROLLED_BACK),
@@ -45,6 +47,17 @@ def test_killed_at_every_boundary_and_at_every_second_one(scheme: str) -> None:
         check_end(world, PLAN, end)
 
 
+def test_killed_while_undoing_past_what_cannot_be_undone() -> None:
+    made = plan(mutating("a"), mutating("b", irreversible=True), mutating("c"))
+    for number in range(effects_of(made, World(unwell=frozenset("c"))) + 1):
+        for before, after in ((frozenset({number}), frozenset[int]()), (frozenset[int](), frozenset({number}))):
+            world = World(unwell=frozenset("c"))
+            end = Daemon(made, world, before, after).run()
+            check_end(world, made, end)
+            assert (end.status, world.undone, world.applied) == (Status.FAILED, ["c", "a"], ["b"]), number
+            assert "stays applied: b (" in end.detail
+
+
 def test_the_schedules_do_kill() -> None:
     daemon = Daemon(PLAN, World(), frozenset({0, 5}), frozenset({9}))
     daemon.run()
@@ -73,23 +86,23 @@ actions = st.lists(
     rolls_back=st.booleans(),
 )
 def test_any_faults_and_any_kills(
-    actions: tuple[object, ...], world: World, before: frozenset[int], after: frozenset[int], rolls_back: bool
+    actions: tuple[Action, ...], world: World, before: frozenset[int], after: frozenset[int], rolls_back: bool
 ) -> None:
-    made = plan(*actions, rollback_on_failure=rolls_back)  # type: ignore[arg-type]  built above
+    made = plan(*actions, rollback_on_failure=rolls_back)
     check_end(world, made, Daemon(made, world, before, after).run())
 
 
 # -- the simulation finds the faults it is there for -------------------------------------------------------------------
 
 
-def _every_single_kill(make: type[World] | object) -> None:
+def _every_single_kill(make: Callable[[], World]) -> None:
     for number in range(60):
         for before, after in ((frozenset({number}), frozenset()), (frozenset(), frozenset({number}))):
-            world = make()  # type: ignore[operator]  a scheme's maker
+            world = make()
             check_end(world, PLAN, Daemon(PLAN, world, before, after).run())
 
 
-def _blind(state: engine.State, now: float) -> engine.Step:
+def _blind(state: State, now: float) -> engine.Step:
     """Seeded fault: an intent without done is done again without looking."""
     return engine._call(state, now)
 
@@ -107,7 +120,7 @@ def test_forgotten_intents_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_undoing_in_the_wrong_order_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = engine.with_intent
+    right = past.with_intent
     monkeypatch.setattr(
         engine, "with_intent", lambda plan_, undo, step, snapshot: tuple(reversed(right(plan_, undo, step, snapshot)))
     )

@@ -110,7 +110,8 @@ BOOK_PARAMETERS = changed("/id", "x")["parameters"]
 
 
 def test_a_rule_that_breaks_lets_nothing_through() -> None:
-    broken = replace(BOOK, dedup=replace(BOOK.dedup, window_s="10"))  # type: ignore[arg-type]  broken on purpose
+    broken_window: Any = "10"
+    broken = replace(BOOK, dedup=replace(BOOK.dedup, window_s=broken_window))
     decision = decide(ALERT, Books((broken,)), History((past(decided_at=NOW - 1),)), NOW)
     assert decision.outcome is Outcome.REJECTED
     assert "TypeError" in decision.reason

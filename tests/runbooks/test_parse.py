@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from runbooks import json_schema
 from runbooks.border import seconds
-from runbooks.model import Effect, FieldTest, Op
+from runbooks.model import CallType, Effect, FieldTest, Op
 from runbooks.parse import BadRunbook, load_library, parse
-from tests.runbooks.files import COMMAND, GOOD, READY, changed, problems, runbook
+from tests.runbooks.files import COMMAND, GOOD, changed, problems, runbook
 
 ACTION = "/actions/0"
 
@@ -155,7 +155,7 @@ def test_what_is_shipped_is_usable() -> None:
     assert made is not None
     assert made.dedup.window_s + made.limits.cooldown_s < 60  # a person who tries again a minute later gets a run
     assert made.actions[0].probe is not None
-    assert READY["call"]["type"] == made.success_criteria[0].call.type.value
+    assert made.success_criteria[0].call.type is CallType.SERVICE_READY
 
 
 def test_the_shipped_schema_is_in_step() -> None:

@@ -1,0 +1,85 @@
+"""Every example runs as its first lines say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tests.links.scripted_daemon import daemon
+from tests.support.eventually import eventually
+from tests.system.running import free_port
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments], check=False, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_supervised_actors() -> None:
+    done = run("supervised_actors.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "prices running, signals running, report running",
+        "signals counted 2",
+        "prices running, signals running",
+        "ended: shutdown",
+    ]
+
+
+def test_guardian_agent() -> None:
+    with daemon() as (scripted, address):
+        done = run("guardian_agent.py", address)
+    assert done.returncode == 0, done.stderr
+    assert "Recovery started: x-1" in done.stdout
+    assert scripted.seen[0].body["service"] == "risk-manager"
+
+
+def test_bridge_simulator() -> None:
+    with daemon() as (scripted, address):
+        done = run("bridge_simulator.py", "--simulate-errors", "--address", address)
+    assert done.returncode == 0, done.stderr
+    assert "3 accepted, 0 lost" in done.stdout
+    systems = [message.body["system"] for message in scripted.seen if "system" in message.body]
+    assert systems == ["mql4", "powershell", "python"]
+
+
+def test_bridge_simulator_says_what_was_not_accepted() -> None:
+    with daemon(lambda *_: []) as (_, address):
+        done = run("bridge_simulator.py", "--simulate-errors", "--timeout-s", "0.3", "--address", address)
+    assert done.returncode == 1
+    assert "0 accepted, 3 lost" in done.stdout
+
+
+def test_healthz_service() -> None:
+    port = free_port()
+    service = subprocess.Popen([sys.executable, str(EXAMPLES / "healthz_service.py"), "--port", str(port)])
+
+    def healthz() -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+                return answer.status, json.load(answer)["status"]
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)["status"]
+        except OSError:
+            return 0, ""
+
+    def break_it(name: str) -> None:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/break/{name}", data=b"", timeout=5).close()
+
+    try:
+        eventually(lambda: healthz() == (200, "healthy"), within_s=30)
+        break_it("queue")
+        assert healthz() == (200, "degraded")
+        break_it("database")
+        assert healthz() == (503, "unhealthy")
+    finally:
+        service.terminate()
+        service.wait(20)
