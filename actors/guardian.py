@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final
-
-import structlog
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext
@@ -65,7 +64,7 @@ class _Loaded:
 @dataclass(frozen=True, slots=True)
 class _DecisionWritten:
     alert: OpenAlert
-    body: Mapping[str, Any]
+    stands: Mapping[str, Any]
     execution: Execution | None
     error: BaseException | None
 
@@ -157,7 +156,6 @@ class GuardianActor(SupervisedActor):
         if alert.seq in self._seen:
             return  # the hint and the load told of it both
         self._seen.add(alert.seq)
-        plain_alert(alert)
         now = self.context.system.clock.wall()
         self._forget_old(now)
         history = replace(self._history, is_recovery_on=self._parts.is_enabled())
@@ -194,21 +192,23 @@ class GuardianActor(SupervisedActor):
 
     def _write(self, alert: OpenAlert, body: Mapping[str, Any], execution: Execution | None, now: float) -> None:
         future = self._parts.journal.submit(lambda db: rows.record_decision(db, alert.seq, body, execution, now))
-        future.add_done_callback(lambda done: self.ref.tell(_DecisionWritten(alert, body, execution, done.exception())))
+        future.add_done_callback(lambda done: self.ref.tell(_as_written(alert, execution, done)))
 
     def _written(self, written: _DecisionWritten) -> None:
         """Only what is on disk is told and started."""
+        execution = written.execution
+        if execution is not None and written.stands.get("execution_id") != execution.id:
+            self._executions.pop(execution.id, None)  # not on disk, or an earlier incarnation's decision stands
+            self._drop_run(execution.id)
+            execution = None
         if written.error is not None:
             self.log.error("a decision could not be written, trying again", error=str(written.error))
-            if written.execution is not None:
-                self._executions.pop(written.execution.id, None)
-                self._drop_run(written.execution.id)
             self.context.system.timers.after(RETRY_S, self.ref, Wake(written.alert))
             return
-        self.log.info("alert decided", alert=written.alert.msg_id, **dict(written.body))
-        self._parts.decided(Decided(written.alert, written.body))
-        if written.execution is not None and written.execution.status is Status.RUNNING:
-            self._start(written.execution)
+        self.log.info("alert decided", alert=written.alert.msg_id, **dict(written.stands))
+        self._parts.decided(Decided(written.alert, written.stands))
+        if execution is not None and execution.status is Status.RUNNING:
+            self._start(execution)
         self._show(NodeState.READY)
 
     # -- executions -------------------------------------------------------------------------------------------------
@@ -290,10 +290,9 @@ class GuardianActor(SupervisedActor):
         )
 
 
-def plain_alert(alert: OpenAlert) -> None:
-    """The alert as people always had it: said first, needing neither runbooks nor the journal."""
-    facts = {key: alert.facts.get(key) for key in ("type", "service", "severity", "message", "source")}
-    structlog.get_logger().warning("ALERT", alert=alert.msg_id, **facts)
+def _as_written(alert: OpenAlert, execution: Execution | None, done: Future[Mapping[str, Any]]) -> _DecisionWritten:
+    error = done.exception()
+    return _DecisionWritten(alert, {} if error is not None else done.result(), execution, error)
 
 
 def _body(decision: Decision, execution: Execution | None) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+import structlog
+
 from actors.clock import Clock
 from actors.guardian import AlertStored, Decided
 from actors.iopool import IoPool
@@ -59,6 +61,7 @@ class AlertIntake:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _by_alert: dict[int, list[tuple[str, Answer]]] = field(default_factory=dict)
     _by_execution: dict[str, list[Answer]] = field(default_factory=dict)
+    _said: dict[str, None] = field(default_factory=dict)
 
     # -- from the links -----------------------------------------------------------------------------------------------
 
@@ -97,9 +100,27 @@ class AlertIntake:
         self._store(alert, answer)
 
     def _store(self, alert: Alert, answer: Answer) -> None:
+        self._say_once(alert)
         facts, at = alert.to_body(), self.parts.clock.wall()
         future = self.parts.journal.submit(lambda db: rows.store_alert(db, CLIENT, alert.id, facts, at))
         future.add_done_callback(lambda done: self._stored(done, alert.id, facts, answer))
+
+    def _say_once(self, alert: Alert) -> None:
+        """The alert as people always had it: said first, needing neither journal nor runbooks."""
+        with self._lock:
+            is_new = alert.id not in self._said
+            self._said[alert.id] = None
+            _bound(self._said)
+        if is_new:
+            structlog.get_logger().warning(
+                "ALERT",
+                alert=alert.id,
+                type=alert.type,
+                service=alert.service,
+                severity=alert.severity,
+                message=alert.message,
+                source=alert.source,
+            )
 
     def _stored(self, done: Future[StoredAlert], msg_id: str, facts: Mapping[str, Any], answer: Answer) -> None:
         """On the journal's thread, after the commit."""

@@ -79,9 +79,12 @@ class CallsInFlight:
         self._changed = threading.Condition()
         self._running: Counter[str] = Counter()
 
-    def make(self, execution_id: str, call: Callable[[], CallOutcome]) -> CallOutcome:
+    def begin(self, execution_id: str) -> None:
+        """Before the call is handed to the pool: one that still waits there counts too."""
         with self._changed:
             self._running[execution_id] += 1
+
+    def make(self, execution_id: str, call: Callable[[], CallOutcome]) -> CallOutcome:
         try:
             return call()
         finally:
@@ -161,7 +164,8 @@ class RunbookActor(SupervisedActor):
         try:
             plan = self._plan()
         except (BadRunbook, BadParameter, BadTemplate) as bad:
-            self._finish(Finish(Status.REJECTED, str(bad)))
+            status = Status.UNKNOWN if records else Status.REJECTED  # a step may stand
+            self._finish(Finish(status, str(bad)))
             return
         started_at = self._execution.started_at or clock.wall()
         execution_id = self._execution.id
@@ -192,6 +196,7 @@ class RunbookActor(SupervisedActor):
         match effect:
             case RunCall(call=call, snapshot=snapshot):
                 calls = self._parts.calls
+                calls.begin(token)
                 io.run(lambda: calls.make(token, lambda: make_call(call, snapshot, ports, token)), self.ref, effect)
             case RunCheck(call=call, snapshot=snapshot):
                 io.run(lambda: make_check(call, snapshot, ports, token), self.ref, effect)

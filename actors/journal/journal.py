@@ -29,11 +29,17 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.trouble: str | None = None
+        self._damage: str | None = None
+        self._refused: str | None = None
         self._asked: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_open = False
         self._thread: threading.Thread | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong although it runs: the last write was refused (a full disk), or the file was found damaged."""
+        return self._refused or self._damage
 
     @property
     def is_alive(self) -> bool:
@@ -88,8 +94,8 @@ class Journal:
             return open_writer(self.path)
         except CorruptJournal as corrupt:
             aside = move_aside(self.path, f"corrupt-{time.time_ns()}")
-            self.trouble = f"{corrupt}; kept as {aside.name}, a new journal was begun"
-            structlog.get_logger().critical("journal is damaged", trouble=self.trouble)
+            self._damage = f"{corrupt}; kept as {aside.name}, a new journal was begun"
+            structlog.get_logger().critical("journal is damaged", trouble=self._damage)
             return open_writer(self.path)
 
     def _run(self, connection: sqlite3.Connection) -> None:
@@ -124,6 +130,7 @@ class Journal:
         except sqlite3.Error as error:
             self._failed(connection, batch, error)
             return
+        self._refused = None
         for future, result, failure in done:
             if failure is not None:
                 future.set_exception(failure)
@@ -137,6 +144,7 @@ class Journal:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         trouble = JournalTrouble(f"{self.path}: {error}")
+        self._refused = str(trouble)
         for _, future in batch:
             future.set_exception(trouble)
 

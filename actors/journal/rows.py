@@ -94,8 +94,13 @@ def undecided(db: sqlite3.Connection) -> list[OpenAlert]:
 
 def record_decision(
     db: sqlite3.Connection, seq: int, decision: JsonMap, execution: Execution | None, at: float
-) -> None:
-    """The decision and, when one starts, its execution: both or neither."""
+) -> JsonMap:
+    """The decision and, when one starts, its execution: both or neither. Returns the decision that stands: an alert is
+    decided once, also when two incarnations of the decider asked.
+    """
+    known = _decision(db.execute("SELECT * FROM alerts WHERE seq=?", (seq,)).fetchone())
+    if known is not None:
+        return known
     if execution is not None:
         db.execute(
             "INSERT INTO executions(id, alert_seq, runbook, source, sha256, target, parameters, fingerprint, severity,"
@@ -119,6 +124,7 @@ def record_decision(
         "UPDATE alerts SET outcome=?, reason=?, runbook=?, execution_id=?, decided_at=? WHERE seq=?",
         (decision["outcome"], decision["reason"], decision["runbook"], decision["execution_id"], at, seq),
     )
+    return decision
 
 
 def alerts(db: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:

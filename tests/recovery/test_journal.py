@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sqlite3
@@ -84,6 +85,11 @@ def test_what_was_decided_and_done_is_read_back(journal: Journal) -> None:
     assert [alert.seq for alert in journal.read(rows.undecided)] == [seq]
     journal.submit(lambda db: rows.record_decision(db, seq, body, execution, 2.0)).result(10)
     assert journal.read(rows.undecided) == []
+    second = {**body, "execution_id": "x-2"}
+    other = dataclasses.replace(execution, id="x-2")
+    stands = journal.submit(lambda db: rows.record_decision(db, seq, second, other, 3.0)).result(10)
+    assert stands["execution_id"] == "x-1", "an alert is decided once"
+    assert journal.read(lambda db: rows.execution(db, "x-2")) is None
     assert store(journal, "alert-01").decision == body
     record = Record(Kind.INTENT, 0, "restart", 1, snapshot={"a": {"run": 1}})
     journal.submit(lambda db: rows.begin_execution(db, "x-1", 2.5)).result(10)
@@ -207,9 +213,11 @@ def test_trap_43_a_full_disk_is_said_and_writing_goes_on_when_there_is_room(tmp_
         with pytest.raises(JournalTrouble, match="full"):
             store_many(journal)
         assert journal.is_alive
+        assert "full" in str(journal.trouble)
         before = len(journal.read(lambda db: rows.alerts(db, 10_000)))
         ballast.unlink()
         eventually(lambda: store(journal, "alert-after").is_new)
+        assert journal.trouble is None
         assert len(journal.read(lambda db: rows.alerts(db, 10_000))) == before + 1
     finally:
         journal.close()
