@@ -136,6 +136,17 @@ def test_trap_13_a_wrong_message_is_answered_and_the_link_goes_on() -> None:
         assert scripted.pump.counters.malformed == 3
 
 
+def test_an_oversized_alert_gets_a_permanent_refusal() -> None:
+    with daemon() as (scripted, address), zmq.Context() as context, context.socket(zmq.DEALER) as raw:
+        raw.linger = 0
+        raw.connect(address)
+        raw.send_multipart([b"SH1", b"ALERT", b"j", b"0123456789abcdef", b'{"type": "' + b"x" * 70_000 + b'"}'])
+        assert raw.poll(5000)
+        refusal = decode(raw.recv_multipart())
+        assert (refusal.kind, refusal.body["code"], refusal.body["permanent"]) == (Kind.NACK, "too_large", True)
+        assert scripted.seen == []
+
+
 def test_an_oversized_frame_ends_that_peer_only() -> None:
     with daemon() as (_, address), zmq.Context() as context, context.socket(zmq.DEALER) as raw:
         raw.linger = 0

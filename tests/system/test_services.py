@@ -241,6 +241,17 @@ def test_the_logs_of_a_service(tmp_path: Path) -> None:
         assert "'b'" in wrong.stderr
 
 
+def test_a_services_log_is_rotated_while_it_writes(tmp_path: Path) -> None:
+    script = "import time\nfor n in range(10**9):\n print('x' * 100, n, flush=True)\n time.sleep(0.002)"
+    chatty = {"command": [sys.executable, "-c", script], "log": {"max_size": "8KiB", "backups": 2}}
+    state = tmp_path / "state"
+    with daemon(write_config(tmp_path, {"a": chatty}), state) as selfheal:
+        eventually(lambda: len(list((state / "logs").glob("a.log.*"))) == 2, within_s=30)
+        assert len(list((state / "logs").glob("a.log*"))) == 3
+        last = selfheal.call("logs", "a", "-n", "1").stdout
+        assert last.startswith("x" * 100)
+
+
 def test_the_demo_as_shipped(tmp_path: Path) -> None:
     """Ports are the demo's own, so this runs alone on a machine."""
     with daemon(DEMO, tmp_path / "state") as selfheal:
