@@ -141,14 +141,14 @@ def test_the_exit_code_of_a_check(ports: Ports, code: int, answer: Answer) -> No
 
 
 LEAVES_ONE = """
-import subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", sys.argv[1]], start_new_session=True)
+import signal, subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", sys.argv[1]], start_new_session=True)
 """
 
 
 def test_out_of_time_ends_also_what_left_the_session(ports: Ports, tmp_path: Path) -> None:
     mark = str(tmp_path)
-    outcome = do(ports, CallType.COMMAND, timeout_s=2.0, argv=python(LEAVES_ONE + "time.sleep(600)", mark))
+    outcome = do(ports, CallType.COMMAND, timeout_s=2.0, argv=python(LEAVES_ONE + "signal.pause()", mark))
     assert not outcome.ok
     assert "took longer than 2 s" in outcome.error
     assert living(mark) == []

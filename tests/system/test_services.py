@@ -242,7 +242,9 @@ def test_the_logs_of_a_service(tmp_path: Path) -> None:
 
 
 def test_a_services_log_is_rotated_while_it_writes(tmp_path: Path) -> None:
-    script = "import time\nfor n in range(10**9):\n print('x' * 100, n, flush=True)\n time.sleep(0.002)"
+    script = (
+        "import threading\nfor n in range(10**9):\n print('x' * 100, n, flush=True)\n threading.Event().wait(0.002)"
+    )
     chatty = {"command": [sys.executable, "-c", script], "log": {"max_size": "8KiB", "backups": 2}}
     state = tmp_path / "state"
     with daemon(write_config(tmp_path, {"a": chatty}), state) as selfheal:
