@@ -109,7 +109,11 @@ class _Reader:
                     text = f"the key stands twice, first on line {seen[key_node.value]}"
                     self._source.problem(where, text, suggestion="keep one of them", line=line)
                 seen.setdefault(key_node.value, line)
-        self._yaml.flatten_mapping(node)
+        try:
+            self._yaml.flatten_mapping(node)
+        except yaml.YAMLError as error:
+            self._source.problem(path, f"cannot be merged: {getattr(error, 'problem', None) or error}")
+            return {}
         data: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):

@@ -152,9 +152,13 @@ class SupervisorActor(SupervisedActor):
         before = self._state
         clock = self.context.system.clock
         self._state, effects = step(before, event, clock.now(), random.random())  # noqa: S311  jitter
-        for effect in sorted(effects, key=_is_report):  # deeds first: the log must not stand between death and birth
-            self._act(effect)
+        for effect in effects:  # deeds first: nothing that is only told may stand between a death and a birth
+            if not isinstance(effect, (Answer, Report)):
+                self._act(effect)
         self._annotate(before.children)
+        for effect in effects:
+            if isinstance(effect, (Answer, Report)):  # who hears an answer sees it on the board too
+                self._act(effect)
         if tuple(before.children) != tuple(self._state.children) or before.mode is not self._state.mode:
             self._publish(_SHOWN[self._state.mode])
 
@@ -265,10 +269,6 @@ class SupervisorActor(SupervisedActor):
                 extra={"intensity": flags.intensity, "period_s": flags.period_s},
             )
         )
-
-
-def _is_report(effect: Effect) -> bool:
-    return isinstance(effect, Report)
 
 
 _SHOWN = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Annotated, Any, Final
 from weakref import WeakSet
 
@@ -43,7 +43,7 @@ def logs_router(manager: Manager) -> APIRouter:
         if len(followers) >= FOLLOWERS_MAX:
             return failure(503, "busy", f"{FOLLOWERS_MAX} readers follow logs already; end one of them")
         closed = threading.Event()
-        source = manager.log_follow(service, lines, closed=closed)
+        source = _Source(manager.log_follow(service, lines, closed=closed), closed)
         followers.add(closed)
         stream = _stream(source, closed, request.app.state.closing, followers)
         return StreamingResponse(stream, media_type="application/x-ndjson")
@@ -51,8 +51,27 @@ def logs_router(manager: Manager) -> APIRouter:
     return routes
 
 
+class _Source:
+    """A follower's lines. ``end`` closes it for certain, also when the thread that read it was left behind."""
+
+    def __init__(self, lines: Iterator[str], closed: threading.Event) -> None:
+        self._lines = lines
+        self._closed = closed
+        self._lock = threading.Lock()
+
+    def step(self) -> Any:
+        with self._lock:
+            return _END if self._closed.is_set() else next(self._lines, _END)
+
+    def end(self) -> None:
+        """Waits for a ``step`` under way: it ends by itself once ``closed`` is set."""
+        with self._lock:
+            if isinstance(self._lines, Generator):
+                self._lines.close()
+
+
 async def _stream(
-    source: Iterator[str], closed: threading.Event, closing: threading.Event, followers: WeakSet[threading.Event]
+    source: _Source, closed: threading.Event, closing: threading.Event, followers: WeakSet[threading.Event]
 ) -> AsyncIterator[str]:
     limiter = anyio.CapacityLimiter(1)
     loop = asyncio.get_running_loop()
@@ -62,7 +81,7 @@ async def _stream(
         yield "{}\n"
         while not closing.is_set():
             if pending is None:
-                step = anyio.to_thread.run_sync(next, source, _END, limiter=limiter, abandon_on_cancel=True)
+                step = anyio.to_thread.run_sync(source.step, limiter=limiter, abandon_on_cancel=True)
                 pending = asyncio.ensure_future(step)
             await asyncio.wait({pending}, timeout=_LOOK_UP_S)
             if pending.done():
@@ -79,3 +98,4 @@ async def _stream(
         followers.discard(closed)
         if pending is not None:
             pending.cancel()
+        threading.Thread(target=source.end, name="follower-end", daemon=True).start()

@@ -4,6 +4,8 @@ The rules are those of OTP's ``supervisor`` module (stdlib 4.2); the differences
 
 * it never waits: a start or a stop is an effect, its end an event. While OTP would be deaf (a child's start, a group's
   stop-and-start), events that would have waited in its mailbox wait in ``deferred``;
+* a stop lets a start under way finish (for a limited time), but cuts a group restart short, where OTP would start
+  everything once more before it stops it;
 * beyond OTP: readiness gates inside a group, backoff and parking per child for faults of the world, held children.
 
 Every event about a child names its incarnation; one of an older run is dropped.

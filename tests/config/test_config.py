@@ -121,6 +121,9 @@ GRID = {
     "bridges: {m: {kind: tcp}}": ["1: bridges.m: kind tcp needs an address: 127.0.0.1:8765"],
     "version: 2": ["1: version: 2 is not one of 1"],
     "a: [": ["1: is no YAML: expected the node content, but found '<stream end>'"],
+    "services: {<<: x}": [
+        "1: services: cannot be merged: expected a mapping or list of mappings for merging, but found scalar"
+    ],
     "- 1": ["1: must be a mapping of keys (version, services, ...)"],
     "services:\n  a: {command: [x]}\n  a: {command: [y]}": [
         "3: services.a: the key stands twice, first on line 2; keep one of them"

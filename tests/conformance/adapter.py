@@ -147,14 +147,18 @@ class Adapter:
         return str(step.get("key", step.get("child", "")))
 
     def answer(self, ask: Callable[[], Any]) -> Any:
-        """Carry out a call; its answer as the scenarios spell it."""
+        """Carry out a call; its answer as the scenarios spell it.
+
+        A caller in OTP whose supervisor ends during the call sees the reason of that end, else noproc.
+        """
+        gone = "noproc" if self.root is None or not self.root.is_alive else "shutdown"
         try:
             return ask()
         except BadSpec as bad:
             return ["error", *refused(bad)]
         except SupervisionError as failed:
             if failed.kind == "noproc":
-                return ["raised", "noproc"]
+                return ["raised", gone]
             if isinstance(failed.reason, ExitReason):
                 return ["error", *flat(failed.reason)]
             return ["error", failed.kind]
@@ -163,6 +167,9 @@ class Adapter:
 
     def started(self, path: str, ref: ActorRef | None) -> list[Any]:
         return ["ok", "undefined" if ref is None else self.diary.starts[path]]
+
+    def is_dynamic(self, path: str) -> bool:
+        return (path or "root") in self._templates
 
     def children(self, path: str) -> list[list[Any]]:
         prefix = "" if path in ("", "root") else f"{path}/"

@@ -51,9 +51,11 @@ def _carry_out(adapter: Adapter, step: dict[str, Any]) -> Any:
     op = step["op"]
     if op in _OPS:
         return _OPS[op](adapter, step)
-    sup_path = step.get("sup", "")
-    prefix = "" if sup_path in ("", "root") else f"{sup_path}/"
     name = adapter.named(step)
+    sup_path = step.get("sup", "")
+    if not sup_path and "/" in name:
+        sup_path, _, name = name.rpartition("/")
+    prefix = "" if sup_path in ("", "root") else f"{sup_path}/"
 
     def call() -> Any:
         supervisor = adapter.find(sup_path)
@@ -116,9 +118,9 @@ def _check(adapter: Adapter, expect: dict[str, Any], returned: Any, since: int, 
         "returns": lambda wanted: like(returned, wanted),
         "log": lambda _: log,
         "log_unordered": lambda wanted: wanted if sorted(log) == sorted(wanted) else log,
-        "children": lambda _: adapter.children(""),
+        "children": lambda wanted: _children(adapter, "", wanted),
         "children_unordered": lambda wanted: _any_order(adapter.children(""), wanted),
-        "children_of": lambda wanted: {path: adapter.children(path) for path in wanted},
+        "children_of": lambda wanted: {path: _children(adapter, path, wanted[path]) for path in wanted},
         "counts": lambda _: adapter.counts(),
         "supervisor": lambda _: adapter.supervisor_state(),
         "attempts": lambda wanted: {path: adapter.diary.attempts[path] for path in wanted},
@@ -131,6 +133,12 @@ def _check(adapter: Adapter, expect: dict[str, Any], returned: Any, since: int, 
         found = seen[key](wanted)
         if found != wanted:
             raise Differed(f"{where}: {key}: expected {wanted}, got {found}")
+
+
+def _children(adapter: Adapter, path: str, wanted: Any) -> Any:
+    """Dynamic children have no order in OTP."""
+    found = adapter.children(path)
+    return _any_order(found, wanted) if adapter.is_dynamic(path) else found
 
 
 def like(returned: Any, wanted: Any) -> Any:
