@@ -43,6 +43,7 @@ from supervisors.decisions.model import (
     Ok,
     Refused,
     Report,
+    ReportKind,
     Requeue,
     SelfStarted,
     SelfStartFailed,
@@ -152,7 +153,10 @@ class SupervisorActor(SupervisedActor):
         before = self._state
         clock = self.context.system.clock
         self._state, effects = step(before, event, clock.now(), random.random())  # noqa: S311  jitter
-        for effect in effects:  # deeds first: nothing that is only told may stand between a death and a birth
+        for effect in effects:
+            if isinstance(effect, Report) and effect.kind is ReportKind.RESTARTING:
+                self._report_on(effect)  # counted before the new run looks at the count
+        for effect in effects:  # deeds next: nothing that is only told may stand between a death and a birth
             if not isinstance(effect, (Answer, Report)):
                 self._act(effect)
         self._annotate(before.children)
@@ -241,6 +245,10 @@ class SupervisorActor(SupervisedActor):
             reason=str(report.reason) if report.reason else None,
             delay_s=report.delay_s,
         )
+        if report.kind is not ReportKind.RESTARTING:
+            self._report_on(report)
+
+    def _report_on(self, report: Report) -> None:
         if self.context.system.reporter is not None:
             self.context.system.reporter(self._path_of(report.id), report)
 
