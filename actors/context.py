@@ -29,6 +29,9 @@ class ActorSystem:
     clock: Clock = field(default_factory=SystemClock)
     timers: Timers = field(default_factory=Timers)
     io: IoPool = field(default_factory=IoPool)
+    """Short jobs: launches, probes, questions."""
+    waits: IoPool = field(default_factory=lambda: IoPool(256, "wait"))
+    """Jobs that may wait long (stops with their grace, runbook calls): they never stand in a launch's way."""
     board: Board = field(default_factory=Board)
     names: dict[str, Ref] = field(default_factory=dict)
     """The present reference of every started node, by path (Erlang's ``whereis``); written by its supervisor."""
@@ -42,6 +45,7 @@ class ActorSystem:
     def close(self) -> None:
         self.timers.close()
         self.io.close()
+        self.waits.close()
 
 
 @dataclass(slots=True)

@@ -75,6 +75,13 @@ Probe = HttpProbe | TcpProbe | ExecProbe
 
 def run_probe(check: Probe, timeout_s: float) -> ProbeResult:
     """Look once. Never raises for what the service does; a look that takes longer than ``timeout_s`` seconds fails."""
+    try:
+        return _look(check, timeout_s)
+    except Exception as error:  # whatever a strange address or answer brings, it is the service's failure, not ours
+        return ProbeResult(ProbeVerdict.FAIL, f"{type(check).__name__}: {_words(error)}")
+
+
+def _look(check: Probe, timeout_s: float) -> ProbeResult:
     match check:
         case HttpProbe(url):
             return _probe_http(urlsplit(url), time.monotonic() + timeout_s, timeout_s)

@@ -192,7 +192,7 @@ class RunbookActor(SupervisedActor):
         self._show(self._words())
 
     def _act(self, effect: Effect) -> None:
-        io, ports, token = self.context.system.io, self._parts.ports, self._execution.id
+        io, ports, token = self.context.system.waits, self._parts.ports, self._execution.id
         match effect:
             case RunCall(call=call, snapshot=snapshot):
                 calls = self._parts.calls

@@ -171,7 +171,7 @@ class ServiceActor(SupervisedActor):
             case StopRun():
                 handle, grace_s = self._handle, self._plan.grace_s
                 if handle is not None:
-                    io.run(lambda: self._runtime.stop(handle, grace_s), self.ref, "stop")
+                    self.context.system.waits.run(lambda: self._runtime.stop(handle, grace_s), self.ref, "stop")
             case Exit(reason):
                 self.exit(reason)
 

@@ -113,7 +113,7 @@ class DealerChannel:
         self._on_push = on_push
         self._beat = beat
         self._new: deque[Exchange | Message] = deque()
-        self._pending: dict[str, Exchange] = {}
+        self._pending: list[Exchange] = []
         self._closing = threading.Event()
         self._wake = WakeUp()
         self._lock = threading.Lock()
@@ -164,7 +164,7 @@ class DealerChannel:
         finally:
             with self._lock:
                 self._closing.set()
-            for item in (*self._pending.values(), *self._new):
+            for item in (*self._pending, *self._new):
                 if isinstance(item, Exchange):
                     item.fail(LinkClosed(f"the channel to {self.address} was closed before an answer came"))
             if link.socket is not None:
@@ -185,12 +185,12 @@ class DealerChannel:
         self._take_new(socket)
         self._send_due(socket)
         self._drop_done()
-        waits = any(exchange.tries for exchange in self._pending.values())
+        waits = any(exchange.tries for exchange in self._pending)
         if waits and time.monotonic() - link.heard_at > SILENCE_S:
             link.open()
 
     def _pause_ms(self) -> int:
-        due = [exchange.next_send_at for exchange in self._pending.values()]
+        due = [exchange.next_send_at for exchange in self._pending]
         if self._beat is not None:
             due.append(self._beat.next_at)
         pause_s = min(due, default=float("inf")) - time.monotonic()
@@ -206,24 +206,25 @@ class DealerChannel:
                 message = decode(frames)
             except WireError:
                 continue  # no message of ours: what was asked is asked again
-            exchange = self._pending.get(message.id)
             if message.kind in PUSHED:
                 if self._on_push is not None:
                     self._on_push(message)
-            elif exchange is not None:
-                exchange.take(message, time.monotonic())
+                continue
+            for exchange in self._pending:  # the same alert may have been sent by several threads
+                if exchange.message.id == message.id:
+                    exchange.take(message, time.monotonic())
 
     def _take_new(self, socket: zmq.Socket[bytes]) -> None:
         while self._new:
             item = self._new.popleft()
             if isinstance(item, Exchange):
-                self._pending[item.message.id] = item
+                self._pending.append(item)
             else:
                 _send(socket, encode(item))
 
     def _send_due(self, socket: zmq.Socket[bytes]) -> None:
         now = time.monotonic()
-        for exchange in self._pending.values():
+        for exchange in self._pending:
             if now >= exchange.next_send_at and not exchange.is_done:
                 went = _send(socket, exchange.frames)
                 exchange.next_send_at = now + (resend_delay_s(exchange.tries, random.random()) if went else 0.05)  # noqa: S311  jitter
@@ -233,8 +234,7 @@ class DealerChannel:
             self._beat.next_at = now + self._beat.every_s
 
     def _drop_done(self) -> None:
-        for message_id in [one for one, exchange in self._pending.items() if exchange.is_done]:
-            del self._pending[message_id]
+        self._pending = [exchange for exchange in self._pending if not exchange.is_done]
 
 
 def _send(socket: zmq.Socket[bytes], frames: list[bytes]) -> bool:

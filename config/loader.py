@@ -19,7 +19,6 @@ from config.source import Source, read_source
 
 SHIPPED: Final = Path(__file__).resolve().parent
 DEMO: Final = SHIPPED / "demo.yaml"
-_PATH_KEYS: Final = ("working_dir", "directory", "state_dir")
 
 
 def find_config(argument: str | None, environ: Mapping[str, str], cwd: Path) -> Path:
@@ -76,18 +75,20 @@ def parse_config(file: str, text: str, environ: Mapping[str, str], base: Path) -
 
 def _absolute(data: Any, base: Path) -> Any:
     """The data with its relative paths made absolute."""
-    if isinstance(data, list):
-        return [_absolute(item, base) for item in data]
-    if not isinstance(data, dict):
-        return data
-    made = {key: _absolute(value, base) for key, value in data.items()}
-    for key in _PATH_KEYS:
-        if key in made:
-            made[key] = _from_base(made[key], base)
-    directories = made.get("directories")
-    if isinstance(directories, list):
-        made["directories"] = [_from_base(one, base) for one in directories]
+    made = dict(data)
+    if "state_dir" in made:
+        made["state_dir"] = _from_base(made["state_dir"], base)
+    for kind, key in (("services", "working_dir"), ("bridges", "directory")):
+        if isinstance(made.get(kind), dict):
+            made[kind] = {name: _with_path(one, key, base) for name, one in made[kind].items()}
+    runbooks = made.get("runbooks")
+    if isinstance(runbooks, dict) and isinstance(runbooks.get("directories"), list):
+        made["runbooks"] = {**runbooks, "directories": [_from_base(one, base) for one in runbooks["directories"]]}
     return made
+
+
+def _with_path(one: Any, key: str, base: Path) -> Any:
+    return {**one, key: _from_base(one[key], base)} if isinstance(one, dict) and key in one else one
 
 
 def _from_base(value: Any, base: Path) -> Any:

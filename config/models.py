@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -34,14 +35,14 @@ EnvironmentValue = Annotated[str, BeforeValidator(_as_text)]
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RecoveryConfig(Model):
     """Whether alerts start runbooks, and how many at once."""
 
     enabled: bool = True
-    max_concurrent: Annotated[int, Field(ge=1, le=1000)] = 5
+    max_concurrent: Annotated[int, Field(ge=1, le=100)] = 5
 
 
 class LinkConfig(Model):
@@ -204,6 +205,9 @@ _PLATFORM_WORDS: Final = {
 }
 
 
+_ADDRESS: Final = re.compile(r"[^\s:]+:\d{1,5}|\[[0-9a-f:]+\]:\d{1,5}")
+
+
 class BridgeConfig(Model):
     """An endpoint of the cross-language bridge; silent for longer than `silence` is a crash."""
 
@@ -214,7 +218,7 @@ class BridgeConfig(Model):
 
     @model_validator(mode="after")
     def _has_its_place(self) -> Self:
-        if self.kind == "tcp" and self.address is None:
+        if self.kind == "tcp" and (self.address is None or not _ADDRESS.fullmatch(self.address)):
             raise ValueError("kind tcp needs an address: 127.0.0.1:8765")
         if self.kind in ("spool", "fifo") and self.directory is None:
             raise ValueError(f"kind {self.kind} needs a directory")

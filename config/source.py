@@ -89,7 +89,8 @@ class _Reader:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.read(item, (*path, number)) for number, item in enumerate(node.value)]
-        value = self._scalar(node, path)
+        is_text = len(path) == 4 and path[2] == "environment" and node.tag != "tag:yaml.org,2002:null"
+        value = str(node.value) if is_text else self._scalar(node, path)  # 007 and 1.10 stay what was written
         return self._expanded(value, path) if isinstance(value, str) else value
 
     def _scalar(self, node: yaml.Node, path: Path) -> Any:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ class AutomatedRecoverySystem:
     ) -> None:
         self._where = (address, state_dir, timeout_s)
         self._client: GuardianClient | None = None
+        self._lock = threading.Lock()
 
     async def execute_recovery(self, error_id: str, error_data: Mapping[str, Any]) -> str | None:
         """The execution id, or None when recovery is off or nothing matches.
@@ -55,17 +57,20 @@ class AutomatedRecoverySystem:
         return None if found is None else dict(found)
 
     def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+            self._client = None
 
     def _recover(self, data: Mapping[str, Any]) -> str | None:
         return self._connected().send(Alert.from_mapping(data)).execution_id
 
     def _connected(self) -> GuardianClient:
-        if self._client is None:
-            address, state_dir, timeout_s = self._where
-            self._client = GuardianClient(address, state_dir=state_dir, timeout_s=timeout_s)
-        return self._client
+        with self._lock:
+            if self._client is None:
+                address, state_dir, timeout_s = self._where
+                self._client = GuardianClient(address, state_dir=state_dir, timeout_s=timeout_s)
+            return self._client
 
 
 def constraint_alert(violation: object) -> dict[str, Any]:

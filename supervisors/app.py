@@ -72,8 +72,15 @@ def run_daemon(
     try:
         with RootLock(state_dir), _log_place(state_dir, has_view=make_view is not None):
             return _App(config, state_dir).daemon(make_view).run()
-    except (StateInUse, OSError) as error:
+    except StateInUse as error:
         print(f"selfheal: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except OSError as error:
+        where = error.filename or state_dir
+        print(
+            f"selfheal: cannot use the state directory: {where}: {error.strerror}; choose another --state",
+            file=sys.stderr,
+        )
         return EXIT_FAILED
 
 

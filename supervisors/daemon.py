@@ -32,7 +32,9 @@ EXIT_GAVE_UP: Final = 70
 """Our own code failed beyond repair: whoever supervises the daemon should start it again (sysexits EX_SOFTWARE)."""
 SETTLE_S: Final = 5.0
 """``ready`` waits this long for services that are still starting; then it is said with what is missing."""
-STOP_LIMIT_S: Final = 600.0
+STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""A closed terminal (SIGHUP) ends the daemon in order too: nothing may stay up unsupervised."""
+KILL_LIMIT_S: Final = 5.0
 
 
 class View(Protocol):
@@ -68,16 +70,17 @@ class Daemon:
     address: Callable[[], str | None]
     close: Callable[[], None]
     view: View | None = None
+    kills: list[threading.Thread] = field(default_factory=list)
     commands: queue.SimpleQueue[StopCommand | RootEnded] = field(default_factory=queue.SimpleQueue)
 
     def run(self) -> int:
         """Runs until the tree has ended; returns the exit code."""
-        try:
-            with self._signals():
+        with self._signals():  # until the very end: a second Ctrl-C must not cut the closing short
+            try:
                 root = self._start()
                 return EXIT_FAILED if root is None else self._serve(root)
-        finally:
-            self.close()
+            finally:
+                self.close()
 
     def ask_to_stop(self, keep_services: bool, by: str) -> None:
         """From any thread, also from a signal handler."""
@@ -116,18 +119,28 @@ class Daemon:
                     return EXIT_WELL if asked else self._gave_up(reason)
                 case StopCommand(mode, by):
                     asked += 1
-                    structlog.get_logger().info("stopping", by=by, mode=mode.value, time_asked=asked)
                     if asked == 1:
                         root.stop_begin(mode)
                     elif asked == 2:
                         self._kill_all()
                     else:
+                        self._await_kills()
                         return EXIT_FAILED
+                    structlog.get_logger().info("stopping", by=by, mode=mode.value, time_asked=asked)
 
     def _kill_all(self) -> None:
         """The second request: no service gets its grace any more."""
         for runtime, handle in tuple(self.live.by_service.values()):
-            threading.Thread(target=runtime.kill, args=(handle,), name=f"kill:{handle.service}", daemon=True).start()
+            kill = threading.Thread(target=runtime.kill, args=(handle,), name=f"kill:{handle.service}", daemon=True)
+            kill.start()
+            self.kills.append(kill)
+
+    def _await_kills(self) -> None:
+        """The third request leaves at once, but no process behind."""
+        self._kill_all()
+        deadline = time.monotonic() + KILL_LIMIT_S
+        for kill in self.kills:
+            kill.join(max(0.0, deadline - time.monotonic()))
 
     def _gave_up(self, reason: ExitReason) -> int:
         structlog.get_logger().critical("root supervisor gave up", reason=str(reason), **dict(reason.evidence))
@@ -154,7 +167,7 @@ class Daemon:
         def obey(number: int, _frame: FrameType | None) -> None:
             self.ask_to_stop(keep_services=False, by=signal.Signals(number).name)
 
-        before = {one: signal.signal(one, obey) for one in (signal.SIGINT, signal.SIGTERM)}
+        before = {one: signal.signal(one, obey) for one in STOPPING}
         try:
             yield
         finally:

@@ -186,7 +186,7 @@ class LocalManager:
         return short
 
     def _node(self, status: NodeStatus) -> Node:
-        return tree_json.node_json(status)
+        return tree_json.node_json(with_manual_stop(status, self.steering.ledger.records()))
 
     def _try(self, name: str, command: Callable[[str], Node]) -> Result:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import Any, TextIO
@@ -9,11 +10,29 @@ from typing import Any, TextIO
 import structlog
 
 
+class _PatientStream:
+    """A log stream whose reader may go away: what cannot be written is lost, and nobody is disturbed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def configure_logging(stream: TextIO | None = None, level: int = logging.INFO) -> None:
     """Send structlog and standard logging to ``stream`` (standard error by default)."""
     out = stream or sys.stderr
     is_terminal = out.isatty()
     stamp: Any = structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_terminal else "iso", utc=not is_terminal)
+    patient: Any = _PatientStream(out)
     shared: list[Any] = [structlog.stdlib.add_log_level, stamp]
     last: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=True)]
@@ -23,10 +42,10 @@ def configure_logging(stream: TextIO | None = None, level: int = logging.INFO) -
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=structlog.WriteLoggerFactory(file=patient),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(out)
+    handler = logging.StreamHandler(patient)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]

@@ -83,11 +83,11 @@ class Recovery:
         journal = self._journal
 
         def begin() -> None:
-            if not journal.is_alive:
+            if not journal.is_open:
                 journal.start()
             self._switch = journal.read(lambda db: rows.setting(db, SWITCH_KEY)) or {}
 
-        watched = Watched(begin, lambda: journal.is_alive, journal.close, trouble=lambda: journal.trouble)
+        watched = Watched(begin, lambda: journal.is_open, journal.close, trouble=lambda: journal.trouble)
         return ChildSpec(id="journal", start=MonitorActor, args=(NodeKind.JOURNAL, watched), shutdown=15.0)
 
     def runbooks_spec(self) -> ChildSpec:
@@ -133,10 +133,8 @@ class Recovery:
         evidence = dict(report.reason.evidence) if report.reason is not None else {}
         self._event(path, report.kind.value, said(report), {key: str(value) for key, value in evidence.items()})
         if report.kind is ReportKind.PARKED:
-            name = path.rsplit("/", 1)[-1]
-            structlog.get_logger().warning(
-                "ALERT", type="crash_loop", service=name, severity="high", message=said(report), source="selfheal"
-            )
+            alert = {"type": "crash_loop", "service": path.rsplit("/", 1)[-1], "message": said(report)}
+            self._intake.take_mapping({**alert, "severity": "high", "source": "selfheal"})
 
     def commanded(self, path: str, command: str, by: str, why: str) -> None:
         """A person's or a runbook's command."""
@@ -156,7 +154,7 @@ class Recovery:
 
         def written(done: Any) -> None:
             error = done.exception()
-            if error is not None and self._journal.is_alive:  # at the very end the journal ends first
+            if error is not None and self._journal.is_open:  # at the very end the journal ends first
                 structlog.get_logger().warning("event not recorded", path=path, text=text, error=str(error))
 
         future.add_done_callback(written)

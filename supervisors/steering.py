@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import structlog
+
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorSystem
 from actors.ledger import Ledger, ManualStop
 from actors.refs import ActorRef
 from supervisors.decisions.model import Ask, Refused
 from supervisors.library import call
-from supervisors.manager import CommandFailed, TimedOut, UnknownNode
+from supervisors.manager import CommandFailed, ManagerError, TimedOut, UnknownNode
 from supervisors.supervisor import CallRequest, Result
 
 SETTLED_BAD = frozenset({NodeState.CRASH_LOOP, NodeState.FAILED})
@@ -90,12 +92,18 @@ class Steering:
             threading.Thread(target=self._restart_alone, args=(name,), name=f"restart:{name}", daemon=True).start()
             return self.status(name)
         began = time.monotonic()
-        self.put_down(name)
+        try:
+            self.put_down(name)
+        except ManagerError:
+            self._call(name, Ask.RESTART, wait=False)  # a restart that failed must not end as a stop
+            raise
         return self.start(name, timeout_s=max(0.1, timeout_s - (time.monotonic() - began)))
 
     def _restart_alone(self, name: str) -> None:
-        self.put_down(name)
-        self.start(name, timeout_s=None)
+        try:
+            self.restart(name, timeout_s=self.stop_limits_s[name] + CALL_MARGIN_S)
+        except ManagerError as error:
+            structlog.get_logger().error("restart failed", service=name, error=str(error))
 
     def await_ready(self, name: str, timeout_s: float) -> NodeStatus:
         """Raises CommandFailed when it ends badly instead, TimedOut."""

@@ -58,9 +58,9 @@ class _Threaded:
     def _guarded(self, tell: Tell) -> None:
         try:
             self._run(tell)
-        except OSError as error:
+        except Exception as error:  # whatever it is, the actor must hear that its transport has ended
             if not self._closed.is_set():
-                tell(Lost(error.strerror or type(error).__name__))
+                tell(Lost((error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__))
         finally:
             self._wake.close()
 
@@ -123,9 +123,11 @@ class FifoTransport(_Threaded):
 def read_lines(fd: int, read: Callable[[], bytes], wake: WakeUp, closed: threading.Event, tell: Tell) -> None:
     """Tell what each line says until the stream ends or ``closed`` is set."""
     rest = b""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.register(wake.fileno(), select.POLLIN)
     while not closed.is_set():
-        ready, _, _ = select.select([fd, wake.fileno()], [], [])
-        if fd not in ready:
+        if fd not in {ready for ready, _ in poll.poll()}:
             continue
         got = read()
         if not got:

@@ -20,6 +20,7 @@ from actors.journal.schema import CorruptJournal, JournalTrouble, move_aside, op
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
+Asked = queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None]
 MAX_BATCH: Final = 64
 _END: Final = None
 
@@ -31,7 +32,7 @@ class Journal:
         self.path = path
         self._damage: str | None = None
         self._refused: str | None = None
-        self._asked: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._asked: Asked = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_open = False
         self._thread: threading.Thread | None = None
@@ -42,6 +43,11 @@ class Journal:
         return self._refused or self._damage
 
     @property
+    def is_open(self) -> bool:
+        """Takes work now."""
+        return self._is_open and self.is_alive
+
+    @property
     def is_alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
@@ -49,8 +55,12 @@ class Journal:
         """Open the file and begin. Raises JournalTrouble."""
         connection = self._opened()
         with self._lock:
+            _fail_all(self._asked, self.path)  # what a writer that died left behind
+            self._asked = queue.SimpleQueue()
             self._is_open = True
-            self._thread = threading.Thread(target=self._run, args=(connection,), name="journal-writer", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, args=(connection, self._asked), name="journal-writer", daemon=True
+            )
             self._thread.start()
 
     def close(self, timeout_s: float = 10.0) -> None:
@@ -98,27 +108,15 @@ class Journal:
             structlog.get_logger().critical("journal is damaged", trouble=self._damage)
             return open_writer(self.path)
 
-    def _run(self, connection: sqlite3.Connection) -> None:
+    def _run(self, connection: sqlite3.Connection, asked: Asked) -> None:
         try:
-            while (first := self._asked.get()) is not _END:
-                batch, is_last = self._batch(first)
+            while (first := asked.get()) is not _END:
+                batch, is_last = _batch(asked, first)
                 self._write(connection, batch)
                 if is_last:
                     return
         finally:
             connection.close()
-
-    def _batch(self, first: tuple[Work[Any], Future[Any]]) -> tuple[list[tuple[Work[Any], Future[Any]]], bool]:
-        batch = [first]
-        while len(batch) < MAX_BATCH:
-            try:
-                following = self._asked.get_nowait()
-            except queue.Empty:
-                break
-            if following is _END:
-                return batch, True
-            batch.append(following)
-        return batch, False
 
     def _write(self, connection: sqlite3.Connection, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
@@ -127,7 +125,7 @@ class Journal:
             for work, future in batch:
                 done.append((future, *_attempt(connection, work)))
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # nobody may wait for an answer that never comes
             self._failed(connection, batch, error)
             return
         self._refused = None
@@ -138,7 +136,7 @@ class Journal:
                 future.set_result(result)
 
     def _failed(
-        self, connection: sqlite3.Connection, batch: list[tuple[Work[Any], Future[Any]]], error: sqlite3.Error
+        self, connection: sqlite3.Connection, batch: list[tuple[Work[Any], Future[Any]]], error: Exception
     ) -> None:
         """Nothing of the batch is on disk; SQLite may have rolled back by itself."""
         if connection.in_transaction:
@@ -147,6 +145,30 @@ class Journal:
         self._refused = str(trouble)
         for _, future in batch:
             future.set_exception(trouble)
+
+
+def _batch(asked: Asked, first: tuple[Work[Any], Future[Any]]) -> tuple[list[tuple[Work[Any], Future[Any]]], bool]:
+    """What waits already, up to a limit; and whether the end came with it."""
+    batch = [first]
+    while len(batch) < MAX_BATCH:
+        try:
+            following = asked.get_nowait()
+        except queue.Empty:
+            break
+        if following is _END:
+            return batch, True
+        batch.append(following)
+    return batch, False
+
+
+def _fail_all(asked: Asked, path: Path) -> None:
+    while True:
+        try:
+            left = asked.get_nowait()
+        except queue.Empty:
+            return
+        if left is not _END:
+            left[1].set_exception(JournalTrouble(f"{path}: its writer died"))
 
 
 def _attempt(connection: sqlite3.Connection, work: Work[Any]) -> tuple[Any, BaseException | None]:

@@ -210,6 +210,9 @@ def test_variables_defaults_and_paths() -> None:
     assert config.services["a"].command == (sys.executable, "${X}")
     assert config.services["a"].working_dir == Path("/base/w")
     assert config.services["a"].environment == {"N": "1", "B": "true"}
+    exact = parse("services: {a: {command: [' x ', ''], environment: {V: 1.10, N: 007, directory: d, S: ' a '}}}")
+    assert exact.services["a"].command == (" x ", "")
+    assert exact.services["a"].environment == {"V": "1.10", "N": "007", "directory": "d", "S": " a "}
     assert parse(source, {"WHERE": "/var/x"}).state_dir == Path("/var/x")
 
 

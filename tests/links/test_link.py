@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,13 @@ def test_a_decision_that_does_not_come_in_time_is_none() -> None:
     with daemon(undecided) as (_, address), GuardianClient(address) as guardian:
         ack = guardian.send(alert(), timeout_s=0.3)
     assert (ack.status, ack.decision, ack.execution_id) == ("stored", None, None)
+
+
+def test_the_same_alert_sent_by_several_threads_is_answered_to_each() -> None:
+    same = alert()
+    with daemon() as (_, address), GuardianClient(address) as guardian, ThreadPoolExecutor(4) as pool:
+        acks = list(pool.map(guardian.send, [same] * 4))
+    assert [ack.execution_id for ack in acks] == ["x-1"] * 4
 
 
 def test_trap_9_a_permanent_refusal_is_final_and_the_next_alert_flows() -> None:

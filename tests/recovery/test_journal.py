@@ -132,6 +132,24 @@ def test_after_the_close_nothing_is_taken(tmp_path: Path) -> None:
         store(journal, "alert-02")
 
 
+def test_a_writer_that_died_leaves_nobody_waiting_and_can_be_started_again(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("actors.journal.journal._attempt", die)
+        with pytest.raises(JournalTrouble, match="a bug of ours"):
+            store(journal, "alert-01")
+    assert store(journal, "alert-02").is_new
+    for _ in range(2):
+        journal.close()
+        journal.start()
+        assert journal.is_open
+    assert store(journal, "alert-03").is_new
+
+
 @pytest.mark.parametrize("damage", ["garbage", "a page", "another program's"])
 def test_trap_45_a_damaged_file_is_moved_aside_and_said(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "journal.db"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from config import DEMO
 from tests.support.eventually import eventually, holds_for
-from tests.system.running import LINKS, SLEEPER, daemon, free_port, of_state, web_service, write_config
+from tests.system.running import LINKS, SELFHEAL, SLEEPER, daemon, free_port, of_state, web_service, write_config
 
 
 def test_a_killed_service_is_back_with_a_new_pid_and_the_rest_is_untouched(tmp_path: Path) -> None:
@@ -93,6 +94,8 @@ def test_a_crash_loop_is_parked_and_shown_and_bystanders_go_on(tmp_path: Path) -
         assert "no such table: orders" in shown.stdout
         assert "good" not in selfheal.call("tree", "--only-bad").stdout
         assert "exit 3" in selfheal.call("why", "bad").stdout
+        (alert,) = selfheal.json("alerts")["alerts"]
+        assert (alert["type"], alert["service"], alert["source"]) == ("crash_loop", "bad", "selfheal")
 
 
 def _in_state(service: dict[str, Any], state: str) -> dict[str, Any] | None:
@@ -262,3 +265,65 @@ def test_the_demo_as_shipped(tmp_path: Path) -> None:
         assert len(selfheal.services()) == 15
         assert selfheal.stop(signal.SIGINT) == 0
     assert of_state(tmp_path / "state") == []
+
+
+def test_a_check_that_cannot_be_made_is_that_services_failure_only(tmp_path: Path) -> None:
+    strange = SLEEPER | {"health_check": {"tcp": "a..b:80", "interval": "100ms", "retries": 2, "start_period": "0s"}}
+    with daemon(write_config(tmp_path, {"strange": strange, "good": SLEEPER}), tmp_path / "state") as selfheal:
+        pid = selfheal.until_ready("good")["good"]["pid"]
+        eventually(lambda: selfheal.services()["strange"]["incarnation"] >= 2, within_s=20)
+        assert selfheal.pid("good") == pid
+        assert selfheal.process.poll() is None
+
+
+def test_a_log_reader_that_goes_away_disturbs_nobody(tmp_path: Path) -> None:
+    """As with `selfheal run 2>&1 | head`."""
+    config, state = write_config(tmp_path, {"a": SLEEPER}), tmp_path / "state"
+    reads, writes = os.pipe()
+    process = subprocess.Popen([*SELFHEAL, "run", "--config", str(config), "--state", str(state)], stderr=writes)
+    os.close(writes)
+    os.close(reads)
+    try:
+        first = eventually(lambda: of_state(state), within_s=20)[0].pid
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: [one.pid for one in of_state(state)] not in ([], [first]), within_s=20)
+    finally:
+        process.terminate()
+    assert process.wait(20) == 0
+    assert of_state(state) == []
+
+
+def test_an_impatient_ctrl_c_leaves_no_process_either(tmp_path: Path) -> None:
+    deaf = {"command": [sys.executable, "-c", "import signal; signal.signal(15, signal.SIG_IGN); signal.pause()"]}
+    state = tmp_path / "state"
+    with daemon(write_config(tmp_path, {"deaf": deaf, "a": SLEEPER}), state) as selfheal:
+        selfheal.until_ready()
+        for _ in range(3):
+            selfheal.process.send_signal(signal.SIGINT)
+            holds_for(lambda: True, 0.1)
+        selfheal.process.wait(20)
+        assert of_state(state) == []
+
+
+def test_a_closed_terminal_ends_it_in_order(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with daemon(write_config(tmp_path, {"a": SLEEPER}), state) as selfheal:
+        selfheal.until_ready()
+        assert selfheal.stop(signal.SIGHUP) == 0
+        assert of_state(state) == []
+
+
+def test_slow_stops_do_not_stand_in_the_way_of_a_restart(tmp_path: Path) -> None:
+    deaf = {
+        "command": [sys.executable, "-c", "import signal; signal.signal(15, signal.SIG_IGN); signal.pause()"],
+        "graceful_shutdown_timeout": "6s",
+    }
+    services = {f"s{number}": deaf for number in range(40)} | {"victim": SLEEPER}
+    with daemon(write_config(tmp_path, services), tmp_path / "state") as selfheal:
+        pid = selfheal.until_ready(within_s=40)["victim"]["pid"]
+        selfheal.call("services", "stop", "--all", "--no-wait")
+        selfheal.call("services", "start", "victim")
+        pid = selfheal.pid("victim")
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: selfheal.services()["victim"].get("pid") not in (None, pid), within_s=4)
+        eventually(lambda: selfheal.services()["s0"]["state"] == "stopped", within_s=30)
