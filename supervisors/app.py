@@ -32,11 +32,12 @@ from actors.runtimes.process import ProcessRuntime
 from actors.service import LiveRuns, ServiceParts
 from actors.service_logs import log_path
 from actors.spec import ChildSpec, Pacing
+from bridge_link.errors import LinkError
 from config import ConfigError, SystemConfig, load_config, resolve_state_dir
 from supervisors.api.app import create_app
-from supervisors.api.server import ApiServer
+from supervisors.api.server import ApiServer, OperatorUnavailable
 from supervisors.daemon import EXIT_FAILED, Daemon, View
-from supervisors.library import Supervisor
+from supervisors.library import SupervisionError, Supervisor
 from supervisors.local_manager import LocalManager, daemon_info
 from supervisors.log_keeper import LogKeeper
 from supervisors.logging_setup import configure_logging
@@ -244,13 +245,22 @@ class _App:
         return daemon
 
     def _start_root(self, server: ApiServer) -> Supervisor:
+        """A taken address is said before any service is started."""
+        try:
+            self.recovery.bind()
+            server.start()
+        except (LinkError, OperatorUnavailable) as error:
+            server.close()
+            raise SupervisionError("cannot_bind", str(error)) from error
         spec = build_tree(self.config, self._tree_parts(server))
         return Supervisor.start_spec(spec, system=self.system)
 
     def _tree_parts(self, server: ApiServer) -> TreeParts:
-        operator = Watched(
-            server.start, lambda: server.is_alive, lambda: _quietly(server.close), lambda: server.address
-        )
+        def begin() -> None:
+            if not server.is_alive:
+                server.start()
+
+        operator = Watched(begin, lambda: server.is_alive, lambda: _quietly(server.close), lambda: server.address)
         links = (*self.recovery.links(), monitor("operator", NodeKind.LINK, operator))
         return TreeParts(
             services=ServiceParts(self.runtimes, self.ledger, self.live),

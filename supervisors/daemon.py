@@ -93,7 +93,11 @@ class Daemon:
         try:
             root = self.start_root()
         except SupervisionError as failed:
-            print(f"selfheal: cannot start: {innermost(failed.reason) or failed}", file=sys.stderr, flush=True)
+            print(
+                f"selfheal: cannot start: {innermost(failed.reason) or failed.reason or failed}",
+                file=sys.stderr,
+                flush=True,
+            )
             return None
         threading.Thread(target=self._await_end, args=(root,), name="root-waiter", daemon=True).start()
         return root

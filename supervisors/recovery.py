@@ -110,7 +110,8 @@ class Recovery:
         file = self._plan.state_dir / f"{name}.address"
 
         def begin() -> None:
-            pump.start()
+            if not pump.is_alive:  # bound before the tree was started
+                pump.start()
             fresh = file.with_suffix(".new")
             fresh.write_text(f"{pump.address}\n", encoding="ascii")
             fresh.replace(file)  # a client never reads half an address
@@ -121,7 +122,14 @@ class Recovery:
     def _taker(self, name: str) -> Callable[[Any], None]:
         return lambda incoming: self._intake.take(self._pumps[name], incoming)
 
+    def bind(self) -> None:
+        """Take the links' addresses before anything is started. Raises BindFailed, BadAddress."""
+        for pump in self._pumps.values():
+            pump.start()
+
     def close(self) -> None:
+        for pump in self._pumps.values():
+            pump.close()
         self._journal.close()
 
     # -- what happens -------------------------------------------------------------------------------------------------
