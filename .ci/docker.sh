@@ -16,7 +16,7 @@ case $act in
     answers && exit 0
     command -v dockerd >/dev/null || { echo "dockerd is not installed: apt-get install docker.io" >&2; exit 1; }
     mkdir -p "$folder"
-    setsid nohup dockerd >"$log" 2>&1 </dev/null &
+    setsid nohup dockerd --pidfile "$folder/engine.pid" >"$log" 2>&1 </dev/null &
     echo $! >"$pid_file"
     for _ in $(seq 1 60); do
       answers && exit 0

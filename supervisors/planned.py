@@ -20,13 +20,16 @@ def planned_tree(config: SystemConfig, at: float) -> Tree:
         for name in ("guardian", "bridge", "operator")
         if name == "operator" or getattr(config.links, name).address is not None
     ]
+    watchers = ["exit-watcher", "log-keeper"]
+    if any(service.runtime == "docker" for service in config.services.values()):
+        watchers.append("docker-watcher")
     children = [
         _node("root/journal", "journal"),
-        _supervisor("root/runtimes", "one_for_one", []),
+        _supervisor("root/runtimes", "one_for_one", [_node(f"root/runtimes/{name}", "runtime") for name in watchers]),
         _supervisor("root/services", "one_for_one", services),
         _supervisor("root/bridges", "one_for_one", bridges),
         _supervisor("root/runbooks", "simple_one_for_one", []),
-        _supervisor("root/links", "one_for_one", links),
+        _supervisor("root/links", "one_for_one", [_node("root/links/alerts", "link"), *links]),
     ]
     return Tree(schema=SCHEMA, at=rfc3339(at), root=_supervisor("root", "rest_for_one", children))
 
