@@ -14,7 +14,7 @@ from docker.errors import NotFound
 
 from tests.support.docker_engine import IMAGE, engine_client, require_engine
 from tests.support.eventually import eventually, holds_for
-from tests.system.running import Running, daemon, write_config
+from tests.system.running import daemon, write_config
 
 SLEEP = ["sleep", "1000"]
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
@@ -43,12 +43,6 @@ def ours(name: str) -> dict[str, Any]:
     return {name: {"runtime": "docker", "image": IMAGE, "command": command, "graceful_shutdown_timeout": "2s"}}
 
 
-def container_of(selfheal: Running, name: str) -> str:
-    container_id = selfheal.services()[name]["container_id"]
-    assert isinstance(container_id, str)
-    return container_id
-
-
 @pytest.mark.parametrize("act", ["stop", "kill"])
 def test_a_container_we_made_is_back_after_docker_stop_and_docker_kill(
     engine: DockerClient, tag: str, act: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -65,7 +59,7 @@ def test_a_container_we_made_is_back_after_docker_stop_and_docker_kill(
         ended = time.monotonic()
 
         def is_back() -> bool:
-            state = engine.containers.get(container_of(selfheal, f"{tag}-a")).attrs["State"]
+            state = engine.containers.get(f"selfheal-{tag}-a").attrs["State"]
             return bool(state["Running"]) and state["StartedAt"] != started_before
 
         eventually(is_back, within_s=30)
