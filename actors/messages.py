@@ -121,3 +121,10 @@ class AddChild:
     """Start one more child under a supervisor (OTP ``start_child``); nobody waits for the answer."""
 
     spec: ChildSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPermit:
+    """From its supervisor: whether a crash of the service's run may be answered by its restart at once."""
+
+    at_once: bool

@@ -17,10 +17,13 @@ from actors.health import HealthPolicy, HealthState, observe
 from actors.health import begin as begin_health
 from actors.kernel import SupervisedActor
 from actors.ledger import Ledger, ServiceRecord
-from actors.messages import DependencyChanged, IoDone, Wake
+from actors.messages import DependencyChanged, IoDone, RestartPermit, Wake
 from actors.probes import Probe, ProbeResult, ProbeVerdict, run_probe
-from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, Runtime, TruthUnknown
+from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, RestartAtOnce, Runtime, TruthUnknown
 from actors.service_fsm import (
+    LIVE,
+    Adopted,
+    AdoptOnly,
     AdoptOrLaunch,
     BeginProbing,
     Begun,
@@ -31,6 +34,7 @@ from actors.service_fsm import (
     HealthSeen,
     Launched,
     LaunchRefused,
+    RestartPolicy,
     RetryDue,
     RetryLater,
     Rules,
@@ -89,6 +93,8 @@ class ServiceParts:
 
 class ServiceActor(SupervisedActor):
     node_kind = NodeKind.SERVICE
+    takes_restart_permits = True
+    """Its supervisor tells it, with ``RestartPermit``, whether a crash may be answered at once."""
 
     def __init__(self, context: ActorContext, plan: ServicePlan, parts: ServiceParts) -> None:
         super().__init__(context)
@@ -101,19 +107,27 @@ class ServiceActor(SupervisedActor):
         self._since = context.system.clock.wall()
         self._ready_since: float | None = None
         self._last_run = parts.ledger.record(plan.name).run
+        self._ready_dependencies: set[str] = set()
+        self._is_permitted = False
+        self._is_armed = False
 
     # -- kernel hooks ---------------------------------------------------------------------------------------------
 
     def setup(self) -> object:
         names = tuple(self._plan.rules.dependencies)
         ready = self.context.system.board.wait_for(names, self.ref) if names else {}
-        self._take(Begun(frozenset(name for name, is_ready in ready.items() if is_ready)))
+        self._ready_dependencies = {name for name, is_ready in ready.items() if is_ready}
+        self._take(Begun(frozenset(self._ready_dependencies)))
         return None
 
     def handle(self, message: Any) -> Any:
         match message:
             case IoDone(tag="launch"):
                 self._launch_done(message)
+            case IoDone(tag="adopt"):
+                self._adoption_done(message)
+            case IoDone(tag="arm", error=error) if error is not None:
+                self.log.warning("cannot arm the restart", error=str(error))
             case IoDone(tag="probe"):
                 self._probe_done(message)
             case IoDone(tag="stop", error=error) if error is not None:
@@ -122,7 +136,11 @@ class ServiceActor(SupervisedActor):
                 pass
             case RunEnded(status):
                 self._run_ended(status)
+            case RestartPermit(at_once):
+                self._is_permitted = at_once
+                self._arm()
             case DependencyChanged(name, is_ready):
+                (self._ready_dependencies.add if is_ready else self._ready_dependencies.discard)(name)
                 self._take(DependencySeen(name, is_ready))
             case Wake(token="probe"):
                 self._probe()
@@ -156,12 +174,15 @@ class ServiceActor(SupervisedActor):
             self._act(effect)
         if self._run != before:
             self._publish()
+        self._arm()
 
     def _act(self, effect: Effect) -> None:
         io, timers = self.context.system.io, self.context.system.timers
         match effect:
             case AdoptOrLaunch():
                 io.run(self._adopt_or_launch, self.ref, "launch")
+            case AdoptOnly():
+                io.run(self._adopt, self.ref, "adopt")
             case RetryLater():
                 timers.after(RETRY_S, self.ref, Wake("retry"))
             case BeginProbing():
@@ -177,15 +198,23 @@ class ServiceActor(SupervisedActor):
 
     # -- launch -----------------------------------------------------------------------------------------------------
 
-    def _adopt_or_launch(self) -> tuple[Handle, bool]:
+    def _adopt_or_launch(self) -> Launched:
         """On the I/O pool: the live run of this service if there is one, else a new one."""
-        spec, name = self._plan.launch, self._plan.name
-        handle = self._runtime.adopt(spec, self._ended)
-        is_adopted = handle is not None
+        found = self._adopt()
+        if found is not None:
+            return found
+        handle = self._runtime.launch(self._plan.launch, self._last_run + 1, self._ended)
+        self._parts.live.by_service[self._plan.name] = (self._runtime, handle)
+        return Launched(handle)
+
+    def _adopt(self) -> Launched | None:
+        """On the I/O pool."""
+        name = self._plan.name
+        handle = self._runtime.adopt(self._plan.launch, self._ended)
         if handle is None:
-            handle = self._runtime.launch(spec, self._last_run + 1, self._ended)
+            return None
         self._parts.live.by_service[name] = (self._runtime, handle)
-        return handle, is_adopted and self._parts.live.proven.get(name) == handle.run
+        return Launched(handle, was_ready=self._parts.live.proven.get(name) == handle.run)
 
     def _ended(self, status: ExitStatus) -> bool:
         """On a watcher thread. False when this actor is gone: the runtime keeps the news for the next."""
@@ -193,13 +222,40 @@ class ServiceActor(SupervisedActor):
 
     def _launch_done(self, done: IoDone) -> None:
         if done.error is None:
-            self._handle, was_ready = done.result
-            self._since = self._handle.started_at
-            self._take(Launched(self._handle, was_ready))
+            self._hold(done.result)
+            self._take(done.result)
         elif isinstance(done.error, LaunchError):
             self._take(LaunchRefused(str(done.error), isinstance(done.error, TruthUnknown)))
         else:
             raise done.error
+
+    def _hold(self, launched: Launched) -> None:
+        self._handle, self._since = launched.handle, launched.handle.started_at
+
+    def _adoption_done(self, done: IoDone) -> None:
+        """Nothing found, or nobody can tell now: it is asked again when the dependencies are there."""
+        found: Launched | None = done.result
+        if done.error is not None and not isinstance(done.error, LaunchError):
+            raise done.error
+        if found is not None and self._run.state is RunState.WAITING:
+            self._hold(found)
+        self._take(Adopted(found))
+
+    def _arm(self) -> None:
+        """Give the runtime the standing order to restart at once, or take it back, when the answer has changed."""
+        run, handle = self._run, self._handle
+        is_wanted = self._is_permitted and run.rules.policy is not RestartPolicy.NEVER
+        wanted = is_wanted and run.state in LIVE and self._ready_dependencies >= run.rules.dependencies
+        if handle is None or wanted == self._is_armed:
+            return
+        self._is_armed = wanted
+        self.context.system.io.run(lambda: self._runtime.arm(handle, self._order), self.ref, "arm")
+
+    def _order(self) -> RestartAtOnce | None:
+        """On the I/O pool: what is wanted by now."""
+        if not self._is_armed:
+            return None
+        return RestartAtOnce(only_on_failure=self._run.rules.policy is RestartPolicy.ON_FAILURE)
 
     def _run_ended(self, status: ExitStatus) -> None:
         """The next run must not wait for this: the record and the crash's last lines are the pool's work."""

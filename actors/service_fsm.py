@@ -69,13 +69,17 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRun:
-    """``missing`` are the dependencies not ready yet; ``stop`` is how this run is being ended by us, and why."""
+    """``missing`` are the dependencies not ready yet; ``stop`` is how this run is being ended by us, and why.
+
+    ``is_looking``: whether a run lives already is being looked up while the dependencies are missing.
+    """
 
     rules: Rules
     state: RunState = RunState.WAITING
     missing: frozenset[str] = frozenset()
     stop: ExitReason | None = None
     detail: str | None = None
+    is_looking: bool = False
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
@@ -100,6 +104,13 @@ class Launched:
 
     handle: Handle
     was_ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What a look for a living run found while the dependencies were still missing."""
+
+    found: Launched | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +143,7 @@ class StopAsked:
     mode: StopMode
 
 
-Event = Begun | DependencySeen | Launched | LaunchRefused | RetryDue | RunEnded | HealthSeen | StopAsked
+Event = Begun | DependencySeen | Adopted | Launched | LaunchRefused | RetryDue | RunEnded | HealthSeen | StopAsked
 
 # -- effects ----------------------------------------------------------------------------------------------------------
 
@@ -140,6 +151,11 @@ Event = Begun | DependencySeen | Launched | LaunchRefused | RetryDue | RunEnded 
 @dataclass(frozen=True, slots=True)
 class AdoptOrLaunch:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptOnly:
+    """Take on the living run if there is one: a service that runs need not wait for what it depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +183,7 @@ class Exit:
     reason: ExitReason
 
 
-Effect = AdoptOrLaunch | RetryLater | BeginProbing | SayReady | StopRun | Exit
+Effect = AdoptOrLaunch | AdoptOnly | RetryLater | BeginProbing | SayReady | StopRun | Exit
 
 
 @dataclass(slots=True)
@@ -202,6 +218,11 @@ def _take(now: _Step, event: Event) -> None:
         case Begun(ready):
             now.run = replace(now.run, missing=now.run.missing - ready)
             _launch_if_free(now)
+            if now.run.state is RunState.WAITING:
+                now.run = replace(now.run, is_looking=True)
+                now.effects.append(AdoptOnly())
+        case Adopted(found):
+            _looked(now, found)
         case DependencySeen(name, is_ready):
             _dependency(now, name, is_ready=is_ready)
         case Launched():
@@ -230,13 +251,24 @@ def _dependency(now: _Step, name: str, *, is_ready: bool) -> None:
 
 
 def _launch_if_free(now: _Step) -> None:
-    if now.run.state is not RunState.WAITING:
+    if now.run.state is not RunState.WAITING or now.run.stop is not None:
         return
     if now.run.missing:
         now.move(RunState.WAITING, "waiting for " + ", ".join(f"{name}:ready" for name in sorted(now.run.missing)))
         return
     now.move(RunState.LAUNCHING)
     now.effects.append(AdoptOrLaunch())
+
+
+def _looked(now: _Step, found: Launched | None) -> None:
+    now.run = replace(now.run, is_looking=False)
+    if now.run.state is not RunState.WAITING:
+        return  # it is being launched meanwhile: that takes on the very same run
+    if found is not None:
+        now.move(RunState.LAUNCHING)
+        _launched(now, found)
+    elif now.run.stop is not None:
+        now.end(now.run.stop)
 
 
 def _launched(now: _Step, event: Launched) -> None:
@@ -289,7 +321,8 @@ def _health(now: _Step, seen: Verdict, detail: str | None) -> None:
 
 def _stop(now: _Step, reason: ExitReason, mode: StopMode) -> None:
     leaves_it = mode is StopMode.DETACH or (mode is StopMode.END_OF_DAEMON and not now.run.rules.stops_with_daemon)
-    if leaves_it or now.run.state in (RunState.WAITING, RunState.UNKNOWN):
+    may_run = now.run.state is not RunState.UNKNOWN and (now.run.state is not RunState.WAITING or now.run.is_looking)
+    if leaves_it or not may_run:
         now.end(reason)
         return
     is_first = now.run.stop is None
@@ -297,7 +330,7 @@ def _stop(now: _Step, reason: ExitReason, mode: StopMode) -> None:
     if now.run.state in LIVE:
         now.move(RunState.STOPPING)
         now.effects.append(StopRun())
-    elif now.run.state is RunState.LAUNCHING and is_first:
+    elif now.run.state in (RunState.LAUNCHING, RunState.WAITING) and is_first:
         now.run = replace(now.run, detail="stopping as soon as it is launched")
 
 

@@ -45,6 +45,15 @@ class RecoveryConfig(Model):
     max_concurrent: Annotated[int, Field(ge=1, le=100)] = 5
 
 
+class WatchdogConfig(Model):
+    """The keeper's watch over the daemon: after how much silence a frozen one is killed and started again (0s: never),
+    and whether one that died is started again too. systemd does both by itself.
+    """
+
+    frozen_after: Seconds = 20.0
+    restart_when_dead: bool = False
+
+
 class LinkConfig(Model):
     """Where a link listens: `tcp://127.0.0.1:5570`; null switches it off."""
 
@@ -233,6 +242,7 @@ class SystemConfig(Model):
     recovery: RecoveryConfig = RecoveryConfig()
     links: LinksConfig = LinksConfig()
     runbooks: RunbooksConfig = RunbooksConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
     groups: dict[Name, GroupConfig] = Field(default_factory=dict)
     services: dict[Name, ServiceConfig] = Field(default_factory=dict)
     bridges: dict[Name, BridgeConfig] = Field(default_factory=dict)

@@ -21,13 +21,19 @@ import structlog
 
 from actors.board import NodeKind
 from actors.bridge_endpoint import BridgeEndpointActor, EndpointPast, EndpointPlan
+from actors.clock import SystemClock
 from actors.context import ActorSystem
 from actors.endpoints.transports import BeatBoard
 from actors.exit_watcher import ExitWatcher
+from actors.failpoints import DAEMON_VARIABLE
+from actors.keeper.client import Hello
+from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
 from actors.monitor import MonitorActor, Watched
 from actors.runtimes.base import Runtime
 from actors.runtimes.docker import DockerRuntime
+from actors.runtimes.kept import KeeperNursery
+from actors.runtimes.launching import Spawner
 from actors.runtimes.process import ProcessRuntime
 from actors.service import LiveRuns, ServiceParts
 from actors.service_logs import log_path
@@ -53,6 +59,8 @@ EXIT_BAD_CONFIG: Final = 2
 SWITCH_INTERVAL_S: Final = 0.0005
 """Threads hand over to each other on the way from a death to the next spawn; Python's default of 5 ms is long there."""
 STOP_MARGIN_S: Final = 5.0
+OTHERS_RESTART_US: Final = ("NOTIFY_SOCKET", "SELFHEAL_INIT")
+"""Whoever set one of these starts a daemon that ended again: the keeper must not do it too."""
 
 
 def run_daemon(
@@ -147,6 +155,7 @@ class _App:
         self.ledger = Ledger(state_dir / "ledger.jsonl")
         self.live = LiveRuns()
         self.watcher = ExitWatcher()
+        self.nursery = self._nursery()
         self.runtimes = self._runtimes()
         self.system = ActorSystem(reporter=self._reported)
         self.steering = self._steering()
@@ -171,11 +180,30 @@ class _App:
     # -- what there is ----------------------------------------------------------------------------------------------
 
     def _runtimes(self) -> dict[str, Runtime]:
-        environment = {**os.environ, "SELFHEAL_STATE": str(self.places.root)}
-        runtimes: dict[str, Runtime] = {"process": ProcessRuntime(self.ledger, self.watcher, environment=environment)}
+        environment = self._service_environment()
+        processes = ProcessRuntime(self.ledger, self.watcher, environment=environment, nursery=self.nursery)
+        runtimes: dict[str, Runtime] = {"process": processes}
         if any(service.runtime == "docker" for service in self.config.services.values()):
             runtimes["docker"] = DockerRuntime(self.ledger, self._instance())
         return runtimes
+
+    def _service_environment(self) -> dict[str, str]:
+        return {**os.environ, "SELFHEAL_STATE": str(self.places.root)}
+
+    def _nursery(self) -> KeeperNursery | None:
+        """Who is the parent of the services: the keeper, where there can be one."""
+        if not CAN_KEEP:
+            return None
+        become_subreaper()
+        environment = self._service_environment()
+        hello = Hello(self.ledger.path, environment, self.config.watchdog.frozen_after, respawn_facts(self.config))
+        clock = SystemClock()
+        nursery = KeeperNursery(self.places.root, hello, self.watcher, Spawner(environment), clock)
+        nursery.ensure()
+        for missed in nursery.missed:
+            self.ledger.restarted(missed.service)
+            nursery.recorded(missed.service, missed.run)
+        return nursery
 
     def _instance(self) -> str:
         """This state directory's own name: only containers that carry it are ours."""
@@ -281,6 +309,8 @@ class _App:
         keeper = self.log_keeper
         logs = Watched(keeper.start, lambda: keeper.is_alive, keeper.close)
         specs = [monitor("exit-watcher", NodeKind.RUNTIME, exits), monitor("log-keeper", NodeKind.RUNTIME, logs)]
+        if self.nursery is not None:
+            specs.append(monitor("keeper", NodeKind.RUNTIME, watched_keeper(self.nursery)))
         docker = self.runtimes.get("docker")
         if isinstance(docker, DockerRuntime):
             watcher = docker.watcher
@@ -310,6 +340,8 @@ class _App:
 
     def _close(self) -> None:
         self.recovery.close()
+        if self.nursery is not None:
+            self.nursery.leave()
         for runtime in self.runtimes.values():
             runtime.close()
         self.system.close()
@@ -320,6 +352,35 @@ class _App:
 
 def monitor(name: str, kind: NodeKind, watched: Watched) -> ChildSpec:
     return ChildSpec(id=name, start=MonitorActor, args=(kind, watched), shutdown=10.0)
+
+
+def watched_keeper(nursery: KeeperNursery) -> Watched:
+    """A lost keeper is a fault of ours: the node crashes and has a new one. Where none can be had it says so."""
+
+    def look() -> str | None:
+        nursery.beat()
+        return nursery.trouble
+
+    return Watched(
+        nursery.ensure,
+        lambda: nursery.is_alive or nursery.trouble is not None,
+        _nothing,
+        lambda: None if nursery.pid is None else f"pid {nursery.pid}",
+        look,
+    )
+
+
+def respawn_facts(config: SystemConfig) -> dict[str, Any]:
+    """How the keeper starts this daemon again, and when: not where somebody else does (systemd, our own init)."""
+    is_ours = not any(name in os.environ for name in OTHERS_RESTART_US)
+    environment = {name: value for name, value in os.environ.items() if name != DAEMON_VARIABLE}
+    return {
+        "argv": [sys.executable, *sys.orig_argv[1:]],
+        "cwd": str(Path.cwd()),
+        "env": environment,
+        "frozen": is_ours,
+        "died": is_ours and config.watchdog.restart_when_dead,
+    }
 
 
 def _nothing() -> None:

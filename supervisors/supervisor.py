@@ -21,6 +21,7 @@ from actors.messages import (
     ChildReady,
     ChildStarted,
     ChildStartFailed,
+    RestartPermit,
     StopMode,
     StopYourself,
     Wake,
@@ -50,10 +51,12 @@ from supervisors.decisions.model import (
     StartActor,
     StopActor,
     StopRequested,
+    SupervisorState,
     TryAgain,
     WakeAt,
     Woke,
 )
+from supervisors.decisions.permits import restarts_at_once_from
 from supervisors.decisions.step import initial, step
 
 Result = Ok | Refused
@@ -105,6 +108,7 @@ class SupervisorActor(SupervisedActor):
         self._replies: dict[int, Future[Result]] = {}
         self._calls = 0
         self._wakes: set[float] = set()
+        self._permits: dict[str, tuple[int, bool]] = {}
         self._since = context.system.clock.wall()
 
     # -- kernel hooks ---------------------------------------------------------------------------------------------
@@ -159,6 +163,7 @@ class SupervisorActor(SupervisedActor):
         for effect in effects:  # deeds next: nothing that is only told may stand between a death and a birth
             if not isinstance(effect, (Answer, Report)):
                 self._act(effect)
+        self._give_permits(before, is_all=isinstance(event, Woke) or before.mode is not self._state.mode)
         self._annotate(before.children)
         for effect in effects:
             if isinstance(effect, (Answer, Report)):  # who hears an answer sees it on the board too
@@ -184,6 +189,7 @@ class SupervisorActor(SupervisedActor):
                 self._pass_on(effect)
             case Forget(child_id):
                 self._grips.pop(child_id, None)
+                self._permits.pop(child_id, None)
                 self.context.system.names.pop(self._path_of(child_id), None)
                 self.context.system.board.remove(self._path_of(child_id))
             case SelfStarted():
@@ -227,6 +233,25 @@ class SupervisorActor(SupervisedActor):
             self._wakes.add(at_s)
             system = self.context.system
             system.timers.after(at_s - system.clock.now(), self.ref, Wake(at_s))
+
+    def _give_permits(self, before: SupervisorState, *, is_all: bool) -> None:
+        """Tell each child that changed (or all, when time or mode did) whether its crash may be answered at once."""
+        now = self.context.system.clock.now()
+        for child_id, child in self._state.children.items():
+            takes_permits = child.spec.pacing is not None and getattr(child.spec.start, "takes_restart_permits", False)
+            if not takes_permits or (before.children.get(child_id) is child and not is_all):
+                continue
+            at = restarts_at_once_from(self._state, child, now)
+            if at is not None and at > now:
+                self._wake_at(at)
+            self._permit(child_id, child.incarnation, at_once=at is not None and at <= now)
+
+    def _permit(self, child_id: str, incarnation: int, *, at_once: bool) -> None:
+        if self._permits.get(child_id, (incarnation, False)) != (incarnation, at_once):
+            grip = self._grips.get(child_id)
+            if grip is not None and grip.incarnation == incarnation:
+                grip.ref.tell(RestartPermit(at_once))
+        self._permits[child_id] = incarnation, at_once
 
     def _call(self, request: CallRequest) -> Call:
         self._calls += 1

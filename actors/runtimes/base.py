@@ -89,6 +89,13 @@ OnExit = Callable[[ExitStatus], object]
 given to the next ``adopt``."""
 
 
+@dataclass(frozen=True, slots=True)
+class RestartAtOnce:
+    """The standing order: when this run ends by itself, start the next one without asking."""
+
+    only_on_failure: bool = False
+
+
 class Handle(Protocol):
     """One run of one service. ``run`` counts the service's runs from 1."""
 
@@ -138,6 +145,13 @@ class Runtime(Protocol):
 
         Raises:
             StopFailed: the engine did not answer.
+        """
+
+    def arm(self, handle: Handle, order: Callable[[], RestartAtOnce | None]) -> None:
+        """Give the standing order, or take it back (None). ``order`` is asked while nobody else arms this service.
+
+        A runtime that cannot obey does nothing. What it started is found by ``adopt``; what nobody adopts within a few
+        seconds, it ends.
         """
 
     def usage(self, handle: Handle) -> Usage | None:

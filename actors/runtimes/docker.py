@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,17 @@ from docker.errors import APIError, NotFound
 from actors.clock import Clock, SystemClock
 from actors.docker_watcher import DockerWatcher
 from actors.ledger import Ledger
-from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, OnExit, StopFailed, TruthUnknown, Usage
+from actors.runtimes.base import (
+    ExitStatus,
+    Handle,
+    LaunchError,
+    LaunchSpec,
+    OnExit,
+    RestartAtOnce,
+    StopFailed,
+    TruthUnknown,
+    Usage,
+)
 from actors.runtimes.docker_containers import Containers, Found
 from actors.runtimes.docker_engine import DockerEngine
 from actors.runtimes.docker_exits import ContainerEvent, classify, signal_number
@@ -134,6 +144,9 @@ class DockerRuntime:
             raise StopFailed(f"service {handle.service!r}: {away}") from away
         except APIError:  # it does not run any more, or is gone
             self._settle_or_fail(run)
+
+    def arm(self, handle: Handle, order: Callable[[], RestartAtOnce | None]) -> None:
+        del handle, order  # nobody but the daemon starts one
 
     def usage(self, handle: Handle) -> Usage | None:
         run = self._run_of(handle)

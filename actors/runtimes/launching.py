@@ -37,9 +37,7 @@ class Spawner:
         Raises:
             LaunchError: what is missing or refused, and where. Nothing was started.
         """
-        if not spec.command:
-            raise LaunchError(f"service {spec.service!r} has no command to run", permanent=True)
-        program = self._program(spec)
+        program = self.program(spec)
         log_fd = _open_log(spec)
         try:
             return subprocess.Popen(
@@ -53,8 +51,8 @@ class Spawner:
                 start_new_session=True,
             )
         except OSError as error:
-            self._forget(spec)
-            raise _launch_error(spec, program, error) from error
+            self.forget(spec)
+            raise launch_error(spec, program, error) from error
         finally:
             if log_fd != subprocess.DEVNULL:
                 os.close(log_fd)
@@ -63,7 +61,10 @@ class Spawner:
         own = {**spec.environment, TOKEN_VARIABLE: token, SERVICE_VARIABLE: spec.service}
         return {**self._base, **{os.fsencode(name): os.fsencode(value) for name, value in own.items()}}
 
-    def _program(self, spec: LaunchSpec) -> str:
+    def program(self, spec: LaunchSpec) -> str:
+        """The program's path. Raises: LaunchError, it is not to be found."""
+        if not spec.command:
+            raise LaunchError(f"service {spec.service!r} has no command to run", permanent=True)
         key = (spec.command[0], spec.environment.get("PATH"), spec.working_dir)
         with self._lock:
             known = self._programs.get(key)
@@ -73,7 +74,8 @@ class Spawner:
                 self._programs[key] = known
         return known
 
-    def _forget(self, spec: LaunchSpec) -> None:
+    def forget(self, spec: LaunchSpec) -> None:
+        """It could not be run: look it up anew next time."""
         with self._lock:
             self._programs.pop((spec.command[0], spec.environment.get("PATH"), spec.working_dir), None)
 
@@ -110,11 +112,13 @@ def _open_log(spec: LaunchSpec) -> int:
         ) from error
 
 
-def _launch_error(spec: LaunchSpec, program: str, error: OSError) -> LaunchError:
+def launch_error(spec: LaunchSpec, program: str, error: OSError, stage: str = "program") -> LaunchError:
     """Popen does not say whether the program or the working directory is at fault: look, now that it failed."""
     where = spec.working_dir
     start = f"service {spec.service!r}: "
-    if where is not None and not where.is_dir():
+    if stage not in ("program", "cwd"):
+        text = f"cannot set its {stage}: {error.strerror}"
+    elif where is not None and not where.is_dir():
         text = f"working directory {where} does not exist: create it or correct working_dir"
     elif where is not None and not os.access(where, os.X_OK):
         text = f"working directory {where} may not be entered: check its permissions"

@@ -14,7 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.clock import Clock, SystemClock
-from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, OnExit, StopFailed, TruthUnknown, Usage
+from actors.runtimes.base import (
+    ExitStatus,
+    Handle,
+    LaunchError,
+    LaunchSpec,
+    OnExit,
+    RestartAtOnce,
+    StopFailed,
+    TruthUnknown,
+    Usage,
+)
 from actors.runtimes.runs import Run
 
 _SIGTERM = 15
@@ -167,6 +177,9 @@ class MemoryRuntime:
         run = self._run_of(handle)
         run.asked = True
         self._signal(run, _SIGKILL)
+
+    def arm(self, handle: Handle, order: Callable[[], RestartAtOnce | None]) -> None:
+        del handle, order  # nobody but the daemon starts one
 
     def usage(self, handle: Handle) -> Usage | None:
         return Usage(0.0, 1024 * 1024) if self._run_of(handle).status is None else None

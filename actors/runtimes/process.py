@@ -6,13 +6,10 @@ a launch is refused while an earlier run's main process lives, and waits until t
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 import signal
-import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +17,12 @@ from typing import Any, Final
 from actors.clock import Clock, SystemClock
 from actors.exit_watcher import Ended, ExitWatcher
 from actors.ledger import Ledger, Phase, ServiceRecord
-from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, OnExit, StopFailed, Usage
-from actors.runtimes.family import KILL_SIGNAL, kill_family, members_of, signal_group
+from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, OnExit, RestartAtOnce, StopFailed, Usage
+from actors.runtimes.family import KILL_SIGNAL, kill_family, members_of
+from actors.runtimes.kept import LockHeld
 from actors.runtimes.launching import Spawner
+from actors.runtimes.locks import lock_holders
+from actors.runtimes.nursery import Kept, LocalNursery, News, Nursery
 from actors.runtimes.procfs import (
     ProcessIdentity,
     TokenScan,
@@ -75,12 +75,15 @@ class ProcessRuntime:
         *,
         clock: Clock | None = None,
         environment: Mapping[str, str] | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
-        """Args: ``environment`` replaces the daemon's own as what every process gets."""
+        """Args:
+        environment: replaces the daemon's own as what every process gets.
+        nursery: who is the parent of the processes; the daemon itself if not given.
+        """
         self._ledger = ledger
-        self._watcher = watcher or ExitWatcher()
         self._clock = clock or SystemClock()
-        self._spawner = Spawner(environment)
+        self._nursery = nursery or LocalNursery(watcher or ExitWatcher(), Spawner(environment), self._clock)
         self._meter = ProcessMeter(self._clock)
         self._scan = TokenScan()
         self._scan_lock = threading.Lock()
@@ -97,16 +100,24 @@ class ProcessRuntime:
             self._clear_the_way(spec.service)
             token = secrets.token_hex(16)
             self._ledger.intent(spec.service, run, NAME, token)
-            child = self._spawner.spawn(spec, token)
-            return self._begin(spec.service, run, token, child, on_exit)
+            return self._begin(spec.service, self._spawn(spec, run, token), on_exit)
 
     def adopt(self, spec: LaunchSpec, on_exit: OnExit) -> ProcessHandle | None:
         with self._locked(spec.service):
             self._log_paths[spec.service] = spec.log_path
             current = self._runs.get(spec.service)
-            if current is not None:
-                return current.handle if current.take_over(on_exit) else None
-            return self._adopt_from_ledger(spec.service, on_exit)
+            if current is not None and current.take_over(on_exit):
+                return current.handle
+            kept = self._nursery.kept(spec.service)
+            if kept is not None and (current is None or kept.run > current.handle.run):
+                return self._adopt_kept(spec.service, kept, on_exit)
+            return None if current is not None else self._adopt_from_ledger(spec.service, on_exit)
+
+    def arm(self, handle: Handle, order: Callable[[], RestartAtOnce | None]) -> None:
+        with self._locked(handle.service):
+            run = self._run_of(handle)
+            if run.status is None:
+                self._nursery.arm(_kept(run.handle), order())
 
     def stop(self, handle: Handle, grace_s: float) -> ExitStatus:
         run = self._run_of(handle)
@@ -114,12 +125,13 @@ class ProcessRuntime:
         snapshot = self._family(run.handle)  # before any signal: afterwards nobody can tell whose children they were
         if run.status is None:
             run.asked = True
-            signal_group(main, signal.SIGTERM)
+            self._nursery.signal(_kept(run.handle), signal.SIGTERM, asked=True)
             run.wait(grace_s)
         self._sweep(run.handle, snapshot)
         status = run.wait(SWEEP_S)
         if status is None:
             raise StopFailed(f"service {handle.service!r}: process {main.pid} was killed but its end was never seen")
+        self._stop_successor(run.handle, grace_s)
         return status
 
     def kill(self, handle: Handle) -> None:
@@ -127,7 +139,7 @@ class ProcessRuntime:
         snapshot = self._family(run.handle)
         if run.status is None:
             run.asked = True
-            signal_group(run.handle.identity, KILL_SIGNAL)
+            self._nursery.signal(_kept(run.handle), KILL_SIGNAL, asked=True)
         self._sweep(run.handle, snapshot)
 
     def usage(self, handle: Handle) -> Usage | None:
@@ -140,13 +152,18 @@ class ProcessRuntime:
         return () if path is None else tuple(tail(path, lines))
 
     def close(self) -> None:
-        self._watcher.close()
+        self._nursery.close()
 
     # -- birth ----------------------------------------------------------------------------------------------------
 
     def _clear_the_way(self, service: str) -> None:
         """Refuse when an earlier run lives; sweep what an ended one left behind."""
         previous = self._runs.get(service)
+        kept = self._nursery.kept(service)
+        if kept is not None and kept.ended is None:
+            raise LaunchError(
+                f"service {service!r} already runs: pid {kept.identity.pid}, run {kept.run}: adopt it or stop it first"
+            )
         if previous is None:
             self._clear_recorded(self._ledger.record(service))
         elif previous.status is None:
@@ -171,36 +188,38 @@ class ProcessRuntime:
             pids = ", ".join(str(member.pid) for member in left)
             raise LaunchError(f"service {service!r}: processes of its last run cannot be killed: {pids}")
 
-    def _begin(
-        self, service: str, run: int, token: str, child: subprocess.Popen[bytes], on_exit: OnExit
-    ) -> ProcessHandle:
-        line = read_line(child.pid)  # nobody but the watcher reaps it, so its line is there even if it died at once
-        identity = ProcessIdentity(child.pid, line.start_ticks if line else 0, boot_id())
-        handle = ProcessHandle(service, run, identity, token, self._clock.wall())
+    def _spawn(self, spec: LaunchSpec, run: int, token: str) -> Kept:
         try:
-            self._watch(Run(handle, on_exit), child)
+            return self._nursery.spawn(spec, run, token)
+        except LockHeld as held:  # what no table shows: it left its session and cleared its environment
+            self._free_lock(held)
+        return self._nursery.spawn(spec, run, token)
+
+    def _free_lock(self, held: LockHeld) -> None:
+        if left := kill_family(lambda: lock_holders(held.path), SWEEP_S):
+            raise LaunchError(f"{held}; cannot be killed: {', '.join(str(member.pid) for member in left)}") from held
+
+    def _begin(self, service: str, kept: Kept, on_exit: OnExit) -> ProcessHandle:
+        run = self._entered(service, kept, on_exit)
+        try:
+            self._watch(run, kept)
         except (OSError, ValueError) as error:  # no file descriptor left, or closed: an unwatched run must not live
-            self._drop_unwatched(service, child)
+            with self._table_lock:
+                self._runs.pop(service, None)
+            self._nursery.drop(kept)
             raise LaunchError(f"service {service!r}: cannot watch its process: {error}") from error
-        self._ledger.launched(service, run, _identity_facts(identity), handle.started_at)
-        return handle
+        self._ledger.launched(service, kept.run, _identity_facts(kept.identity), kept.started_at)
+        return run.handle
 
-    def _watch(self, run: ProcessRun, child: subprocess.Popen[bytes] | None) -> None:
-        handle = run.handle
+    def _entered(self, service: str, kept: Kept, on_exit: OnExit) -> ProcessRun:
+        handle = ProcessHandle(service, kept.run, kept.identity, kept.token, kept.started_at)
+        run = Run(handle, on_exit)
         with self._table_lock:
-            self._runs[handle.service] = run
-        self._watcher.watch(
-            handle.pid,
-            lambda ended: self._ended(run, ended),
-            child=child,
-            before_reap=None if child is None else lambda: _kill_rest_of_group(handle.pid),
-        )
+            self._runs[service] = run
+        return run
 
-    def _drop_unwatched(self, service: str, child: subprocess.Popen[bytes]) -> None:
-        with self._table_lock:
-            self._runs.pop(service, None)
-        os.killpg(child.pid, KILL_SIGNAL)
-        child.wait()
+    def _watch(self, run: ProcessRun, kept: Kept) -> None:
+        self._nursery.watch(kept, lambda news: self._ended(run, news))
 
     # -- adoption -------------------------------------------------------------------------------------------------
 
@@ -212,16 +231,34 @@ class ProcessRuntime:
         if identity is None:
             return None
         started_at = record.started_at or self._clock.wall()
-        handle = ProcessHandle(service, record.run, identity, record.token, started_at)
+        kept = Kept(service, record.run, record.token, identity, started_at)
+        run = self._entered(service, kept, on_exit)
         try:
-            self._watch(Run(handle, on_exit), None)
+            self._watch(run, kept)
         except ProcessLookupError:  # it died while we looked
             with self._table_lock:
                 del self._runs[service]
             return None
         if record.phase is Phase.INTENT:
             self._ledger.launched(service, record.run, _identity_facts(identity), started_at)
-        return handle
+        return run.handle
+
+    def _adopt_kept(self, service: str, kept: Kept, on_exit: OnExit) -> ProcessHandle:
+        """A run the keeper knows: one that lives, or whose end nobody was there to hear of."""
+        record = self._ledger.record(service)
+        if record.run != kept.run or record.phase is not Phase.LAUNCHED:
+            self._write_launched(service, kept)
+        run = self._entered(service, kept, on_exit)
+        run.asked = kept.asked
+        if kept.ended is not None:
+            self._ended(run, News(kept.ended), at=kept.at)
+        else:
+            self._watch(run, kept)
+        return run.handle
+
+    def _write_launched(self, service: str, kept: Kept) -> None:
+        self._ledger.intent(service, kept.run, NAME, kept.token)
+        self._ledger.launched(service, kept.run, _identity_facts(kept.identity), kept.started_at)
 
     def _recorded_main(self, record: ServiceRecord) -> ProcessIdentity | None:
         """The main process of the recorded run if it lives: by its identity, or by token when it was never written."""
@@ -242,11 +279,29 @@ class ProcessRuntime:
 
     # -- death ----------------------------------------------------------------------------------------------------
 
-    def _ended(self, run: ProcessRun, ended: Ended) -> None:
-        status = _status(ended, asked=run.asked, at=self._clock.wall())
+    def _ended(self, run: ProcessRun, news: News, at: float | None = None) -> None:
+        handle = run.handle
+        status = _status(news.ended, asked=run.asked, at=self._clock.wall() if at is None else at)
+        if run.status is not None:
+            return
+        self._ledger.exited(handle.service, handle.run, asdict(status))
+        if news.successor is not None:
+            self._write_launched(handle.service, news.successor)
         if run.finish(status):
-            self._meter.forget(run.handle.identity)
-            self._ledger.exited(run.handle.service, run.handle.run, asdict(status))
+            self._meter.forget(handle.identity)
+            self._nursery.recorded(handle.service, handle.run)
+
+    def _stop_successor(self, handle: ProcessHandle, grace_s: float) -> None:
+        """It crashed in the very moment of the stop and was started again at once: that one is to be stopped too."""
+        with self._locked(handle.service):
+            kept = self._nursery.kept(handle.service)
+            if kept is None or kept.ended is not None or kept.run <= handle.run:
+                return
+            current = self._runs.get(handle.service)
+            if current is not None and current.handle.run >= kept.run:
+                return  # somebody has taken it on
+            successor = self._adopt_kept(handle.service, kept, lambda _status: True)
+        self.stop(successor, grace_s)
 
     def _sweep(self, handle: ProcessHandle, snapshot: tuple[ProcessIdentity, ...]) -> None:
         def find() -> tuple[ProcessIdentity, ...]:
@@ -285,10 +340,8 @@ class ProcessRuntime:
         return run
 
 
-def _kill_rest_of_group(pid: int) -> None:
-    """The main process is dead but still holds its pid, so this number can only be its own group's."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, KILL_SIGNAL)
+def _kept(handle: ProcessHandle) -> Kept:
+    return Kept(handle.service, handle.run, handle.token, handle.identity, handle.started_at)
 
 
 def _status(ended: Ended, *, asked: bool, at: float) -> ExitStatus:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.runtimes.docker_place import DockerPlace
-from tests.runtimes.worlds import MemoryPlace, ProcessPlace, World
+from tests.runtimes.worlds import KeptPlace, MemoryPlace, ProcessPlace, World
 from tests.support.docker_engine import require_engine
 
 
-@pytest.fixture
-def process_place(tmp_path: Path) -> Iterator[ProcessPlace]:
-    place = ProcessPlace(tmp_path)
+@pytest.fixture(params=[ProcessPlace, KeptPlace], ids=["local", "kept"])
+def process_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessPlace]:
+    """Services as children of this process, and as children of a keeper."""
+    place: ProcessPlace = request.param(tmp_path)
     yield place
     place.close()
 
@@ -27,7 +28,16 @@ def docker_place(tmp_path: Path) -> Iterator[DockerPlace]:
     place.close()
 
 
-@pytest.fixture(params=["memory", "process", "process-without-pidfd", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.fixture
+def kept_place(tmp_path: Path) -> Iterator[KeptPlace]:
+    place = KeptPlace(tmp_path)
+    yield place
+    place.close()
+
+
+@pytest.fixture(
+    params=["memory", "process", "process-without-pidfd", "kept", pytest.param("docker", marks=pytest.mark.docker)]
+)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     place: World
     match request.param:
@@ -35,6 +45,8 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
             place = MemoryPlace()
         case "process":
             place = ProcessPlace(tmp_path)
+        case "kept":
+            place = KeptPlace(tmp_path)
         case "docker":
             require_engine()
             place = DockerPlace(tmp_path)

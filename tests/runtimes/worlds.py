@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
 from typing import Protocol
 
+from actors.clock import SystemClock
 from actors.exit_watcher import ExitWatcher
+from actors.keeper.client import Hello
 from actors.ledger import Ledger
 from actors.runtimes.base import ExitStatus, Handle, LaunchSpec, Runtime
+from actors.runtimes.kept import KeeperNursery
+from actors.runtimes.launching import Spawner
 from actors.runtimes.memory import MemoryRuntime, MemoryWorld
 from actors.runtimes.process import ProcessRuntime
 from actors.runtimes.procfs import read_line
@@ -117,6 +122,9 @@ class ProcessPlace:
         line = read_line(handle.pid)
         return line is not None and not line.is_dead
 
+    def keepers(self) -> set[int]:
+        return set()
+
     def close(self) -> None:
         for runtime, ledger in self._daemons:
             for run in runtime._runs.values():
@@ -124,3 +132,49 @@ class ProcessPlace:
                     runtime.kill(run.handle)
             runtime.close()
             ledger.close()
+
+
+class KeptPlace(ProcessPlace):
+    """Processes are children of a keeper; each daemon connects to the same one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.nurseries: list[KeeperNursery] = []
+
+    def daemon(self) -> ProcessRuntime:
+        for earlier in self.nurseries:
+            earlier.close()
+        ledger, clock = Ledger(self.folder / "ledger.jsonl"), SystemClock()
+        hello = Hello(ledger.path, dict(os.environ), 0.0, {})
+        nursery = KeeperNursery(self.folder, hello, ExitWatcher(), Spawner(), clock)
+        nursery.ensure()
+        assert nursery.trouble is None
+        self.nurseries.append(nursery)
+        runtime = ProcessRuntime(ledger, clock=clock, nursery=nursery)
+        self._daemons.append((runtime, ledger))
+        return runtime
+
+    def keepers(self) -> set[int]:
+        """The pids of the keepers that live; the last one is the last daemon's."""
+        return {nursery.pid for nursery in self.nurseries if nursery.pid is not None}
+
+    def close(self) -> None:
+        keepers = self.keepers()
+        for runtime, _ in self._daemons[-1:]:
+            for run in runtime._runs.values():
+                if run.status is None:
+                    runtime.kill(run.handle)
+        if self.nurseries:
+            self.nurseries[-1].leave()
+        for runtime, ledger in self._daemons:
+            runtime.close()
+            ledger.close()
+        eventually(lambda: all(_is_gone(pid) for pid in keepers), within_s=LONG_S, what="the keeper's end")
+
+
+def _is_gone(pid: int) -> bool:
+    """Dead; reaped too, if it is a child of ours."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    line = read_line(pid)
+    return line is None or line.is_dead

@@ -12,6 +12,8 @@ from actors.messages import StopMode
 from actors.runtimes.base import ExitStatus
 from actors.service_fsm import (
     ALLOWED,
+    Adopted,
+    AdoptOnly,
     AdoptOrLaunch,
     BeginProbing,
     Begun,
@@ -123,9 +125,33 @@ def test_no_sequence_of_two_events_is_illegal_and_an_exit_comes_once(state: RunS
 def test_waits_for_its_dependencies_and_says_which() -> None:
     rules = Rules(dependencies=frozenset({"db", "queue"}))
     run, effects = step(begin(rules), Begun(frozenset({"db"})))
-    assert (run.state, run.detail, effects) == (RunState.WAITING, "waiting for queue:ready", ())
+    assert (run.state, run.detail, effects) == (RunState.WAITING, "waiting for queue:ready", (AdoptOnly(),))
     run, effects = step(run, DependencySeen("queue", is_ready=True))
     assert (run.state, effects) == (RunState.LAUNCHING, (AdoptOrLaunch(),))
+
+
+def waiting() -> ServiceRun:
+    return step(begin(Rules(dependencies=frozenset({"db"}))), Begun())[0]
+
+
+def test_a_service_that_runs_already_waits_for_nothing() -> None:
+    run, effects = step(waiting(), Adopted(Launched(FakeHandle(), was_ready=True)))
+    assert (run.state, effects) == (RunState.READY, (SayReady(),))
+
+
+def test_nothing_found_goes_on_waiting() -> None:
+    run, effects = step(waiting(), Adopted(None))
+    assert (run.state, effects) == (RunState.WAITING, ())
+    assert step(run, DependencySeen("db", is_ready=True))[1] == (AdoptOrLaunch(),)
+
+
+def test_a_stop_waits_for_the_look_and_stops_what_it_found() -> None:
+    run, effects = step(waiting(), StopAsked(SHUTDOWN, StopMode.TERMINATE))
+    assert (run.state, effects) == (RunState.WAITING, ())
+    assert step(run, DependencySeen("db", is_ready=True))[1] == ()
+    assert step(run, Adopted(None))[1] == (Exit(SHUTDOWN),)
+    run, effects = step(run, Adopted(Launched(FakeHandle())))
+    assert (run.state, effects) == (RunState.STOPPING, (StopRun(),))
 
 
 def test_a_dependency_lost_while_waiting_is_waited_for_again() -> None:

@@ -1,0 +1,81 @@
+"""The keeper's lines in the daemon's ledger: what it did by itself. Appended, never flushed, never in anyone's way.
+
+The daemon writes the same file (``actors.ledger``); both append whole lines with one write each, so they do not mix.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from actors.keeper.words import End, KeptRun
+
+RUNTIME = "process"
+
+
+class Record:
+    """Appends to the ledger at ``path``. Trouble is kept, not raised: a full disk must not prevent a restart."""
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        self.trouble: str | None = None
+
+    def open(self, path: str | None) -> None:
+        """Write into this file from now on (the daemon has put a new one in place)."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        if path is not None:
+            try:
+                self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            except OSError as error:
+                self.trouble = f"cannot write {path}: {error.strerror}"
+
+    def write(self, *entries: Mapping[str, Any]) -> None:
+        if self._fd is None:
+            return
+        data = b"".join(json.dumps(entry, separators=(",", ":")).encode() + b"\n" for entry in entries)
+        try:
+            self.trouble = None if os.write(self._fd, data) == len(data) else "disk full"
+        except OSError as error:
+            self.trouble = error.strerror
+
+
+def intent(service: str, run: int, token: str) -> dict[str, Any]:
+    return {"is": "intent", "service": service, "run": run, "runtime": RUNTIME, "token": token}
+
+
+def launched(run: KeptRun, boot_id: str) -> dict[str, Any]:
+    identity = {"pid": run.pid, "start_ticks": run.start_ticks, "boot_id": boot_id}
+    return {
+        "is": "launched",
+        "service": run.service,
+        "run": run.run,
+        "identity": identity,
+        "started_at": run.started_at,
+    }
+
+
+def exited(service: str, run: int, end: End) -> dict[str, Any]:
+    cause = f"exit {end.code}" if end.signal is None else f"signal {_signal_name(end.signal)}"
+    facts = {
+        "cause": cause,
+        "code": end.code,
+        "signal": end.signal,
+        "oom_killed": False,
+        "asked": end.asked,
+        "stopped_by_hand": False,
+        "at": end.at,
+    }
+    return {"is": "exited", "service": service, "run": run, "exit": facts}
+
+
+def _signal_name(number: int) -> str:
+    import signal  # noqa: PLC0415  only for the name, off the common way
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

@@ -1,0 +1,316 @@
+"""Services as children of the keeper: they outlive the daemon, and their exit codes do too.
+
+When the keeper is lost (killed), its services fall to the daemon, which is a subreaper as well, and are watched from
+here until they end; new ones are spawned by the next keeper. Where no keeper can be had at all, the daemon spawns by
+itself and says so in ``trouble``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from actors.clock import Clock
+from actors.exit_watcher import Ended, ExitWatcher
+from actors.keeper.client import Hello, KeeperLink, KeeperLost, KeeperUnavailable, connect
+from actors.keeper.words import Frame, KeptRun
+from actors.runtimes.base import LaunchError, LaunchSpec, RestartAtOnce
+from actors.runtimes.family import signal_group
+from actors.runtimes.launching import SERVICE_VARIABLE, Spawner, launch_error
+from actors.runtimes.nursery import KILL_SIGNAL, Kept, LocalNursery, News, OnNews
+from actors.runtimes.procfs import ProcessIdentity, boot_id
+
+LOCKS: Final = "locks"
+Key = tuple[str, int]
+
+
+class LockHeld(LaunchError):
+    """A process of an earlier run still holds the service's lock."""
+
+    def __init__(self, service: str, path: Path) -> None:
+        super().__init__(f"service {service!r}: a process of an earlier run is still alive (it holds {path})")
+        self.path = path
+
+
+@dataclass
+class _Table:
+    """What is known of kept runs. ``lock`` guards all of it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    newest: dict[str, KeptRun] = field(default_factory=dict)
+    listeners: dict[Key, OnNews] = field(default_factory=dict)
+    untold: dict[Key, News] = field(default_factory=dict)
+    local: set[Key] = field(default_factory=set)
+
+
+class KeeperNursery:
+    """``Nursery`` over a keeper. ``ensure`` connects (and starts one); it is called again when the keeper was lost."""
+
+    def __init__(self, state_dir: Path, hello: Hello, watcher: ExitWatcher, spawner: Spawner, clock: Clock) -> None:
+        self._state_dir = state_dir
+        self._hello = hello
+        self._watcher = watcher
+        self._spawner = spawner
+        self._local = LocalNursery(watcher, spawner, clock)
+        self._table = _Table()
+        self._link: KeeperLink | None = None
+        self._link_lock = threading.Lock()
+        self._closed = False
+        self._trouble: str | None = None
+        self.missed: tuple[KeptRun, ...] = ()
+        """Runs that ended and were started again while no daemon lived."""
+
+    # -- the keeper itself ------------------------------------------------------------------------------------------
+
+    @property
+    def is_alive(self) -> bool:
+        link = self._link
+        return link is not None and link.is_alive
+
+    @property
+    def trouble(self) -> str | None:
+        link = self._link
+        return self._trouble or (link.log_trouble if link is not None else None)
+
+    @property
+    def pid(self) -> int | None:
+        link = self._link
+        return link.pid if link is not None and link.is_alive else None
+
+    def ensure(self) -> None:
+        """Have a keeper, if one can be had; ``trouble`` says why not.
+
+        Never raises: services must come up without one.
+        """
+        with self._link_lock:
+            if self._closed or self.is_alive:
+                return
+            try:
+                link = KeeperLink(connect(self._state_dir), self._hello, self._exited, self._lost)
+            except (KeeperLost, KeeperUnavailable, OSError) as error:
+                self._trouble = f"no keeper: {error}"
+                structlog.get_logger().error("no keeper: the daemon spawns by itself", error=str(error))
+                return
+            self._trouble = None
+            self._link = link
+            self._take_over(link.runs)
+
+    def beat(self) -> None:
+        """The daemon is well: said once a second."""
+        link = self._link
+        if link is not None and link.is_alive:
+            link.beat()
+
+    def leave(self) -> None:
+        """The daemon ends in order."""
+        link = self._link
+        if link is not None and link.is_alive:
+            try:
+                link.leave()
+            except KeeperLost as lost:
+                structlog.get_logger().warning("the keeper ended first", error=str(lost))
+
+    def _take_over(self, runs: tuple[KeptRun, ...]) -> None:
+        """What happened while no daemon lived."""
+        with self._table.lock:
+            for run in sorted(runs, key=lambda one: one.run):
+                if run.end is not None and run.successor is not None:
+                    self.missed = (*self.missed, run)
+                else:
+                    self._table.newest[run.service] = run
+
+    def _lost(self) -> None:
+        """On the reader thread. The services have fallen to us (or to init): watch them from here."""
+        structlog.get_logger().error("the keeper was lost; its services are watched from here")
+        with self._table.lock:
+            orphaned = [run for run in self._table.newest.values() if run.end is None]
+            self._table.local |= {(run.service, run.run) for run in orphaned}
+            listeners = dict(self._table.listeners)
+        for run in orphaned:
+            if (listener := listeners.get((run.service, run.run))) is not None:
+                self._watch_here(_kept(run), listener)
+
+    def _watch_here(self, kept: Kept, on_news: OnNews) -> None:
+        try:
+            self._watcher.watch(kept.identity.pid, lambda ended: self._ended_here(kept, ended, on_news))
+        except ProcessLookupError:  # reaped by the keeper with its last breath: nobody knows how it ended
+            self._ended_here(kept, Ended(), on_news)
+
+    def _ended_here(self, kept: Kept, ended: Ended, on_news: OnNews) -> None:
+        self._forget(kept.service, kept.run)
+        on_news(News(ended))
+
+    # -- the contract -------------------------------------------------------------------------------------------------
+
+    def spawn(self, spec: LaunchSpec, run: int, token: str) -> Kept:
+        self.ensure()
+        link = self._link
+        if link is None or not link.is_alive:
+            return self._local.spawn(spec, run, token)
+        program = self._spawner.program(spec)
+        lock = self._lock_path(spec.service)
+        try:
+            answer = link.ask("spawn", run=run, token=token, lock=str(lock), **self._words(spec, program))
+        except KeeperLost as lost:  # it may have spawned with its last breath: the token finds it
+            raise LaunchError(f"service {spec.service!r}: {lost}; tried again with the next one") from lost
+        if "kept" not in answer:
+            self._spawner.forget(spec)
+            raise _refusal(spec, program, lock, answer)
+        born = KeptRun.from_plain(answer["kept"])
+        with self._table.lock:
+            if (spec.service, run) not in self._table.untold:
+                self._table.newest[spec.service] = born
+        return _kept(born)
+
+    def watch(self, kept: Kept, on_news: OnNews) -> None:
+        key = (kept.service, kept.run)
+        with self._table.lock:
+            known = self._table.newest.get(kept.service)
+            news = self._table.untold.pop(key, None)
+            is_kept = known is not None and known.run == kept.run and key not in self._table.local
+            if is_kept and news is None:
+                self._table.listeners[key] = on_news
+        if news is not None:
+            on_news(news)
+        elif is_kept:
+            self._claim(kept)
+        else:
+            self._local.watch(kept, on_news)
+
+    def _claim(self, kept: Kept) -> None:
+        """A run that ended before the keeper heard of our claim is told by ``exited``, like any other."""
+        link = self._link
+        try:
+            if link is not None:
+                link.ask("claim", service=kept.service, run=kept.run)
+        except KeeperLost:
+            structlog.get_logger().warning("keeper lost while taking on a run", service=kept.service)
+
+    def drop(self, kept: Kept) -> None:
+        if not self._local.dropped(kept):
+            self.signal(kept, KILL_SIGNAL, asked=True)
+
+    def kept(self, service: str) -> Kept | None:
+        with self._table.lock:
+            run = self._table.newest.get(service)
+        return None if run is None else _kept(run)
+
+    def signal(self, kept: Kept, number: int, *, asked: bool) -> bool:
+        """The keeper signals: it alone knows that the pid is not reaped yet."""
+        link = self._link
+        with self._table.lock:
+            known = self._table.newest.get(kept.service)
+            is_local = (kept.service, kept.run) in self._table.local
+            is_kept = known is not None and known.run == kept.run and not is_local
+        if is_kept and link is not None and link.is_alive:
+            try:
+                answer = link.ask("signal", service=kept.service, run=kept.run, signal=number, group=True, asked=asked)
+                return bool(answer["ok"])
+            except KeeperLost:
+                structlog.get_logger().warning("keeper lost while signalling", service=kept.service)
+        return signal_group(kept.identity, number)
+
+    def arm(self, kept: Kept, order: RestartAtOnce | None) -> None:
+        link = self._link
+        if link is None or not link.is_alive:
+            return
+        arming = None if order is None else {"token": os.urandom(16).hex(), "only_on_failure": order.only_on_failure}
+        try:
+            link.ask("arm", service=kept.service, run=kept.run, arming=arming)
+        except KeeperLost:
+            structlog.get_logger().warning("keeper lost while arming", service=kept.service)
+
+    def recorded(self, service: str, run: int) -> None:
+        self._forget(service, run)
+        link = self._link
+        if link is not None and link.is_alive:
+            link.say("forget", service=service, run=run)
+
+    def parents(self) -> frozenset[int]:
+        pid = self.pid
+        return frozenset({os.getpid()} if pid is None else {os.getpid(), pid})
+
+    def close(self) -> None:
+        with self._link_lock:
+            self._closed = True
+            link = self._link
+        if link is not None:
+            link.close()
+        self._local.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _words(self, spec: LaunchSpec, program: str) -> dict[str, Any]:
+        log = None
+        if spec.log_path is not None:
+            log = {"path": str(spec.log_path), "max_bytes": spec.log_max_bytes, "backups": spec.log_backups}
+        return {
+            "service": spec.service,
+            "argv": list(spec.command),
+            "program": program,
+            "cwd": None if spec.working_dir is None else str(spec.working_dir),
+            "environment": {**spec.environment, SERVICE_VARIABLE: spec.service},
+            "log": log,
+            "rlimits": [],
+            "nice": None,
+            "uid": None,
+            "gid": None,
+            "groups": None,
+            "umask": None,
+        }
+
+    def _lock_path(self, service: str) -> Path:
+        folder = self._state_dir / LOCKS
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:  # no room: the keeper goes on without the lock
+            self._trouble = f"cannot make {folder}: {error.strerror}"
+        return folder / f"{service}.lock"
+
+    def _exited(self, run: KeptRun, successor: KeptRun | None) -> None:
+        """On the reader thread."""
+        key = (run.service, run.run)
+        end = run.end
+        ended = Ended() if end is None else Ended(end.code, end.signal)
+        news = News(ended, None if successor is None else _kept(successor))
+        with self._table.lock:
+            self._table.newest[run.service] = successor or run
+            listener = self._table.listeners.pop(key, None)
+            if listener is None:
+                self._table.untold[key] = news
+        if listener is not None:
+            listener(news)
+
+    def _forget(self, service: str, run: int) -> None:
+        with self._table.lock:
+            known = self._table.newest.get(service)
+            if known is not None and known.run == run:
+                del self._table.newest[service]
+            self._table.local.discard((service, run))
+            self._table.untold.pop((service, run), None)
+
+
+def _kept(run: KeptRun) -> Kept:
+    end = run.end
+    return Kept(
+        run.service,
+        run.run,
+        run.token,
+        ProcessIdentity(run.pid, run.start_ticks, boot_id()),
+        run.started_at,
+        None if end is None else Ended(end.code, end.signal),
+        0.0 if end is None else end.at,
+        end is not None and end.asked,
+    )
+
+
+def _refusal(spec: LaunchSpec, program: str, lock: Path, answer: Frame) -> LaunchError:
+    if answer["stage"] == "lock":
+        return LockHeld(spec.service, lock)
+    number = int(answer["errno"])
+    return launch_error(spec, program, OSError(number, os.strerror(number)), str(answer["stage"]))

@@ -1,0 +1,40 @@
+"""Who holds a service's lock: all processes of a run inherit the open file, whatever else they change of themselves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+
+from actors.runtimes.procfs import HAS_PROC, ProcessIdentity, identity_of
+
+
+def lock_holders(path: Path) -> tuple[ProcessIdentity, ...]:
+    """The living processes that have this file open, ourselves left out. Processes of other users are not seen."""
+    try:
+        place = path.stat()
+    except OSError:
+        return ()
+    if not HAS_PROC:
+        return ()
+    pids = (pid for pid in psutil.pids() if pid != os.getpid())
+    found = (identity_of(pid) for pid in pids if _has_open(pid, (place.st_dev, place.st_ino)))
+    return tuple(known for known in found if known is not None)
+
+
+def _has_open(pid: int, place: tuple[int, int]) -> bool:
+    folder = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(folder)  # noqa: PTH208  thousands of them
+    except OSError:
+        return False
+    return any(_place_of(f"{folder}/{name}") == place for name in names)
+
+
+def _place_of(path: str) -> tuple[int, int] | None:
+    try:
+        known = os.stat(path)  # noqa: PTH116  thousands of them
+    except OSError:
+        return None
+    return known.st_dev, known.st_ino
