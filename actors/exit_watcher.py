@@ -7,6 +7,7 @@ reaps it. Where the system has no pidfd, a thread per process waits instead. Mus
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import subprocess
@@ -136,7 +137,8 @@ class ExitWatcher:
         self._epoll.unregister(fd)
         self._guarded(watch, ended)
         if watch.child is None and ended != Ended():
-            os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)  # a child of ours without a Popen: after a re-exec
+            with contextlib.suppress(ChildProcessError):  # somebody else was quicker
+                os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)  # a child of ours without a Popen: it fell to us
         os.close(fd)
 
     def _guarded(self, watch: _Watch, ended: Ended) -> None:

@@ -38,11 +38,13 @@ from actors.runtimes.process import ProcessRuntime
 from actors.service import LiveRuns, ServiceParts
 from actors.service_logs import log_path
 from actors.spec import ChildSpec, Pacing
+from actors.strays import Strays
 from bridge_link.errors import LinkError
 from config import ConfigError, SystemConfig, load_config, resolve_state_dir
 from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
 from supervisors.daemon import EXIT_FAILED, Daemon, View
+from supervisors.leftovers import Cleaner, leftovers
 from supervisors.library import SupervisionError, Supervisor
 from supervisors.local_manager import LocalManager, daemon_info
 from supervisors.log_keeper import LogKeeper
@@ -157,6 +159,8 @@ class _App:
         self.watcher = ExitWatcher()
         self.nursery = self._nursery()
         self.runtimes = self._runtimes()
+        self.strays = Strays()
+        self.cleaner = self._cleaner()
         self.system = ActorSystem(reporter=self._reported)
         self.steering = self._steering()
         self.beats = BeatBoard()
@@ -183,7 +187,8 @@ class _App:
         environment = self._service_environment()
         processes = ProcessRuntime(self.ledger, self.watcher, environment=environment, nursery=self.nursery)
         runtimes: dict[str, Runtime] = {"process": processes}
-        if any(service.runtime == "docker" for service in self.config.services.values()):
+        used = {service.runtime for service in self.config.services.values()}
+        if "docker" in used | {record.runtime for record in self.ledger.records().values()}:
             runtimes["docker"] = DockerRuntime(self.ledger, self._instance())
         return runtimes
 
@@ -204,6 +209,12 @@ class _App:
             self.ledger.restarted(missed.service)
             nursery.recorded(missed.service, missed.run)
         return nursery
+
+    def _cleaner(self) -> Cleaner:
+        services = self.config.services
+        graces_s = {name: service.graceful_shutdown_timeout for name, service in services.items()}
+        attached = {name for name, one in services.items() if one.runtime == "docker" and one.image is None}
+        return Cleaner(leftovers(self.ledger.records(), graces_s, attached), self.runtimes, self.ledger.forget)
 
     def _instance(self) -> str:
         """This state directory's own name: only containers that carry it are ours."""
@@ -280,6 +291,7 @@ class _App:
         except (LinkError, OperatorUnavailable) as error:
             server.close()
             raise SupervisionError("cannot_bind", str(error)) from error
+        self.cleaner.start()
         spec = build_tree(self.config, self._tree_parts(server))
         return Supervisor.start_spec(spec, system=self.system)
 
@@ -305,7 +317,11 @@ class _App:
         def begin_exits() -> None:
             self.watcher.ensure_running()
 
-        exits = Watched(begin_exits, lambda: self.watcher.is_running, _nothing, trouble=lambda: self.ledger.trouble)
+        def look() -> str | None:
+            self.strays.look()
+            return self.ledger.trouble
+
+        exits = Watched(begin_exits, lambda: self.watcher.is_running, _nothing, trouble=look)
         keeper = self.log_keeper
         logs = Watched(keeper.start, lambda: keeper.is_alive, keeper.close)
         specs = [monitor("exit-watcher", NodeKind.RUNTIME, exits), monitor("log-keeper", NodeKind.RUNTIME, logs)]
@@ -339,6 +355,7 @@ class _App:
         )
 
     def _close(self) -> None:
+        self.cleaner.close()
         self.recovery.close()
         if self.nursery is not None:
             self.nursery.leave()

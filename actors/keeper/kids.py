@@ -25,8 +25,10 @@ from actors.keeper.spawning import SpawnFailed, SpawnOrder, spawn
 from actors.keeper.words import End, KeptRun, LogLimits
 
 TOKEN_VARIABLE: Final = b"SELFHEAL_TOKEN"
-CLAIM_S: Final = 3.0
-"""A successor that the living daemon has not taken on after this long was not wanted: it is killed."""
+CLAIM_BEATS: Final = 5
+"""A successor that the daemon has not taken on after this many of its beats (one a second) was not wanted: it is
+killed. A daemon that does not beat is frozen, and nothing follows from its silence.
+"""
 
 SPAWN_WANTED: Final = register("keeper.spawn.wanted", "the keeper was asked to spawn, nothing was done yet")
 SPAWNED: Final = register("keeper.spawned", "the process exists, the daemon was not told its pid")
@@ -63,7 +65,7 @@ class Kid:
     birth: Birth
     armed: Arming | None = None
     is_asked: bool = False
-    claim_by_s: float | None = None
+    beats_to_claim: int | None = None
 
 
 class StillLocked(Exception):
@@ -187,7 +189,7 @@ class Kids:
         reached(ARMED_SPAWNED)
         self.record.write(record.launched(born.kept, self.boot_id))
         if self.has_daemon():
-            born.claim_by_s = time.monotonic() + CLAIM_S
+            born.beats_to_claim = CLAIM_BEATS
         return born.kept
 
     def orphans(self) -> frozenset[int]:
@@ -216,7 +218,7 @@ class Kids:
         kid = self._living(service, run)
         if kid is None:
             return False
-        kid.claim_by_s = None
+        kid.beats_to_claim = None
         return True
 
     def signal(self, service: str, run: int, number: int, *, is_group: bool, is_asked: bool) -> bool:
@@ -240,16 +242,20 @@ class Kids:
         if kid is not None and kid.kept.end is not None:
             del self.runs[service, run]
 
-    def kill_unclaimed(self, now_s: float) -> None:
+    def heard_beat(self) -> None:
+        """The daemon is well: had it wanted a successor of ours, it would have taken it on by now."""
         for kid in tuple(self.by_pid.values()):
-            if kid.claim_by_s is not None and now_s >= kid.claim_by_s:
-                kid.claim_by_s = None
+            if kid.beats_to_claim is None:
+                continue
+            kid.beats_to_claim -= 1
+            if kid.beats_to_claim <= 0:
+                kid.beats_to_claim = None
                 self.signal(kid.kept.service, kid.kept.run, signal.SIGKILL, is_group=True, is_asked=True)
 
     def release_claims(self) -> None:
         """Nobody is there to claim: what was started goes on."""
         for kid in self.by_pid.values():
-            kid.claim_by_s = None
+            kid.beats_to_claim = None
 
     def living_logs(self) -> tuple[LogLimits, ...]:
         return tuple(kid.birth.log for kid in self.by_pid.values() if kid.birth.log is not None)

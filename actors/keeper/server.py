@@ -118,7 +118,6 @@ class Server:
         if now_s - self._looked_s < watch.LOOK_S:
             return
         self._looked_s = now_s
-        self._kids.kill_unclaimed(now_s)
         if self._link is None:
             self._rotate_logs()
         else:
@@ -307,6 +306,7 @@ class Server:
     def _beat(self, link: Link, _frame: Frame) -> Frame:
         if link.watch is not None:
             link.watch = watch.heard(link.watch, time.monotonic())
+        self._kids.heard_beat()
         return {"ok": True}
 
     def _bye(self, link: Link, _frame: Frame) -> Frame:

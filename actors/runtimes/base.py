@@ -147,6 +147,15 @@ class Runtime(Protocol):
             StopFailed: the engine did not answer.
         """
 
+    def clear(self, service: str, grace_s: float) -> bool:
+        """Stop and remove whatever of this service is ours and still there; for one that is not wanted any more.
+
+        Returns whether there was anything. Never touches what was only attached to.
+
+        Raises:
+            TruthUnknown: cannot be told now. StopFailed: something is left.
+        """
+
     def arm(self, handle: Handle, order: Callable[[], RestartAtOnce | None]) -> None:
         """Give the standing order, or take it back (None). ``order`` is asked while nobody else arms this service.
 

@@ -145,6 +145,13 @@ class DockerRuntime:
         except APIError:  # it does not run any more, or is gone
             self._settle_or_fail(run)
 
+    def clear(self, service: str, grace_s: float) -> bool:
+        with self._locked(service):
+            found = self._containers.own(service)
+            for one in found:
+                self._stop_and_remove(one, math.ceil(grace_s))
+        return bool(found)
+
     def arm(self, handle: Handle, order: Callable[[], RestartAtOnce | None]) -> None:
         del handle, order  # nobody but the daemon starts one
 
@@ -180,7 +187,7 @@ class DockerRuntime:
                 raise LaunchError(self._containers.missing_text(spec))
             return found.id
         if found is not None and not found.fits(spec):
-            self._stop_and_remove(spec, found)
+            self._stop_and_remove(found, _REPLACE_GRACE_S)
             found = None
         if found is not None and found.is_running and not is_known:
             raise LaunchError(
@@ -189,11 +196,12 @@ class DockerRuntime:
             )
         return found.id if found is not None else self._containers.make(spec, run)
 
-    def _stop_and_remove(self, spec: LaunchSpec, found: Found) -> None:
-        if found.is_running:
-            with contextlib.suppress(NotFound):
-                self._engine.ask(lambda client: client.api.stop(found.id, timeout=_REPLACE_GRACE_S))
-        self._containers.remove(spec, found)
+    def _stop_and_remove(self, found: Found, grace_s: int) -> None:
+        """One of ours, found by its labels."""
+        with contextlib.suppress(NotFound):
+            if found.is_running:
+                self._engine.ask(lambda client: client.api.stop(found.id, timeout=grace_s))
+            self._engine.ask(lambda client: client.api.remove_container(found.id, force=True))
 
     def _start(self, spec: LaunchSpec, run: int, container_id: str, on_exit: OnExit) -> DockerHandle:
         self._ledger.intent(spec.service, run, NAME, "")

@@ -82,6 +82,13 @@ class Containers:
             return self._find_compose(spec)
         return self._find_own(spec.service)
 
+    def own(self, service: str) -> tuple[Found, ...]:
+        """All containers that were made for this service, running ones first. Raises: TruthUnknown."""
+        listed = self._engine.list_by_labels(owner_labels(self._instance, service))
+        ordered = sorted(listed, key=lambda entry: entry.get("State") != "running")
+        found = (self._inspect(str(entry["Id"])) for entry in ordered)
+        return tuple(one for one in found if one is not None)
+
     def make(self, spec: LaunchSpec, run: int) -> str:
         """Create the container from its image, which must be there; returns the container's id.
 
@@ -148,12 +155,7 @@ class Containers:
 
     def _find_own(self, service: str) -> Found | None:
         """By label, not by name: a renamed container is still ours. A running one goes first."""
-        listed = self._engine.list_by_labels(owner_labels(self._instance, service))
-        for entry in sorted(listed, key=lambda entry: entry.get("State") != "running"):
-            found = self._inspect(str(entry["Id"]))
-            if found is not None:
-                return found
-        return None
+        return next(iter(self.own(service)), None)
 
     def _find_compose(self, spec: LaunchSpec) -> Found | None:
         container = container_of(spec)

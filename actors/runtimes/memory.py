@@ -178,6 +178,12 @@ class MemoryRuntime:
         run.asked = True
         self._signal(run, _SIGKILL)
 
+    def clear(self, service: str, grace_s: float) -> bool:
+        handle = self.adopt(LaunchSpec(service), lambda _status: True)
+        if handle is not None:
+            self.stop(handle, grace_s)
+        return handle is not None
+
     def arm(self, handle: Handle, order: Callable[[], RestartAtOnce | None]) -> None:
         del handle, order  # nobody but the daemon starts one
 

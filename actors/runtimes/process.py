@@ -142,6 +142,18 @@ class ProcessRuntime:
             self._nursery.signal(_kept(run.handle), KILL_SIGNAL, asked=True)
         self._sweep(run.handle, snapshot)
 
+    def clear(self, service: str, grace_s: float) -> bool:
+        with self._locked(service):
+            record = self._ledger.record(service)
+            handle = self.adopt(LaunchSpec(service, log_path=self._log_paths.get(service)), lambda _status: True)
+        if handle is not None:
+            self.stop(handle, grace_s)
+            return True
+        if record.runtime == NAME and record.token and self._token_family(record.token):
+            self._sweep_or_refuse(service, record.token)
+            return True
+        return False
+
     def usage(self, handle: Handle) -> Usage | None:
         run = self._run_of(handle)
         return None if run.status is not None else self._meter.measure(run.handle.identity)

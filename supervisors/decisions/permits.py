@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from actors.spec import Restart
 from supervisors.decisions.intensity import within_window
 from supervisors.decisions.model import Child, Mode, Phase, SupervisorState
 from supervisors.decisions.strategy import affected
@@ -36,7 +37,7 @@ def restarts_at_once_from(state: SupervisorState, child: Child, now: float) -> f
 
 def _stands_alone(state: SupervisorState, child: Child) -> bool:
     is_settled = state.mode is Mode.RUNNING and child.phase is Phase.UP and child.wanted
-    is_going = child.held or child.recycle or child.doomed
+    is_going = child.held or child.recycle or child.doomed or child.spec.restart is Restart.TEMPORARY
     others = set(affected(state.flags.strategy, tuple(state.children), child.spec.id)) - {child.spec.id}
     return is_settled and not is_going and not others
 

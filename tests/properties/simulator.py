@@ -91,6 +91,7 @@ class World:
     wakes: set[float] = field(default_factory=set)
     is_calm: bool = False
     stop_order: list[str] = field(default_factory=list)
+    look: Callable[[SupervisorState, float], None] | None = None
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -118,6 +119,8 @@ class World:
         for effect in effects:
             self._act(effect, before)
         self._check()
+        if self.look is not None:
+            self.look(self.state, self.now)
         if not self.is_calm and self.past and self.random.random() < 0.2:  # late and duplicate messages
             self.at(self.random.random(), self.random.choice(self.past))
 
@@ -344,10 +347,15 @@ def _some(world: World) -> str:
     return world.random.choice([*world.state.children, "nobody"])
 
 
-def simulate(seed: int) -> World:
-    """One life: a stormy time, maybe a stop, then a calm in which everything must come to rest. Raises Violated."""
+def simulate(seed: int, look: Callable[[SupervisorState, float], None] | None = None) -> World:
+    """One life: a stormy time, maybe a stop, then a calm in which everything must come to rest. Raises Violated.
+
+    Args:
+        look: called with the state and the clock after each event.
+    """
     random = Random(seed)
     world = random_world(random)
+    world.look = look
     world.at(0.0, Boot())
     random_calls(world, random.randint(0, 8))
     if random.random() < 0.5:

@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from docker.errors import NotFound
 from docker.models.containers import Container
 
 from actors.ledger import Ledger
@@ -62,7 +63,10 @@ class DockerPlace:
         os.kill(self._state(handle)["Pid"], signal.SIGKILL)
 
     def is_alive(self, handle: Handle) -> bool:
-        state = self._state(handle)
+        try:
+            state = self._state(handle)
+        except NotFound:
+            return False
         return bool(state["Running"] and state["Pid"] == handle.pid)
 
     def _state(self, handle: Handle) -> dict[str, Any]:

@@ -194,3 +194,15 @@ def test_usage_of_a_live_run_only(world: World) -> None:
     assert usage.cpu_percent >= 0
     runtime.stop(handle, 10.0)
     assert runtime.usage(handle) is None
+
+
+def test_what_is_not_wanted_any_more_is_cleared_by_a_further_daemon(world: World) -> None:
+    handle = world.daemon().launch(world.spec("a", RUNS), 1, Exits())
+    bystander = world.daemon().launch(world.spec("b", RUNS), 1, Exits())
+    world.wait_ready(handle)
+    runtime = world.daemon()
+    assert runtime.clear(handle.service, LONG_S)
+    assert not world.is_alive(handle)
+    assert world.is_alive(bystander)
+    assert not runtime.clear(handle.service, LONG_S)
+    assert runtime.adopt(world.spec("b", RUNS), Exits()) is not None

@@ -373,14 +373,17 @@ def test_a_program_that_appears_later_is_found(process_place: ProcessPlace, tmp_
     assert on_exit.one().code == 6
 
 
+def _living_children() -> set[int]:
+    return {line.pid for line in read_table().values() if line.parent == os.getpid() and not line.is_dead}
+
+
 def test_a_run_that_cannot_be_watched_does_not_live(process_place: ProcessPlace, tmp_path: Path) -> None:
     runtime, pid_file = process_place.daemon(), tmp_path / "pid"
-    keepers = process_place.keepers()
+    before = _living_children()
     runtime._nursery.close()
     with pytest.raises(LaunchError, match="cannot watch"):
         runtime.launch(process_place.spec("a", script(f"echo $$ > {pid_file}; exec sleep 1000")), 1, Exits())
-    ours = [line.pid for line in read_table().values() if line.parent == os.getpid() and not line.is_dead]
-    assert set(ours) <= keepers
+    assert _living_children() <= before
 
 
 def test_usage_counts_descendants(process_place: ProcessPlace) -> None:

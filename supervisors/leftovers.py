@@ -1,0 +1,89 @@
+"""What an earlier daemon left alive although nobody wants it any more: stopped when the next one starts.
+
+A service a person stopped (the daemon was killed before it was down), and one that is no longer configured. Runs on a
+thread of its own: no wanted service waits for it. Tries until it is done: the engine may be away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from actors.ledger import Phase, ServiceRecord
+from actors.runtimes.base import Runtime, StopFailed, TruthUnknown
+
+RETRY_S: Final = 2.0
+GRACE_S: Final = 10.0
+"""What a service gets whose configuration is gone."""
+_MAY_LIVE: Final = frozenset({Phase.INTENT, Phase.LAUNCHED})
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    service: str
+    runtime: str
+    grace_s: float
+    is_configured: bool
+
+
+def leftovers(
+    records: Mapping[str, ServiceRecord], graces_s: Mapping[str, float], attached: AbstractSet[str]
+) -> tuple[Leftover, ...]:
+    """Whose runs may live and should not. Pure.
+
+    Args:
+        records: what the ledger knew when the daemon started.
+        graces_s: configured services and the seconds each gets to end.
+        attached: services that belong to somebody else: never stopped here.
+    """
+    return tuple(
+        Leftover(name, record.runtime, graces_s.get(name, GRACE_S), name in graces_s)
+        for name, record in records.items()
+        if record.phase in _MAY_LIVE and name not in attached and (record.stopped is not None or name not in graces_s)
+    )
+
+
+class Cleaner:
+    """Args: ``forget`` is called for a service that is no longer configured, once nothing of it is left."""
+
+    def __init__(
+        self, found: tuple[Leftover, ...], runtimes: Mapping[str, Runtime], forget: Callable[[str], None]
+    ) -> None:
+        self._found = found
+        self._runtimes = runtimes
+        self._forget = forget
+        self._closed = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        for one in self._found:
+            thread = threading.Thread(target=self._clear, args=(one,), name=f"leftover:{one.service}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        self._closed.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def _clear(self, one: Leftover) -> None:
+        log = structlog.get_logger().bind(service=one.service, configured=one.is_configured)
+        runtime = self._runtimes.get(one.runtime)
+        said: str | None = None
+        while runtime is not None and not self._closed.is_set():
+            try:
+                if runtime.clear(one.service, one.grace_s):
+                    log.info("left over from an earlier daemon: stopped")
+                if not one.is_configured:
+                    self._forget(one.service)
+                return
+            except (TruthUnknown, StopFailed, OSError) as error:
+                if str(error) != said:
+                    log.warning("left over from an earlier daemon: cannot be stopped yet", error=str(error))
+                said = str(error)
+            self._closed.wait(RETRY_S)

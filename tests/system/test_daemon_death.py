@@ -1,0 +1,184 @@
+"""The real daemon dies, freezes, or loses its keeper: services live on, none twice, none forgotten."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.eventually import eventually, holds_for
+from tests.system.running import SLEEPER, Running, daemon, of_state, write_config
+
+LONG_S = 30.0
+STUBBORN = {"command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "graceful_shutdown_timeout": "1s"}
+
+
+def killed(running: Running) -> None:
+    running.process.kill()
+    running.process.wait()
+
+
+def keeper_of(pid: int) -> psutil.Process:
+    parent = psutil.Process(pid).parent()
+    assert parent is not None
+    assert parent.name() == "selfheal-keeper"
+    return parent
+
+
+def test_services_outlive_a_killed_daemon_and_the_next_one_takes_them_on(tmp_path: Path) -> None:
+    config, state = write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER}), tmp_path / "state"
+    with daemon(config, state) as first:
+        before = first.until_ready()
+        killed(first)
+        with daemon(config, state) as second:
+            after = second.until_ready()
+            assert {name: one["pid"] for name, one in after.items()} == {
+                name: one["pid"] for name, one in before.items()
+            }
+            assert [one["restarts"] for one in after.values()] == [0, 0]
+            assert len(of_state(state)) == 2
+
+
+def test_a_crash_while_no_daemon_lives_is_answered_at_once_and_counted(tmp_path: Path) -> None:
+    config, state = write_config(tmp_path, {"a": SLEEPER}), tmp_path / "state"
+    with daemon(config, state) as first:
+        pid = first.until_ready()["a"]["pid"]
+        killed(first)
+        os.kill(pid, signal.SIGKILL)
+        (successor,) = eventually(lambda: [one.pid for one in of_state(state) if one.pid != pid], within_s=LONG_S)
+        with daemon(config, state) as second:
+            after = second.until_ready()["a"]
+            assert (after["pid"], after["restarts"], after["incarnation"]) == (successor, 1, 2)
+            assert after["last_exit"]["cause"] == "signal SIGKILL"
+
+
+def test_how_a_service_ended_while_no_daemon_lived_is_known(tmp_path: Path) -> None:
+    ends = {"command": ["sh", "-c", f"while [ ! -e {tmp_path}/end ]; do sleep 0.1; done; exit 7"]}
+    config, state = write_config(tmp_path, {"a": ends | {"restart_policy": "never"}}), tmp_path / "state"
+    with daemon(config, state) as first:
+        first.until_ready()
+        killed(first)
+        (tmp_path / "end").touch()
+        eventually(lambda: not of_state(state), within_s=LONG_S)
+        with daemon(config, state) as second:
+            seen = eventually(lambda: second.services()["a"].get("last_exit"), within_s=LONG_S)
+            assert (seen["cause"], seen["code"]) == ("exit 7", 7)
+            holds_for(lambda: not of_state(state), 0.5)
+
+
+def test_a_killed_keeper_costs_no_service(tmp_path: Path) -> None:
+    config, state = write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER}), tmp_path / "state"
+    with daemon(config, state) as selfheal:
+        before = selfheal.until_ready()
+        old = keeper_of(before["a"]["pid"])
+        old.kill()
+
+        def is_back() -> bool:
+            (runtimes,) = [one for one in selfheal.json("tree")["root"]["children"] if one["name"] == "runtimes"]
+            (keeper,) = [one for one in runtimes["children"] if one["name"] == "keeper"]
+            return bool(keeper["state"] == "ready" and keeper.get("endpoint") not in (None, f"pid {old.pid}"))
+
+        eventually(is_back, within_s=LONG_S)
+        assert selfheal.pids() == {name: one["pid"] for name, one in before.items()}
+        os.kill(before["a"]["pid"], signal.SIGKILL)
+        eventually(lambda: selfheal.services()["a"]["incarnation"] == 2, within_s=LONG_S)
+        after = selfheal.until_ready()
+        assert after["a"]["last_exit"]["cause"] == "signal SIGKILL", "its new parent knows"
+        assert after["b"]["pid"] == before["b"]["pid"]
+        assert keeper_of(after["a"]["pid"]).pid != old.pid
+        assert len(of_state(state)) == 2
+
+
+def test_after_both_were_killed_there_is_one_of_each(tmp_path: Path) -> None:
+    config, state = write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER}), tmp_path / "state"
+    with daemon(config, state) as first:
+        before = first.until_ready()
+        keeper = keeper_of(before["a"]["pid"])
+        killed(first)
+        keeper.kill()
+        with daemon(config, state) as second:
+            after = second.until_ready()
+            assert {one["pid"] for one in after.values()} == {one["pid"] for one in before.values()}
+            os.kill(before["a"]["pid"], signal.SIGKILL)
+            eventually(lambda: second.services()["a"]["incarnation"] == 2, within_s=LONG_S)
+            assert second.until_ready()["a"]["last_exit"]["cause"] == "unknown"
+            assert len(of_state(state)) == 2
+
+
+@contextmanager
+def replaced(running: Running) -> Iterator[None]:
+    """A daemon that the keeper started ends with the block."""
+    try:
+        yield
+    finally:
+        assert running.call("stop").returncode == 0
+
+
+def test_a_frozen_daemon_is_replaced_and_the_services_live(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"a": SLEEPER}, watchdog={"frozen_after": "2s"})
+    state = tmp_path / "state"
+    with daemon(config, state) as selfheal:
+        before = selfheal.until_ready()
+        selfheal.process.send_signal(signal.SIGSTOP)
+        assert selfheal.process.wait(LONG_S) == -signal.SIGKILL
+        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=LONG_S)
+        with replaced(selfheal):
+            after = selfheal.until_ready()
+            assert after["a"]["pid"] == before["a"]["pid"]
+            assert (state / "daemon.log").exists()
+
+
+def test_a_frozen_daemon_keeps_no_service_from_being_restarted(tmp_path: Path) -> None:
+    config, state = write_config(tmp_path, {"a": SLEEPER}), tmp_path / "state"
+    with daemon(config, state) as selfheal:
+        pid = selfheal.until_ready()["a"]["pid"]
+        selfheal.process.send_signal(signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+        (successor,) = eventually(lambda: [one.pid for one in of_state(state) if one.pid != pid], within_s=LONG_S)
+        holds_for(lambda: psutil.pid_exists(successor), 6.0)
+        selfheal.process.send_signal(signal.SIGCONT)
+        after = eventually(lambda: selfheal.services()["a"] if selfheal.pid("a") == successor else None)
+        assert (after["restarts"], after["incarnation"]) == (1, 2)
+
+
+def test_what_a_person_stopped_is_stopped_by_the_next_daemon(tmp_path: Path) -> None:
+    services = {"a": STUBBORN | {"graceful_shutdown_timeout": "20s"}, "b": SLEEPER}
+    state = tmp_path / "state"
+    with daemon(write_config(tmp_path, services), state) as first:
+        before = first.until_ready()
+        assert first.call("services", "stop", "a", "--no-wait").returncode == 0
+        killed(first)
+        assert psutil.pid_exists(before["a"]["pid"])
+        services["a"] = STUBBORN
+        with daemon(write_config(tmp_path, services), state) as second:
+            eventually(lambda: not psutil.pid_exists(before["a"]["pid"]), within_s=LONG_S)
+            assert second.services()["a"]["state"] == "stopped"
+            assert second.services()["b"]["pid"] == before["b"]["pid"]
+
+
+@pytest.mark.parametrize("how", ["killed", "kept"])
+def test_what_is_no_longer_configured_is_stopped_by_the_next_daemon(tmp_path: Path, how: str) -> None:
+    state = tmp_path / "state"
+    with daemon(write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER}), state) as first:
+        before = first.until_ready()
+        if how == "killed":
+            killed(first)
+        else:
+            assert first.call("stop", "--keep-services").returncode == 0
+            first.process.wait(LONG_S)
+        assert psutil.pid_exists(before["a"]["pid"])
+        with daemon(write_config(tmp_path, {"b": SLEEPER}), state) as second:
+            eventually(lambda: not psutil.pid_exists(before["a"]["pid"]), within_s=LONG_S)
+            assert second.until_ready()["b"]["pid"] == before["b"]["pid"]
+            eventually(lambda: '"a"' not in _last_words(state), within_s=LONG_S, what="the ledger to forget it")
+
+
+def _last_words(state: Path) -> str:
+    """The ledger's last line about ``a``: an empty record once it is forgotten."""
+    lines = [line for line in (state / "ledger.jsonl").read_text().splitlines() if '"service":"a"' in line]
+    return "" if '"phase":"never"' in lines[-1] else lines[-1]
