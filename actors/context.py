@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -13,7 +13,19 @@ from actors.board import Board
 from actors.clock import Clock, SystemClock
 from actors.iopool import IoPool
 from actors.refs import Ref
+from actors.spec import ChildPast
 from actors.timers import Timers
+
+
+class PacingMemory(Protocol):
+    """Where supervisors keep what their pacing must not forget. Called on supervisors' threads: it must not wait."""
+
+    def recall(self, path: str) -> ChildPast | None:
+        """What was kept of the child at ``path``."""
+
+    def keep(self, path: str, past: ChildPast) -> None:
+        """Replace it."""
+
 
 LifecycleObserver = Callable[[str, object], None]
 """Called with (path, lifecycle message) on the actor's own thread, just before its supervisor is told."""
@@ -37,6 +49,7 @@ class ActorSystem:
     """The present reference of every started node, by path (Erlang's ``whereis``); written by its supervisor."""
     observer: LifecycleObserver | None = None
     reporter: Reporter | None = None
+    memory: PacingMemory | None = None
 
     def whereis(self, path: str) -> Ref | None:
         """The node's reference now. It changes with every restart: look it up, do not keep it."""

@@ -109,11 +109,11 @@ class SupervisedActor(pykka.ThreadingActor):
         """Report a failed start and end (only after ``setup`` returned ``PENDING``)."""
         self._fail_start(reason)
 
-    def ready(self) -> None:
-        """Report that this run does its work now. Counts once."""
+    def ready(self, since: float | None = None) -> None:
+        """Report that this run does its work now (``since`` an earlier clock second). Counts once."""
         if not self._is_ready:
             self._is_ready = True
-            self._report(ChildReady(self.context.id, self.context.incarnation))
+            self._report(ChildReady(self.context.id, self.context.incarnation, since))
 
     def exit(self, reason: ExitReason = NORMAL) -> None:
         """End with ``reason`` after the present message."""

@@ -38,8 +38,20 @@ class ManualStop:
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """The last run has proved its readiness: ``at`` wall time, ``now_s`` the clock of the boot ``boot_id``."""
+
+    at: float
+    now_s: float
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceRecord:
-    """What is known of a service. ``identity`` is the runtime's own (pid and ticks, or container id and start)."""
+    """What is known of a service. ``identity`` is the runtime's own (pid and ticks, or container id and start).
+
+    ``pacing`` is what its supervisor must not forget (``supervisors.pacing_memory`` writes and reads it).
+    """
 
     service: str
     run: int = 0
@@ -51,6 +63,8 @@ class ServiceRecord:
     last_exit: Mapping[str, Any] | None = None
     restarts: int = 0
     stopped: ManualStop | None = None
+    proof: Proof | None = None
+    pacing: Mapping[str, Any] | None = None
 
 
 Entry = dict[str, Any]
@@ -66,7 +80,13 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
         case "intent":
             run = int(entry["run"])
             return replace(
-                record, run=run, phase=Phase.INTENT, runtime=entry["runtime"], token=entry["token"], identity=None
+                record,
+                run=run,
+                phase=Phase.INTENT,
+                runtime=entry["runtime"],
+                token=entry["token"],
+                identity=None,
+                proof=None,
             )
         case "launched" if entry["run"] == record.run:
             return replace(
@@ -74,8 +94,12 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
             )
         case "exited" if entry["run"] == record.run:
             return replace(record, phase=Phase.EXITED, last_exit=dict(entry["exit"]))
-        case "launched" | "exited":
+        case "ready" if entry["run"] == record.run:
+            return replace(record, proof=Proof(**entry["proof"]))
+        case "launched" | "exited" | "ready":
             return record
+        case "paced":
+            return replace(record, pacing=dict(entry["pacing"]))
         case "restarted":
             return replace(record, restarts=record.restarts + 1)
         case "desired":
@@ -88,9 +112,14 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
 
 
 def _record_from(raw: Mapping[str, Any]) -> ServiceRecord:
-    stop = raw.get("stopped")
+    stop, proof = raw.get("stopped"), raw.get("proof")
     return ServiceRecord(
-        **{**raw, "phase": Phase(raw["phase"]), "stopped": None if stop is None else ManualStop(**stop)}
+        **{
+            **raw,
+            "phase": Phase(raw["phase"]),
+            "stopped": None if stop is None else ManualStop(**stop),
+            "proof": None if proof is None else Proof(**proof),
+        }
     )
 
 
@@ -127,6 +156,14 @@ class Ledger:
 
     def exited(self, service: str, run: int, exit_facts: Mapping[str, Any]) -> None:
         self._write({"is": "exited", "service": service, "run": run, "exit": exit_facts})
+
+    def proved(self, service: str, run: int, proof: Proof) -> None:
+        """This run is ready: who adopts it need not ask again."""
+        self._write({"is": "ready", "service": service, "run": run, "proof": asdict(proof)})
+
+    def paced(self, service: str, pacing: Mapping[str, Any]) -> None:
+        """Remember what the service's supervisor knows of its failures."""
+        self._write({"is": "paced", "service": service, "pacing": pacing})
 
     def restarted(self, service: str) -> int:
         """Count one restart; returns the total for as long as the ledger lives."""

@@ -52,10 +52,14 @@ class ChildStartFailed:
 
 @dataclass(frozen=True, slots=True)
 class ChildReady:
-    """A child does its work now (beyond OTP); sent at most once an incarnation."""
+    """A child does its work now (beyond OTP); sent at most once an incarnation.
+
+    ``since``: clock seconds from which it has been doing so, when that was before this incarnation (an adopted run).
+    """
 
     id: str
     incarnation: int
+    since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,11 @@ from actors.context import ActorContext
 from actors.health import HealthPolicy, HealthState, observe
 from actors.health import begin as begin_health
 from actors.kernel import SupervisedActor
-from actors.ledger import Ledger, ServiceRecord
+from actors.ledger import Ledger, Proof, ServiceRecord
 from actors.messages import DependencyChanged, IoDone, RestartPermit, Wake
 from actors.probes import Probe, ProbeResult, ProbeVerdict, run_probe
 from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, RestartAtOnce, Runtime, TruthUnknown
+from actors.runtimes.procfs import boot_id
 from actors.service_fsm import (
     LIVE,
     Adopted,
@@ -76,8 +77,6 @@ class LiveRuns:
     """Which runtime and handle each live service has: for usage figures and last-resort kills. Any thread."""
 
     by_service: dict[str, tuple[Runtime, Handle]] = field(default_factory=dict)
-    proven: dict[str, int] = field(default_factory=dict)
-    """The run that has proved its readiness: an adopting actor does not start over."""
     crash_logs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The last lines of output of the run that crashed last."""
 
@@ -214,7 +213,9 @@ class ServiceActor(SupervisedActor):
         if handle is None:
             return None
         self._parts.live.by_service[name] = (self._runtime, handle)
-        return Launched(handle, was_ready=self._parts.live.proven.get(name) == handle.run)
+        record = self._parts.ledger.record(name)
+        was_ready = record.proof is not None and record.run == handle.run
+        return Launched(handle, was_ready=was_ready)
 
     def _ended(self, status: ExitStatus) -> bool:
         """On a watcher thread. False when this actor is gone: the runtime keeps the news for the next."""
@@ -275,10 +276,17 @@ class ServiceActor(SupervisedActor):
     # -- health -----------------------------------------------------------------------------------------------------
 
     def _say_ready(self) -> None:
-        self._ready_since = self.context.system.clock.wall()
-        if self._handle is not None:
-            self._parts.live.proven[self._plan.name] = self._handle.run
-        self.ready()
+        """A run that had proved its readiness to an earlier actor has been ready since then."""
+        clock, handle = self.context.system.clock, self._handle
+        if handle is None:
+            return
+        record = self._parts.ledger.record(self._plan.name)
+        proof = record.proof if record.run == handle.run else None
+        if proof is None:
+            proof = Proof(clock.wall(), clock.now(), boot_id())
+            self._parts.ledger.proved(self._plan.name, handle.run, proof)
+        self._ready_since = proof.at
+        self.ready(proof.now_s if proof.boot_id == boot_id() else None)
 
     def _begin_probing(self) -> None:
         now = self.context.system.clock.now()
@@ -328,22 +336,37 @@ class ServiceActor(SupervisedActor):
                 since=self._since,
                 ready_since=self._ready_since if is_live else None,
                 health=_HEALTH.get(run.state) if self._plan.probe is not None else None,
-                last_exit=self._last_exit(record),
+                last_exit=last_exit(record, self._parts.live.crash_logs.get(self._plan.name, ())),
                 detail=run.detail,
             )
         )
 
-    def _last_exit(self, record: ServiceRecord) -> LastExit | None:
-        facts = record.last_exit
-        if facts is None:
-            return None
-        return LastExit(
-            cause=str(facts.get("cause", "unknown")),
-            at=float(facts.get("at", 0.0)),
-            code=facts.get("code"),
-            signal=facts.get("signal"),
-            log_tail=self._parts.live.crash_logs.get(self._plan.name, ()),
-        )
+
+def last_exit(record: ServiceRecord, log_tail: tuple[str, ...] = ()) -> LastExit | None:
+    facts = record.last_exit
+    if facts is None:
+        return None
+    return LastExit(
+        cause=str(facts.get("cause", "unknown")),
+        at=float(facts.get("at", 0.0)),
+        code=facts.get("code"),
+        signal=facts.get("signal"),
+        log_tail=log_tail,
+    )
+
+
+def remembered(path: str, runtime: str, record: ServiceRecord) -> NodeStatus:
+    """What can be shown of a service that this daemon has not started: its past."""
+    return NodeStatus(
+        path,
+        NodeKind.SERVICE,
+        NodeState.WAITING,
+        runtime=runtime,
+        incarnation=record.run,
+        restarts=record.restarts,
+        since=float(record.last_exit.get("at", 0.0)) if record.last_exit is not None else 0.0,
+        last_exit=last_exit(record),
+    )
 
 
 _SHOWN = {

@@ -129,6 +129,23 @@ class Pacing:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildPast:
+    """What pacing remembers of a child when its supervisor is a new one: after a fault of ours, or another daemon.
+
+    Args:
+        failures: world faults in a row.
+        is_exhausted: its own budget is used up.
+        paced_at: clock seconds of its restarts after world faults.
+        not_before: clock seconds before which it is not tried again; None when it is not waiting.
+    """
+
+    failures: int = 0
+    is_exhausted: bool = False
+    paced_at: tuple[float, ...] = ()
+    not_before: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChildSpec:
     """One child of a supervisor (OTP ``child_spec()``).
 

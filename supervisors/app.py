@@ -35,7 +35,7 @@ from actors.runtimes.docker import DockerRuntime
 from actors.runtimes.kept import KeeperNursery
 from actors.runtimes.launching import Spawner
 from actors.runtimes.process import ProcessRuntime
-from actors.service import LiveRuns, ServiceParts
+from actors.service import LiveRuns, ServiceParts, remembered
 from actors.service_logs import log_path
 from actors.spec import ChildSpec, Pacing
 from actors.strays import Strays
@@ -50,6 +50,7 @@ from supervisors.local_manager import LocalManager, daemon_info
 from supervisors.log_keeper import LogKeeper
 from supervisors.logging_setup import configure_logging
 from supervisors.manager import Manager
+from supervisors.pacing_memory import LedgerMemory
 from supervisors.recovery import Recovery, RecoveryPlan
 from supervisors.runbook_ports import SteeredServices
 from supervisors.single_root import RootLock, StateInUse
@@ -156,12 +157,13 @@ class _App:
         self.places = _Places(state_dir)
         self.ledger = Ledger(state_dir / "ledger.jsonl")
         self.live = LiveRuns()
+        self.memory = LedgerMemory(self.ledger, SystemClock(), self._service_path)
         self.watcher = ExitWatcher()
         self.nursery = self._nursery()
         self.runtimes = self._runtimes()
         self.strays = Strays()
         self.cleaner = self._cleaner()
-        self.system = ActorSystem(reporter=self._reported)
+        self.system = ActorSystem(reporter=self._reported, memory=self.memory)
         self.steering = self._steering()
         self.beats = BeatBoard()
         self.recovery = Recovery(
@@ -207,6 +209,7 @@ class _App:
         nursery.ensure()
         for missed in nursery.missed:
             self.ledger.restarted(missed.service)
+            self.memory.missed(missed.service, clock.wall() if missed.end is None else missed.end.at)
             nursery.recorded(missed.service, missed.run)
         return nursery
 
@@ -215,6 +218,9 @@ class _App:
         graces_s = {name: service.graceful_shutdown_timeout for name, service in services.items()}
         attached = {name for name, one in services.items() if one.runtime == "docker" and one.image is None}
         return Cleaner(leftovers(self.ledger.records(), graces_s, attached), self.runtimes, self.ledger.forget)
+
+    def _service_path(self, name: str) -> str | None:
+        return self.steering.path_or_none(name)
 
     def _instance(self) -> str:
         """This state directory's own name: only containers that carry it are ours."""
@@ -292,6 +298,9 @@ class _App:
             server.close()
             raise SupervisionError("cannot_bind", str(error)) from error
         self.cleaner.start()
+        for name, service in self.config.services.items():
+            record = self.ledger.record(name)
+            self.system.board.publish(remembered(self.steering.path(name), service.runtime, record))
         spec = build_tree(self.config, self._tree_parts(server))
         return Supervisor.start_spec(spec, system=self.system)
 

@@ -27,7 +27,7 @@ from actors.messages import (
     Wake,
 )
 from actors.refs import ActorRef
-from actors.spec import ChildSpec, ExitKind, ExitReason
+from actors.spec import ChildPast, ChildSpec, ExitKind, ExitReason
 from supervisors.child_notes import child_notes
 from supervisors.decisions.model import (
     Answer,
@@ -57,7 +57,7 @@ from supervisors.decisions.model import (
     Woke,
 )
 from supervisors.decisions.permits import restarts_at_once_from
-from supervisors.decisions.step import initial, step
+from supervisors.decisions.step import initial, past_of, step
 
 Result = Ok | Refused
 
@@ -103,7 +103,7 @@ class SupervisorActor(SupervisedActor):
     ) -> None:
         super().__init__(context)
         self._init = init
-        self._state = initial(flags, specs)
+        self._state = initial(flags, specs, self._recalled(specs))
         self._grips: dict[str, Grip] = {}
         self._replies: dict[int, Future[Result]] = {}
         self._calls = 0
@@ -160,6 +160,7 @@ class SupervisorActor(SupervisedActor):
         for effect in effects:
             if isinstance(effect, Report) and effect.kind is ReportKind.RESTARTING:
                 self._report_on(effect)  # counted before the new run looks at the count
+        self._keep_pasts(before)
         for effect in effects:  # deeds next: nothing that is only told may stand between a death and a birth
             if not isinstance(effect, (Answer, Report)):
                 self._act(effect)
@@ -170,6 +171,24 @@ class SupervisorActor(SupervisedActor):
                 self._act(effect)
         if tuple(before.children) != tuple(self._state.children) or before.mode is not self._state.mode:
             self._publish(_SHOWN[self._state.mode])
+
+    def _recalled(self, specs: tuple[ChildSpec, ...]) -> dict[str, ChildPast]:
+        memory = self.context.system.memory
+        if memory is None:
+            return {}
+        pasts = {spec.id: memory.recall(self._path_of(spec.id)) for spec in specs if spec.pacing is not None}
+        return {child_id: past for child_id, past in pasts.items() if past is not None}
+
+    def _keep_pasts(self, before: SupervisorState) -> None:
+        memory = self.context.system.memory
+        if memory is None:
+            return
+        for child_id, child in self._state.children.items():
+            known = before.children.get(child_id)
+            if child.spec.pacing is not None and known is not child:
+                past = past_of(child)
+                if known is None or past_of(known) != past:
+                    memory.keep(self._path_of(child_id), past)
 
     def _act(self, effect: Effect) -> None:
         match effect:

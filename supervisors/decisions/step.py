@@ -13,10 +13,11 @@ Every event about a child names its incarnation; one of an older run is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from actors.messages import ChildExited, ChildIgnored, ChildReady, ChildStarted, ChildStartFailed, StopMode
-from actors.spec import BadSpec, ChildSpec, ExitReason, WaitFor
+from actors.spec import BadSpec, ChildPast, ChildSpec, ExitReason, WaitFor
 from supervisors.decisions import calls, exits
 from supervisors.decisions.model import (
     Boot,
@@ -38,12 +39,37 @@ from supervisors.decisions.model import (
 from supervisors.decisions.reconcile import kill, reconcile
 from supervisors.decisions.work import NOPROC, Work
 
-__all__ = ["initial", "step"]
+__all__ = ["initial", "past_of", "step"]
 
 
-def initial(flags: Flags, specs: Iterable[ChildSpec]) -> SupervisorState:
-    """The state before ``Boot``. Specs and flags are checked already (``admission``)."""
-    return SupervisorState(flags, {spec.id: Child(spec, held=spec.id in flags.held) for spec in specs})
+def initial(flags: Flags, specs: Iterable[ChildSpec], pasts: Mapping[str, ChildPast] | None = None) -> SupervisorState:
+    """The state before ``Boot``. Specs and flags are checked already (``admission``).
+
+    Args:
+        pasts: what an earlier supervisor of these children knew of their failures.
+    """
+    known = pasts or {}
+    return SupervisorState(flags, {spec.id: _recalled(flags, spec, known.get(spec.id)) for spec in specs})
+
+
+def _recalled(flags: Flags, spec: ChildSpec, past: ChildPast | None) -> Child:
+    """A child that was waiting for its next try goes on waiting; in a group it is tried at once, since those behind it
+    may be running and must be taken on.
+    """
+    child = Child(spec, held=spec.id in flags.held)
+    if past is None or spec.pacing is None:
+        return child
+    child = replace(child, failures=past.failures, is_exhausted=past.is_exhausted, paced_at=past.paced_at)
+    if past.not_before is None or child.held or flags.strategy.is_group:
+        return child
+    phase = Phase.PARKED if past.is_exhausted else Phase.RESTARTING
+    return replace(child, phase=phase, not_before=past.not_before)
+
+
+def past_of(child: Child) -> ChildPast:
+    """What the next supervisor of this child must know."""
+    is_waiting = child.phase in (Phase.RESTARTING, Phase.PARKED)
+    return ChildPast(child.failures, child.is_exhausted, child.paced_at, child.not_before if is_waiting else None)
 
 
 def step(
@@ -143,8 +169,8 @@ def _child_event(work: Work, event: ChildStarted | ChildIgnored | ChildStartFail
             work.put(child, phase=Phase.UP, is_new=False)
             work.report(ReportKind.STARTED, child, None)
             work.answer(event.id, Ok(event.id))
-        case ChildReady() if child.phase in (Phase.STARTING, Phase.UP) and not child.is_ready:
-            work.put(child, is_ready=True, ready_at=work.now)
+        case ChildReady(since=since) if child.phase in (Phase.STARTING, Phase.UP) and not child.is_ready:
+            work.put(child, is_ready=True, ready_at=work.now if since is None else min(since, work.now))
             work.report(ReportKind.READY, child, None)
         case ChildIgnored() if child.phase in (Phase.STARTING, Phase.STOPPING):
             exits.ignored(work, child)

@@ -131,10 +131,7 @@ class World:
             case StopActor(child_id, incarnation):
                 self._stop(child_id, incarnation)
             case KillActor(child_id, incarnation):
-                run = self.live.pop(child_id, None)
-                if run is None or run.incarnation != incarnation:
-                    raise Violated(f"killed {child_id}#{incarnation}, which does not live")
-                run.is_abandoned = True
+                self._kill(child_id, incarnation, before)
             case WakeAt(at_s):
                 if at_s not in self.wakes:
                     self.wakes.add(at_s)
@@ -177,6 +174,16 @@ class World:
                 raise Violated(f"{child_id} started before {other.spec.id} ({other.phase.value})")
             if other.wanted and other.spec.wait_for is WaitFor.READY and not other.is_ready:
                 raise Violated(f"{child_id} started before {other.spec.id} was ready")
+
+    def _kill(self, child_id: str, incarnation: int, before: SupervisorState) -> None:
+        run = self.live.get(child_id)
+        if run is not None and run.incarnation == incarnation:
+            run.is_abandoned = True
+            del self.live[child_id]
+            return
+        notices = (one for one in before.deferred if isinstance(one, ChildExited))
+        if not any((one.id, one.incarnation) == (child_id, incarnation) for one in notices):
+            raise Violated(f"killed {child_id}#{incarnation}, which does not live")
 
     # -- the children -----------------------------------------------------------------------------------------------
 

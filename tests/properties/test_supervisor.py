@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actors.messages import ChildExited
@@ -18,6 +18,7 @@ from tests.properties.simulator import Violated, simulate
 
 @given(seed=st.integers(0, 2**40))
 @settings(max_examples=600, deadline=None)
+@example(seed=31165342)  # killed in a group restart after it had ended by itself, its notice still waiting
 def test_in_any_weather(seed: int) -> None:
     simulate(seed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from tests.support.eventually import eventually, holds_for
-from tests.system.running import SLEEPER, Running, daemon, of_state, write_config
+from tests.system.running import SLEEPER, Running, daemon, free_port, of_state, web_service, write_config
 
 LONG_S = 30.0
 STUBBORN = {"command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "graceful_shutdown_timeout": "1s"}
@@ -55,6 +56,49 @@ def test_a_crash_while_no_daemon_lives_is_answered_at_once_and_counted(tmp_path:
             after = second.until_ready()["a"]
             assert (after["pid"], after["restarts"], after["incarnation"]) == (successor, 1, 2)
             assert after["last_exit"]["cause"] == "signal SIGKILL"
+
+
+def test_readiness_does_not_drop_and_probes_do_not_start_over(tmp_path: Path) -> None:
+    """The check needs 40 passes in a row, 2 s in all, before it says ready: an adopted run is ready at once."""
+    port = free_port()
+    web = web_service(port)
+    web["health_check"] |= {"successes": 40, "start_period": "60s", "interval": "1h"}
+    config, state = write_config(tmp_path, {"web": web}), tmp_path / "state"
+    with daemon(config, state) as first:
+        before = first.until_ready()["web"]
+        killed(first)
+        with daemon(config, state) as second:
+            after = second.until_ready()["web"]
+            assert (after["pid"], after["ready_since"]) == (before["pid"], before["ready_since"])
+            assert after["incarnation"] == before["incarnation"]
+
+
+def test_a_crash_loop_goes_on_where_it_was(tmp_path: Path) -> None:
+    looping = {
+        "command": [sys.executable, "-c", "raise SystemExit(3)"],
+        "max_restarts": 2,
+        "within": "10m",
+        "backoff": {"initial": "50ms", "max": "1h", "jitter": False},
+    }
+    config, state = write_config(tmp_path, {"bad": looping, "good": SLEEPER}), tmp_path / "state"
+
+    def is_parked(running: Running) -> dict[str, object] | None:
+        bad = running.services()["bad"]
+        return bad if bad["state"] == "crash_loop" else None
+
+    with daemon(config, state) as first:
+        before = eventually(lambda: is_parked(first), within_s=LONG_S)
+        killed(first)
+        with daemon(config, state) as second:
+            second.until_ready("good")
+            after = second.services()["bad"]
+            assert after["state"] == "crash_loop"
+            assert (after["restarts"], after["restarts_in_window"]) == (
+                before["restarts"],
+                before["restarts_in_window"],
+            )
+            assert after["next_try_at"][:18] == str(before["next_try_at"])[:18]
+            assert after["last_exit"]["code"] == 3
 
 
 def test_how_a_service_ended_while_no_daemon_lived_is_known(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""What pacing knows of a child is the same for the next supervisor of it."""
+
+from __future__ import annotations
+
+from actors.context import ActorContext
+from actors.messages import ChildExited, ChildReady, ChildStarted
+from actors.spec import Backoff, ChildPast, ChildSpec, ExitReason, Origin, Pacing, Restart
+from supervisors.decisions.model import (
+    Boot,
+    Effect,
+    Flags,
+    Phase,
+    Report,
+    ReportKind,
+    StartActor,
+    Strategy,
+    SupervisorState,
+    WakeAt,
+    Woke,
+)
+from supervisors.decisions.step import initial, past_of, step
+
+PACING = Pacing(Backoff(initial_s=4.0, factor=2.0, max_s=100.0, jitter=False, reset_after_s=30.0), 3, 60.0)
+CRASH = ExitReason.crashed("world", origin=Origin.WORLD)
+
+
+def start_actor(_context: ActorContext) -> None:
+    raise AssertionError("nothing is started here")
+
+
+SPEC = ChildSpec("a", start_actor, restart=Restart.TRANSIENT, pacing=PACING)
+
+
+def take(state: SupervisorState, event: object, now: float) -> tuple[SupervisorState, tuple[Effect, ...]]:
+    return step(state, event, now)  # type: ignore[arg-type]
+
+
+def booted(past: ChildPast | None, now: float, strategy: Strategy = Strategy.ONE_FOR_ONE) -> SupervisorState:
+    state, _ = take(initial(Flags(strategy), [SPEC], {} if past is None else {"a": past}), Boot(), now)
+    return state
+
+
+def crash(state: SupervisorState, now: float) -> tuple[SupervisorState, float | None]:
+    """The state after a crash of the running child, and the delay of its restart."""
+    child = state.children["a"]
+    if child.phase is Phase.STARTING:
+        state, _ = take(state, ChildStarted("a", child.incarnation), now)
+    state, effects = take(state, ChildExited("a", child.incarnation, CRASH), now)
+    reports = (one for one in effects if isinstance(one, Report))
+    return state, next(one.delay_s for one in reports if one.kind in (ReportKind.RESTARTING, ReportKind.PARKED))
+
+
+def test_the_next_supervisor_goes_on_with_the_backoff() -> None:
+    state, first_s = crash(booted(None, 100.0), 100.0)
+    state, second_s = crash(state, 101.0)
+    assert (first_s, second_s) == (0.0, 4.0)
+    later = booted(past_of(state.children["a"]), 106.0)
+    assert later.children["a"].phase is Phase.STARTING, "its time had come"
+    assert crash(later, 106.0)[1] == 8.0
+    assert crash(booted(None, 106.0), 106.0)[1] == 0.0, "without a past it would begin anew"
+
+
+def test_who_was_waiting_waits_on_and_is_woken() -> None:
+    past = ChildPast(failures=2, paced_at=(100.0, 101.0), not_before=120.0)
+    state, effects = take(initial(Flags(), [SPEC], {"a": past}), Boot(), 105.0)
+    assert not any(isinstance(effect, StartActor) for effect in effects)
+    assert WakeAt(120.0) in effects
+    state, effects = take(state, Woke(), 120.0)
+    assert any(isinstance(effect, StartActor) for effect in effects)
+
+
+def test_parked_stays_parked() -> None:
+    past = ChildPast(failures=9, is_exhausted=True, paced_at=(), not_before=200.0)
+    assert booted(past, 105.0).children["a"].phase is Phase.PARKED
+
+
+def test_in_a_group_nobody_behind_waits_for_an_old_deadline() -> None:
+    past = ChildPast(failures=2, paced_at=(100.0, 101.0), not_before=120.0)
+    child = booted(past, 105.0, Strategy.REST_FOR_ONE).children["a"]
+    assert (child.phase, child.failures) == (Phase.STARTING, 2)
+
+
+def test_the_budget_of_the_window_goes_on() -> None:
+    past = ChildPast(failures=3, paced_at=(100.0, 101.0, 102.0))
+    state, _ = crash(booted(past, 103.0), 103.0)
+    assert state.children["a"].phase is Phase.PARKED
+
+
+def test_long_readiness_of_an_adopted_run_counts_as_stable() -> None:
+    past = ChildPast(failures=3, paced_at=(100.0,))
+    state = booted(past, 500.0)
+    incarnation = state.children["a"].incarnation
+    state, _ = take(state, ChildStarted("a", incarnation), 500.0)
+    since_long, _ = take(state, ChildReady("a", incarnation, since=110.0), 500.0)
+    assert crash(since_long, 501.0)[1] == 0.0
+    just_now, _ = take(state, ChildReady("a", incarnation), 500.0)
+    assert crash(just_now, 501.0)[1] == 16.0
