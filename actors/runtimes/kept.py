@@ -17,6 +17,7 @@ import structlog
 
 from actors.clock import Clock
 from actors.exit_watcher import Ended, ExitWatcher
+from actors.failpoints import reached, register
 from actors.keeper.client import Hello, KeeperLink, KeeperLost, KeeperUnavailable, connect
 from actors.keeper.words import Frame, KeptRun
 from actors.runtimes.base import LaunchError, LaunchSpec, RestartAtOnce
@@ -27,6 +28,9 @@ from actors.runtimes.procfs import ProcessIdentity, boot_id
 
 LOCKS: Final = "locks"
 Key = tuple[str, int]
+KEEPER_WELCOMED: Final = register("daemon.keeper.welcomed", "the keeper has told its runs, none is taken over")
+KEEPER_LOST: Final = register("daemon.keeper.lost", "the keeper's end was seen, its services are not watched from here")
+SPAWN_ANSWERED: Final = register("daemon.spawn.answered", "the keeper has told the pid, it is not in the table")
 
 
 class LockHeld(LaunchError):
@@ -98,6 +102,7 @@ class KeeperNursery:
                 return
             self._trouble = None
             self._link = link
+            reached(KEEPER_WELCOMED)
             self._take_over(link.runs)
 
     def beat(self) -> None:
@@ -127,6 +132,7 @@ class KeeperNursery:
     def _lost(self) -> None:
         """On the reader thread. The services have fallen to us (or to init): watch them from here."""
         structlog.get_logger().error("the keeper was lost; its services are watched from here")
+        reached(KEEPER_LOST)
         with self._table.lock:
             orphaned = [run for run in self._table.newest.values() if run.end is None]
             self._table.local |= {(run.service, run.run) for run in orphaned}
@@ -162,6 +168,7 @@ class KeeperNursery:
             self._spawner.forget(spec)
             raise _refusal(spec, program, lock, answer)
         born = KeptRun.from_plain(answer["kept"])
+        reached(SPAWN_ANSWERED)
         with self._table.lock:
             if (spec.service, run) not in self._table.untold:
                 self._table.newest[spec.service] = born
