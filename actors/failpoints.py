@@ -5,8 +5,8 @@ daemon; passing the place then ends the process as a power switch would: no hand
 the variable a place costs one comparison. The names are in ``FAIL_POINTS``.
 
 ``SELFHEAL_FAIL_POINT_NOTES`` names a directory: a death leaves the file ``died.NAME`` there, as proof that it came at
-this very place, and only one process dies for it (a lost keeper is replaced by one with the same environment). The name
-``*`` kills nobody and notes every place passed, in ``passed``.
+this very place, and only one process dies for it (a lost keeper is replaced by one with the same environment). Every
+place passed is noted in ``passed``; the name ``*`` does nothing but that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Final
 DAEMON_VARIABLE: Final = "SELFHEAL_FAIL_POINT"
 KEEPER_VARIABLE: Final = "SELFHEAL_KEEPER_FAIL_POINT"
 NOTES_VARIABLE: Final = "SELFHEAL_FAIL_POINT_NOTES"
-EVERY: Final = "*"
+NOBODY: Final = "*"
 
 FAIL_POINTS: Final[dict[str, str]] = {}
 """Every place, with what has and has not happened there. Filled by ``register``, so that a list can be printed."""
@@ -74,8 +74,7 @@ def reached(name: str) -> None:
 
 
 def _passed(name: str) -> None:
-    if _armed.name == EVERY:
-        _append(name)
+    _append(name)
     if _armed.name != name:
         return
     with _armed.lock:

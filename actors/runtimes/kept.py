@@ -41,6 +41,10 @@ class LockHeld(LaunchError):
         self.path = path
 
 
+class SpawnUnanswered(LaunchError):
+    """The keeper was lost after it was asked to spawn: it may have done so with its last breath."""
+
+
 @dataclass
 class _Table:
     """What is known of kept runs. ``lock`` guards all of it."""
@@ -50,6 +54,7 @@ class _Table:
     listeners: dict[Key, OnNews] = field(default_factory=dict)
     untold: dict[Key, News] = field(default_factory=dict)
     local: set[Key] = field(default_factory=set)
+    ordered: dict[str, str] = field(default_factory=dict)
 
 
 class KeeperNursery:
@@ -162,8 +167,8 @@ class KeeperNursery:
         lock = self._lock_path(spec.service)
         try:
             answer = link.ask("spawn", run=run, token=token, lock=str(lock), **self._words(spec, program))
-        except KeeperLost as lost:  # it may have spawned with its last breath: the token finds it
-            raise LaunchError(f"service {spec.service!r}: {lost}; tried again with the next one") from lost
+        except KeeperLost as lost:
+            raise SpawnUnanswered(f"service {spec.service!r}: {lost}; tried again with the next one") from lost
         if "kept" not in answer:
             self._spawner.forget(spec)
             raise _refusal(spec, program, lock, answer)
@@ -227,10 +232,17 @@ class KeeperNursery:
         if link is None or not link.is_alive:
             return
         arming = None if order is None else {"token": os.urandom(16).hex(), "only_on_failure": order.only_on_failure}
+        if arming is not None:  # one that is taken back may have been obeyed just before
+            with self._table.lock:
+                self._table.ordered[kept.service] = str(arming["token"])
         try:
             link.ask("arm", service=kept.service, run=kept.run, arming=arming)
         except KeeperLost:
             structlog.get_logger().warning("keeper lost while arming", service=kept.service)
+
+    def order_token(self, service: str) -> str | None:
+        with self._table.lock:
+            return self._table.ordered.get(service)
 
     def recorded(self, service: str, run: int) -> None:
         self._forget(service, run)

@@ -20,7 +20,7 @@ from actors.failpoints import reached, register
 from actors.ledger import Ledger, Phase, ServiceRecord
 from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, OnExit, RestartAtOnce, StopFailed, Usage
 from actors.runtimes.family import KILL_SIGNAL, kill_family, members_of
-from actors.runtimes.kept import LockHeld
+from actors.runtimes.kept import LockHeld, SpawnUnanswered
 from actors.runtimes.launching import Spawner
 from actors.runtimes.locks import lock_holders
 from actors.runtimes.nursery import Kept, LocalNursery, News, Nursery
@@ -28,7 +28,6 @@ from actors.runtimes.procfs import (
     ProcessIdentity,
     TokenScan,
     boot_id,
-    identity_of,
     is_alive,
     read_line,
     read_table,
@@ -40,6 +39,7 @@ from actors.service_logs import tail
 
 SWEEP_S: Final = 5.0  # SIGKILL takes effect at once except in an uninterruptible disk wait
 NAME: Final = "process"
+SPAWN_TRIES: Final = 3
 
 LAUNCH_WANTED: Final = register("daemon.launch.wanted", "a launch was asked for, the intent is not written")
 LAUNCH_INTENT: Final = register("daemon.launch.intent", "the intent is written, nothing was spawned")
@@ -235,11 +235,25 @@ class ProcessRuntime:
             raise LaunchError(f"service {service!r}: processes of its last run cannot be killed: {pids}")
 
     def _spawn(self, spec: LaunchSpec, run: int, token: str) -> Kept:
-        try:
-            return self._nursery.spawn(spec, run, token)
-        except LockHeld as held:  # what no table shows: it left its session and cleared its environment
-            self._free_lock(held)
+        """Raises LaunchError. A keeper lost on the way is no failure of the service: what it started is taken on."""
+        for _ in range(SPAWN_TRIES - 1):
+            try:
+                return self._nursery.spawn(spec, run, token)
+            except (LockHeld, SpawnUnanswered) as trouble:
+                if (born := self._born_unheard(spec.service, run, token)) is not None:
+                    return born
+                if isinstance(trouble, LockHeld):  # what no table shows: it left its session, cleared its environment
+                    self._free_lock(trouble)
         return self._nursery.spawn(spec, run, token)
+
+    def _born_unheard(self, service: str, run: int, token: str) -> Kept | None:
+        """What a keeper started just before it was lost: as it was asked to, or by its standing order."""
+        for one in (token, self._nursery.order_token(service)):
+            if one is not None and (born := self._session_leader_with(one)) is not None:
+                if one != token:
+                    self._ledger.intent(service, run, NAME, one)
+                return Kept(service, run, one, born, self._clock.wall())
+        return None
 
     def _free_lock(self, held: LockHeld) -> None:
         if left := kill_family(lambda: lock_holders(held.path), SWEEP_S):
@@ -326,11 +340,11 @@ class ProcessRuntime:
         return None
 
     def _session_leader_with(self, token: str) -> ProcessIdentity | None:
-        for pid in self._holders(token):
-            line = read_line(pid)
-            if line is not None and not line.is_dead and line.session == pid:
-                return identity_of(pid)
-        return None
+        """The oldest one: a descendant may lead a session of its own."""
+        lines = (read_line(pid) for pid in self._holders(token))
+        leading = [line for line in lines if line is not None and not line.is_dead and line.session == line.pid]
+        oldest = min(leading, key=lambda line: (line.start_ticks, line.pid), default=None)
+        return None if oldest is None else ProcessIdentity(oldest.pid, oldest.start_ticks, boot_id())
 
     # -- death ----------------------------------------------------------------------------------------------------
 
