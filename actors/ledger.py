@@ -16,7 +16,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from actors.failpoints import reached, register
+
 FORMAT: Final = 1
+APPEND_WANTED: Final = register("daemon.ledger.append", "an entry is known in memory, it is not in the file")
+APPENDED: Final = register("daemon.ledger.appended", "an entry is in the file, nothing followed from it")
+COMPACT_WRITTEN: Final = register("daemon.ledger.compact.written", "the short ledger is written beside the old one")
+COMPACTED: Final = register("daemon.ledger.compact.replaced", "the short ledger has taken the old one's place")
 
 
 class Phase(enum.Enum):
@@ -191,7 +197,9 @@ class Ledger:
         with self._lock:
             service = entry["service"]
             self._records[service] = fold(self._records.get(service) or ServiceRecord(service), entry)
+            reached(APPEND_WANTED)
             self._append(line)
+            reached(APPENDED)
 
     def _append(self, line: bytes) -> None:
         """One write, no flush. A short one leaves a torn line: the next begins with a line end."""
@@ -259,7 +267,9 @@ class Ledger:
                 for record in self._records.values():
                     entry = {"is": "record", "service": record.service, "record": _plain(record), "format": FORMAT}
                     file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+            reached(COMPACT_WRITTEN)
             new.replace(self.path)
+            reached(COMPACTED)
             self._line_is_torn = False
         except OSError as error:
             self.trouble = f"cannot compact {self.path}: {error.strerror}"

@@ -25,7 +25,7 @@ from actors.clock import SystemClock
 from actors.context import ActorSystem
 from actors.endpoints.transports import BeatBoard
 from actors.exit_watcher import ExitWatcher
-from actors.failpoints import DAEMON_VARIABLE
+from actors.failpoints import DAEMON_VARIABLE, arm, reached, register
 from actors.keeper.client import Hello
 from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
@@ -62,6 +62,10 @@ EXIT_BAD_CONFIG: Final = 2
 SWITCH_INTERVAL_S: Final = 0.0005
 """Threads hand over to each other on the way from a death to the next spawn; Python's default of 5 ms is long there."""
 STOP_MARGIN_S: Final = 5.0
+LOCK_TAKEN: Final = register("daemon.lock.taken", "the state directory is ours, nothing was read")
+MISSED_COUNTED: Final = register("daemon.missed.counted", "a restart while no daemon lived is counted, not forgotten")
+RESTART_COUNTED: Final = register("daemon.restart.counted", "a restart is counted, the new run was not asked for")
+KEEPER_LEFT: Final = register("daemon.leave.said", "in an orderly end the keeper was told goodbye")
 OTHERS_RESTART_US: Final = ("NOTIFY_SOCKET", "SELFHEAL_INIT")
 """Whoever set one of these starts a daemon that ended again: the keeper must not do it too."""
 
@@ -75,6 +79,7 @@ def run_daemon(
         make_view: makes what shows the tree meanwhile; without it one line ``ready ADDRESS`` is printed.
     """
     environ = _environment(state_argument)
+    arm(DAEMON_VARIABLE)
     try:
         config = load_config(config_path, environ)
     except ConfigError as error:
@@ -83,6 +88,7 @@ def run_daemon(
     state_dir = resolve_state_dir(state_argument, config, environ)
     try:
         with RootLock(state_dir), _log_place(state_dir, has_view=make_view is not None):
+            reached(LOCK_TAKEN)
             return _App(config, state_dir).daemon(make_view).run()
     except StateInUse as error:
         print(f"selfheal: {error}", file=sys.stderr)
@@ -210,6 +216,7 @@ class _App:
         for missed in nursery.missed:
             self.ledger.restarted(missed.service)
             self.memory.missed(missed.service, clock.wall() if missed.end is None else missed.end.at)
+            reached(MISSED_COUNTED)
             nursery.recorded(missed.service, missed.run)
         return nursery
 
@@ -248,6 +255,7 @@ class _App:
         name = path.rsplit("/", 1)[-1]
         if report.kind.value == "restarting" and self.steering.path_or_none(name) == path:
             self.ledger.restarted(name)
+            reached(RESTART_COUNTED)
         self.recovery.reported(path, report)
 
     def _commanded(self, path: str, command: str, by: str, why: str) -> None:
@@ -368,6 +376,7 @@ class _App:
         self.recovery.close()
         if self.nursery is not None:
             self.nursery.leave()
+            reached(KEEPER_LEFT)
         for runtime in self.runtimes.values():
             runtime.close()
         self.system.close()

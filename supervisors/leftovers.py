@@ -14,12 +14,16 @@ from typing import Final
 
 import structlog
 
+from actors.failpoints import reached, register
 from actors.ledger import Phase, ServiceRecord
 from actors.runtimes.base import Runtime, StopFailed, TruthUnknown
 
 RETRY_S: Final = 2.0
 GRACE_S: Final = 10.0
 """What a service gets whose configuration is gone."""
+CLEAR_WANTED: Final = register("daemon.clear.wanted", "something nobody wants may live, nobody has looked")
+CLEARED: Final = register("daemon.clear.done", "nothing of it lives, the ledger still knows it")
+CLEAR_FORGOTTEN: Final = register("daemon.clear.forgotten", "it was cleared, and forgotten if it is not configured")
 _MAY_LIVE: Final = frozenset({Phase.INTENT, Phase.LAUNCHED})
 
 
@@ -77,10 +81,13 @@ class Cleaner:
         said: str | None = None
         while runtime is not None and not self._closed.is_set():
             try:
+                reached(CLEAR_WANTED)
                 if runtime.clear(one.service, one.grace_s):
                     log.info("left over from an earlier daemon: stopped")
+                reached(CLEARED)
                 if not one.is_configured:
                     self._forget(one.service)
+                reached(CLEAR_FORGOTTEN)
                 return
             except (TruthUnknown, StopFailed, OSError) as error:
                 if str(error) != said:

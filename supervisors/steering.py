@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorSystem
+from actors.failpoints import reached, register
 from actors.ledger import Ledger, ManualStop
 from actors.refs import ActorRef
 from supervisors.decisions.model import Ask, Refused
@@ -24,6 +26,8 @@ from supervisors.supervisor import CallRequest, Result
 
 SETTLED_BAD = frozenset({NodeState.CRASH_LOOP, NodeState.FAILED})
 CALL_MARGIN_S = 10.0
+STOP_REMEMBERED: Final = register("daemon.wish.stop", "a person's stop is remembered, the service is up")
+START_REMEMBERED: Final = register("daemon.wish.start", "a person's start is remembered, the service is down")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Steering:
         """
         self._check(name)
         self.ledger.stopped_by(name, None)
+        reached(START_REMEMBERED)
         result = self._call(name, Ask.RESTART)
         if isinstance(result, Refused) and result.kind == "restarting":  # it waits for its next try: try now
             self._call(name, Ask.TERMINATE)
@@ -78,6 +83,7 @@ class Steering:
         """Stop it and keep it stopped. Raises UnknownNode, CommandFailed, TimedOut."""
         self._check(name)
         self.ledger.stopped_by(name, ManualStop(by, self.system.clock.wall(), why))
+        reached(STOP_REMEMBERED)
         self.put_down(name, wait=wait, timeout_s=timeout_s)
         return self.status(name)
 

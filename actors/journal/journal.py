@@ -16,12 +16,15 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from actors.failpoints import reached, register
 from actors.journal.schema import CorruptJournal, JournalTrouble, move_aside, open_reader, open_writer
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 Asked = queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None]
 MAX_BATCH: Final = 64
+COMMIT_WANTED: Final = register("daemon.journal.commit", "a batch is written into the transaction, not committed")
+COMMITTED: Final = register("daemon.journal.committed", "a batch is committed, nobody was told")
 _END: Final = None
 
 
@@ -124,7 +127,9 @@ class Journal:
             connection.execute("BEGIN IMMEDIATE")
             for work, future in batch:
                 done.append((future, *_attempt(connection, work)))
+            reached(COMMIT_WANTED)
             connection.execute("COMMIT")
+            reached(COMMITTED)
         except Exception as error:  # nobody may wait for an answer that never comes
             self._failed(connection, batch, error)
             return

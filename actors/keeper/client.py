@@ -23,11 +23,15 @@ from typing import Any, Final
 
 import structlog
 
+from actors.failpoints import reached, register
 from actors.keeper.words import PEER_CREDENTIALS, VERSION, BrokenFrame, Frame, Frames, KeptRun, address_of, encode
 
 ANSWER_S: Final = 10.0
 READ_BYTES: Final = 256 * 1024
 START_TRIES: Final = 3
+KEEPER_BOUND: Final = register("daemon.keeper.bound", "the keeper's address is bound, no keeper was started")
+KEEPER_STARTED: Final = register("daemon.keeper.started", "a keeper was started, nobody is connected")
+SPAWN_ASKED: Final = register("daemon.spawn.asked", "the keeper was asked to spawn, its answer is not read")
 _PROGRAM: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from actors.keeper.main import main; sys.exit(main(sys.argv[2], int(sys.argv[3])))"
@@ -107,6 +111,8 @@ class KeeperLink:
         self._waiting[number] = inbox
         try:
             self._send({"do": act, "id": number, **words})
+            if act == "spawn":
+                reached(SPAWN_ASKED)
             answer = inbox.get(timeout=ANSWER_S)
         except queue.Empty:
             raise KeeperLost(f"the keeper did not answer {act!r} within {ANSWER_S:.0f} s") from None
@@ -234,6 +240,7 @@ def _start(state_dir: Path, address: str) -> None:
         except OSError:
             return  # somebody was quicker: connect to that one
         listener.listen(8)
+        reached(KEEPER_BOUND)
         os.set_inheritable(listener.fileno(), True)
         source = Path(__file__).resolve().parents[2]
         argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, str(source), str(state_dir), str(listener.fileno())]
@@ -250,6 +257,7 @@ def _start(state_dir: Path, address: str) -> None:
                 ).returncode = 0  # its end is seen at the connection, and it may outlive us
             except OSError as error:
                 raise KeeperUnavailable(f"cannot start the keeper: {error.strerror}") from error
+        reached(KEEPER_STARTED)
 
 
 def _output(state_dir: Path) -> Any:

@@ -36,6 +36,11 @@ END_SEEN: Final = register("keeper.end.seen", "a main process has ended, it is n
 END_REAPED: Final = register("keeper.end.reaped", "it is reaped, nobody was told")
 ARMED_WRITTEN: Final = register("keeper.armed.written", "the intent of an armed restart is written, nothing spawned")
 ARMED_SPAWNED: Final = register("keeper.armed.spawned", "the armed successor exists, its identity is not written")
+ARMED_RECORDED: Final = register("keeper.armed.recorded", "the armed successor's identity is written, nobody was told")
+ARM_TAKEN: Final = register("keeper.arm.taken", "a standing order was taken, the daemon was not told")
+CLAIMED: Final = register("keeper.claimed", "the daemon has taken on a run, it was not told that this is known")
+SIGNALLED: Final = register("keeper.signalled", "a run was signalled, the daemon was not told")
+FORGOTTEN: Final = register("keeper.forgotten", "an ended run is forgotten")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +193,7 @@ class Kids:
             return None  # the daemon tries, and says why it cannot
         reached(ARMED_SPAWNED)
         self.record.write(record.launched(born.kept, self.boot_id))
+        reached(ARMED_RECORDED)
         if self.has_daemon():
             born.beats_to_claim = CLAIM_BEATS
         return born.kept
@@ -211,6 +217,7 @@ class Kids:
         if kid is None:
             return False
         kid.armed = arming
+        reached(ARM_TAKEN)
         return True
 
     def claim(self, service: str, run: int) -> bool:
@@ -219,6 +226,7 @@ class Kids:
         if kid is None:
             return False
         kid.beats_to_claim = None
+        reached(CLAIMED)
         return True
 
     def signal(self, service: str, run: int, number: int, *, is_group: bool, is_asked: bool) -> bool:
@@ -234,6 +242,7 @@ class Kids:
                 os.killpg(pid, number)
             else:
                 os.kill(pid, number)
+        reached(SIGNALLED)
         return True
 
     def forget(self, service: str, run: int) -> None:
@@ -241,6 +250,7 @@ class Kids:
         kid = self.runs.get((service, run))
         if kid is not None and kid.kept.end is not None:
             del self.runs[service, run]
+            reached(FORGOTTEN)
 
     def heard_beat(self) -> None:
         """The daemon is well: had it wanted a successor of ours, it would have taken it on by now."""

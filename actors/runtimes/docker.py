@@ -18,6 +18,7 @@ from docker.errors import APIError, NotFound
 
 from actors.clock import Clock, SystemClock
 from actors.docker_watcher import DockerWatcher
+from actors.failpoints import reached, register
 from actors.ledger import Ledger
 from actors.runtimes.base import (
     ExitStatus,
@@ -42,6 +43,20 @@ NAME: Final = "docker"
 _SEEN_S: Final = 2.0
 _REPLACE_GRACE_S: Final = 10
 _CODE_SIGKILL: Final = 137
+
+CREATE_WANTED: Final = register("daemon.container.create", "a container is wanted, none was made")
+CREATED: Final = register("daemon.container.created", "the container is made, no intent is written, it does not run")
+START_WANTED: Final = register("daemon.container.intent", "the intent is written, the container was not started")
+STARTED: Final = register("daemon.container.started", "the container runs, its identity is not written")
+RECORDED: Final = register("daemon.container.recorded", "the identity is written, the actor was not told")
+FOUND: Final = register("daemon.container.found", "a running container of ours was found, nothing is written")
+STOP_WANTED: Final = register("daemon.container.stop", "a stop was asked for, the engine was not")
+STOP_ASKED: Final = register("daemon.container.stopped", "the engine has stopped it, the end was not seen")
+END_SEEN: Final = register("daemon.container.end.seen", "its end was seen, it is not told or written")
+END_TOLD: Final = register("daemon.container.end.told", "the actor has the news, the exit is not written")
+END_RECORDED: Final = register("daemon.container.end.recorded", "the exit is written")
+OLD_STOPPED: Final = register("daemon.container.old.stopped", "one not wanted any more is down, it is not removed")
+OLD_REMOVED: Final = register("daemon.container.old.removed", "one not wanted any more is removed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +140,9 @@ class DockerRuntime:
         run = self._run_of(handle)
         if run.status is None:
             run.asked = True
+            reached(STOP_WANTED)
             self._ask_to_stop(run, math.ceil(grace_s))
+            reached(STOP_ASKED)
             if run.wait(_SEEN_S) is None:
                 self._settle_or_fail(run)  # the die event got lost
         status = run.wait(_SEEN_S)
@@ -194,18 +211,28 @@ class DockerRuntime:
                 f"service {spec.service!r} still runs from an earlier daemon: container {found.id[:12]}: "
                 "adopt it or stop it first"
             )
-        return found.id if found is not None else self._containers.make(spec, run)
+        return found.id if found is not None else self._make(spec, run)
+
+    def _make(self, spec: LaunchSpec, run: int) -> str:
+        reached(CREATE_WANTED)
+        made = self._containers.make(spec, run)
+        reached(CREATED)
+        return made
 
     def _stop_and_remove(self, found: Found, grace_s: int) -> None:
         """One of ours, found by its labels."""
         with contextlib.suppress(NotFound):
             if found.is_running:
                 self._engine.ask(lambda client: client.api.stop(found.id, timeout=grace_s))
+            reached(OLD_STOPPED)
             self._engine.ask(lambda client: client.api.remove_container(found.id, force=True))
+        reached(OLD_REMOVED)
 
     def _start(self, spec: LaunchSpec, run: int, container_id: str, on_exit: OnExit) -> DockerHandle:
         self._ledger.intent(spec.service, run, NAME, "")
+        reached(START_WANTED)
         self._containers.start(spec, container_id)
+        reached(STARTED)
         inspected = self._engine.inspect(container_id)
         if inspected is None:
             raise LaunchError(f"service {spec.service!r}: its container was removed while it started")
@@ -213,6 +240,7 @@ class DockerRuntime:
 
     def _take_in(self, spec: LaunchSpec, found: Found, on_exit: OnExit) -> DockerHandle:
         """A running container becomes a run of ours: the recorded one, or the next if somebody restarted it since."""
+        reached(FOUND)
         record = self._ledger.record(spec.service)
         is_recorded = record.identity is not None and dict(record.identity) == asdict(identity_from(found.inspected))
         run = record.run if is_recorded else record.run + 1
@@ -227,6 +255,7 @@ class DockerRuntime:
             self._runs[spec.service] = entry
             self._specs[spec.service] = spec
         self._ledger.launched(spec.service, run, asdict(handle.identity), handle.started_at)
+        reached(RECORDED)
         if not inspected["State"]["Running"]:
             self._finish_from(entry, inspected)
         elif any(event.action == "die" and event.at >= handle.started_at for event in self._events(handle)):
@@ -299,6 +328,7 @@ class DockerRuntime:
         at: float | None = None,
         cause: str | None = None,
     ) -> None:
+        reached(END_SEEN)
         handle = run.handle
         at = self._clock.wall() if at is None else at
         if cause is not None:
@@ -313,9 +343,11 @@ class DockerRuntime:
                 stop_signal=handle.stop_signal,
             )
         if run.finish(status):
+            reached(END_TOLD)
             if handle.process is not None:
                 self._meter.forget(handle.process)
             self._ledger.exited(handle.service, handle.run, asdict(status))
+            reached(END_RECORDED)
 
     def _ask_to_stop(self, run: DockerRun, grace_s: int) -> None:
         container_id = run.handle.container_id

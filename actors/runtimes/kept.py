@@ -17,6 +17,7 @@ import structlog
 
 from actors.clock import Clock
 from actors.exit_watcher import Ended, ExitWatcher
+from actors.failpoints import reached, register
 from actors.keeper.client import Hello, KeeperLink, KeeperLost, KeeperUnavailable, connect
 from actors.keeper.words import Frame, KeptRun
 from actors.runtimes.base import LaunchError, LaunchSpec, RestartAtOnce
@@ -27,6 +28,9 @@ from actors.runtimes.procfs import ProcessIdentity, boot_id
 
 LOCKS: Final = "locks"
 Key = tuple[str, int]
+KEEPER_WELCOMED: Final = register("daemon.keeper.welcomed", "the keeper has told its runs, none is taken over")
+KEEPER_LOST: Final = register("daemon.keeper.lost", "the keeper's end was seen, its services are not watched from here")
+SPAWN_ANSWERED: Final = register("daemon.spawn.answered", "the keeper has told the pid, it is not in the table")
 
 
 class LockHeld(LaunchError):
@@ -35,6 +39,10 @@ class LockHeld(LaunchError):
     def __init__(self, service: str, path: Path) -> None:
         super().__init__(f"service {service!r}: a process of an earlier run is still alive (it holds {path})")
         self.path = path
+
+
+class SpawnUnanswered(LaunchError):
+    """The keeper was lost after it was asked to spawn: it may have done so with its last breath."""
 
 
 @dataclass
@@ -46,6 +54,7 @@ class _Table:
     listeners: dict[Key, OnNews] = field(default_factory=dict)
     untold: dict[Key, News] = field(default_factory=dict)
     local: set[Key] = field(default_factory=set)
+    ordered: dict[str, str] = field(default_factory=dict)
 
 
 class KeeperNursery:
@@ -98,6 +107,7 @@ class KeeperNursery:
                 return
             self._trouble = None
             self._link = link
+            reached(KEEPER_WELCOMED)
             self._take_over(link.runs)
 
     def beat(self) -> None:
@@ -127,6 +137,7 @@ class KeeperNursery:
     def _lost(self) -> None:
         """On the reader thread. The services have fallen to us (or to init): watch them from here."""
         structlog.get_logger().error("the keeper was lost; its services are watched from here")
+        reached(KEEPER_LOST)
         with self._table.lock:
             orphaned = [run for run in self._table.newest.values() if run.end is None]
             self._table.local |= {(run.service, run.run) for run in orphaned}
@@ -156,12 +167,13 @@ class KeeperNursery:
         lock = self._lock_path(spec.service)
         try:
             answer = link.ask("spawn", run=run, token=token, lock=str(lock), **self._words(spec, program))
-        except KeeperLost as lost:  # it may have spawned with its last breath: the token finds it
-            raise LaunchError(f"service {spec.service!r}: {lost}; tried again with the next one") from lost
+        except KeeperLost as lost:
+            raise SpawnUnanswered(f"service {spec.service!r}: {lost}; tried again with the next one") from lost
         if "kept" not in answer:
             self._spawner.forget(spec)
             raise _refusal(spec, program, lock, answer)
         born = KeptRun.from_plain(answer["kept"])
+        reached(SPAWN_ANSWERED)
         with self._table.lock:
             if (spec.service, run) not in self._table.untold:
                 self._table.newest[spec.service] = born
@@ -220,10 +232,17 @@ class KeeperNursery:
         if link is None or not link.is_alive:
             return
         arming = None if order is None else {"token": os.urandom(16).hex(), "only_on_failure": order.only_on_failure}
+        if arming is not None:  # one that is taken back may have been obeyed just before
+            with self._table.lock:
+                self._table.ordered[kept.service] = str(arming["token"])
         try:
             link.ask("arm", service=kept.service, run=kept.run, arming=arming)
         except KeeperLost:
             structlog.get_logger().warning("keeper lost while arming", service=kept.service)
+
+    def order_token(self, service: str) -> str | None:
+        with self._table.lock:
+            return self._table.ordered.get(service)
 
     def recorded(self, service: str, run: int) -> None:
         self._forget(service, run)

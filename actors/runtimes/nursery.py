@@ -77,6 +77,9 @@ class Nursery(Protocol):
     def arm(self, kept: Kept, order: RestartAtOnce | None) -> None:
         """Give or take back the standing order. A nursery that cannot does nothing."""
 
+    def order_token(self, service: str) -> str | None:
+        """The token of the run that the last standing order for this service starts or has started."""
+
     def recorded(self, service: str, run: int) -> None:
         """The end of this run is in the ledger."""
 
@@ -142,6 +145,10 @@ class LocalNursery:
 
     def arm(self, kept: Kept, order: RestartAtOnce | None) -> None:
         del kept, order  # nobody is there to be given an order
+
+    def order_token(self, service: str) -> str | None:
+        del service
+        return None
 
     def recorded(self, service: str, run: int) -> None:
         del service, run  # nobody else knows of it

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 from actors.clock import Clock, SystemClock
 from actors.exit_watcher import Ended, ExitWatcher
+from actors.failpoints import reached, register
 from actors.ledger import Ledger, Phase, ServiceRecord
 from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, OnExit, RestartAtOnce, StopFailed, Usage
 from actors.runtimes.family import KILL_SIGNAL, kill_family, members_of
-from actors.runtimes.kept import LockHeld
+from actors.runtimes.kept import LockHeld, SpawnUnanswered
 from actors.runtimes.launching import Spawner
 from actors.runtimes.locks import lock_holders
 from actors.runtimes.nursery import Kept, LocalNursery, News, Nursery
@@ -27,7 +28,6 @@ from actors.runtimes.procfs import (
     ProcessIdentity,
     TokenScan,
     boot_id,
-    identity_of,
     is_alive,
     read_line,
     read_table,
@@ -39,6 +39,30 @@ from actors.service_logs import tail
 
 SWEEP_S: Final = 5.0  # SIGKILL takes effect at once except in an uninterruptible disk wait
 NAME: Final = "process"
+SPAWN_TRIES: Final = 3
+
+LAUNCH_WANTED: Final = register("daemon.launch.wanted", "a launch was asked for, the intent is not written")
+LAUNCH_INTENT: Final = register("daemon.launch.intent", "the intent is written, nothing was spawned")
+LAUNCH_SPAWNED: Final = register("daemon.launch.spawned", "the process exists, it is not watched")
+LAUNCH_WATCHED: Final = register("daemon.launch.watched", "the process is watched, its identity is not written")
+LAUNCH_RECORDED: Final = register("daemon.launch.recorded", "the identity is written, the actor was not told")
+ADOPT_WANTED: Final = register("daemon.adopt.wanted", "an adoption was asked for, nobody has looked")
+ADOPT_KEPT: Final = register("daemon.adopt.kept", "the keeper's run was found, nothing is written")
+ADOPT_CHECKED: Final = register("daemon.adopt.checked", "the ledger's run was found alive, it is not entered")
+ADOPT_ENTERED: Final = register("daemon.adopt.entered", "the run is in the table, it is not watched or claimed")
+ADOPTED: Final = register("daemon.adopt.done", "the run is watched, the actor was not told")
+STOP_WANTED: Final = register("daemon.stop.wanted", "a stop was asked for, the family is known, no signal was sent")
+STOP_SIGNALLED: Final = register("daemon.stop.signalled", "the first signal is sent")
+STOP_ENDED: Final = register("daemon.stop.ended", "the main process ended or its grace is over, nothing was swept")
+STOP_SWEPT: Final = register("daemon.stop.swept", "no process of the run is left, the stop has not returned")
+STOPPED: Final = register("daemon.stop.done", "the end is told and no successor is left, the actor was not told")
+END_SEEN: Final = register("daemon.end.seen", "a run's end was heard of, it is not written")
+END_RECORDED: Final = register("daemon.end.recorded", "the exit is written; a successor, if any, is not")
+SUCCESSOR_RECORDED: Final = register("daemon.end.successor", "the keeper's successor is written, nobody was told")
+END_TOLD: Final = register("daemon.end.told", "the actor has the news, the keeper still remembers the run")
+END_FORGOTTEN: Final = register("daemon.end.forgotten", "the keeper was told to forget the run")
+ARM_WANTED: Final = register("daemon.arm.wanted", "the standing order changes, the keeper was not told")
+ARM_DONE: Final = register("daemon.arm.done", "the keeper has the standing order")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +121,17 @@ class ProcessRuntime:
     def launch(self, spec: LaunchSpec, run: int, on_exit: OnExit) -> ProcessHandle:
         with self._locked(spec.service):
             self._log_paths[spec.service] = spec.log_path
+            reached(LAUNCH_WANTED)
             self._clear_the_way(spec.service)
             token = secrets.token_hex(16)
             self._ledger.intent(spec.service, run, NAME, token)
+            reached(LAUNCH_INTENT)
             return self._begin(spec.service, self._spawn(spec, run, token), on_exit)
 
     def adopt(self, spec: LaunchSpec, on_exit: OnExit) -> ProcessHandle | None:
         with self._locked(spec.service):
             self._log_paths[spec.service] = spec.log_path
+            reached(ADOPT_WANTED)
             current = self._runs.get(spec.service)
             if current is not None and current.take_over(on_exit):
                 return current.handle
@@ -117,7 +144,9 @@ class ProcessRuntime:
         with self._locked(handle.service):
             run = self._run_of(handle)
             if run.status is None:
+                reached(ARM_WANTED)
                 self._nursery.arm(_kept(run.handle), order())
+                reached(ARM_DONE)
 
     def stop(self, handle: Handle, grace_s: float) -> ExitStatus:
         run = self._run_of(handle)
@@ -125,13 +154,18 @@ class ProcessRuntime:
         snapshot = self._family(run.handle)  # before any signal: afterwards nobody can tell whose children they were
         if run.status is None:
             run.asked = True
+            reached(STOP_WANTED)
             self._nursery.signal(_kept(run.handle), signal.SIGTERM, asked=True)
+            reached(STOP_SIGNALLED)
             run.wait(grace_s)
+        reached(STOP_ENDED)
         self._sweep(run.handle, snapshot)
+        reached(STOP_SWEPT)
         status = run.wait(SWEEP_S)
         if status is None:
             raise StopFailed(f"service {handle.service!r}: process {main.pid} was killed but its end was never seen")
         self._stop_successor(run.handle, grace_s)
+        reached(STOPPED)
         return status
 
     def kill(self, handle: Handle) -> None:
@@ -201,17 +235,32 @@ class ProcessRuntime:
             raise LaunchError(f"service {service!r}: processes of its last run cannot be killed: {pids}")
 
     def _spawn(self, spec: LaunchSpec, run: int, token: str) -> Kept:
-        try:
-            return self._nursery.spawn(spec, run, token)
-        except LockHeld as held:  # what no table shows: it left its session and cleared its environment
-            self._free_lock(held)
+        """Raises LaunchError. A keeper lost on the way is no failure of the service: what it started is taken on."""
+        for _ in range(SPAWN_TRIES - 1):
+            try:
+                return self._nursery.spawn(spec, run, token)
+            except (LockHeld, SpawnUnanswered) as trouble:
+                if (born := self._born_unheard(spec.service, run, token)) is not None:
+                    return born
+                if isinstance(trouble, LockHeld):  # what no table shows: it left its session, cleared its environment
+                    self._free_lock(trouble)
         return self._nursery.spawn(spec, run, token)
+
+    def _born_unheard(self, service: str, run: int, token: str) -> Kept | None:
+        """What a keeper started just before it was lost: as it was asked to, or by its standing order."""
+        for one in (token, self._nursery.order_token(service)):
+            if one is not None and (born := self._session_leader_with(one)) is not None:
+                if one != token:
+                    self._ledger.intent(service, run, NAME, one)
+                return Kept(service, run, one, born, self._clock.wall())
+        return None
 
     def _free_lock(self, held: LockHeld) -> None:
         if left := kill_family(lambda: lock_holders(held.path), SWEEP_S):
             raise LaunchError(f"{held}; cannot be killed: {', '.join(str(member.pid) for member in left)}") from held
 
     def _begin(self, service: str, kept: Kept, on_exit: OnExit) -> ProcessHandle:
+        reached(LAUNCH_SPAWNED)
         run = self._entered(service, kept, on_exit)
         try:
             self._watch(run, kept)
@@ -220,7 +269,9 @@ class ProcessRuntime:
                 self._runs.pop(service, None)
             self._nursery.drop(kept)
             raise LaunchError(f"service {service!r}: cannot watch its process: {error}") from error
+        reached(LAUNCH_WATCHED)
         self._ledger.launched(service, kept.run, _identity_facts(kept.identity), kept.started_at)
+        reached(LAUNCH_RECORDED)
         return run.handle
 
     def _entered(self, service: str, kept: Kept, on_exit: OnExit) -> ProcessRun:
@@ -242,9 +293,11 @@ class ProcessRuntime:
         identity = self._recorded_main(record)
         if identity is None:
             return None
+        reached(ADOPT_CHECKED)
         started_at = record.started_at or self._clock.wall()
         kept = Kept(service, record.run, record.token, identity, started_at)
         run = self._entered(service, kept, on_exit)
+        reached(ADOPT_ENTERED)
         try:
             self._watch(run, kept)
         except ProcessLookupError:  # it died while we looked
@@ -253,19 +306,23 @@ class ProcessRuntime:
             return None
         if record.phase is Phase.INTENT:
             self._ledger.launched(service, record.run, _identity_facts(identity), started_at)
+        reached(ADOPTED)
         return run.handle
 
     def _adopt_kept(self, service: str, kept: Kept, on_exit: OnExit) -> ProcessHandle:
         """A run the keeper knows: one that lives, or whose end nobody was there to hear of."""
+        reached(ADOPT_KEPT)
         record = self._ledger.record(service)
         if record.run != kept.run or record.phase is not Phase.LAUNCHED:
             self._write_launched(service, kept)
         run = self._entered(service, kept, on_exit)
         run.asked = kept.asked
+        reached(ADOPT_ENTERED)
         if kept.ended is not None:
             self._ended(run, News(kept.ended), at=kept.at)
         else:
             self._watch(run, kept)
+        reached(ADOPTED)
         return run.handle
 
     def _write_launched(self, service: str, kept: Kept) -> None:
@@ -283,11 +340,11 @@ class ProcessRuntime:
         return None
 
     def _session_leader_with(self, token: str) -> ProcessIdentity | None:
-        for pid in self._holders(token):
-            line = read_line(pid)
-            if line is not None and not line.is_dead and line.session == pid:
-                return identity_of(pid)
-        return None
+        """The oldest one: a descendant may lead a session of its own."""
+        lines = (read_line(pid) for pid in self._holders(token))
+        leading = [line for line in lines if line is not None and not line.is_dead and line.session == line.pid]
+        oldest = min(leading, key=lambda line: (line.start_ticks, line.pid), default=None)
+        return None if oldest is None else ProcessIdentity(oldest.pid, oldest.start_ticks, boot_id())
 
     # -- death ----------------------------------------------------------------------------------------------------
 
@@ -296,12 +353,17 @@ class ProcessRuntime:
         status = _status(news.ended, asked=run.asked, at=self._clock.wall() if at is None else at)
         if run.status is not None:
             return
+        reached(END_SEEN)
         self._ledger.exited(handle.service, handle.run, asdict(status))
+        reached(END_RECORDED)
         if news.successor is not None:
             self._write_launched(handle.service, news.successor)
+            reached(SUCCESSOR_RECORDED)
         if run.finish(status):
+            reached(END_TOLD)
             self._meter.forget(handle.identity)
             self._nursery.recorded(handle.service, handle.run)
+            reached(END_FORGOTTEN)
 
     def _stop_successor(self, handle: ProcessHandle, grace_s: float) -> None:
         """It crashed in the very moment of the stop and was started again at once: that one is to be stopped too."""

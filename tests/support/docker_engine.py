@@ -24,12 +24,12 @@ _APPLETS = ("sh", "sleep", "echo", "cat", "true", "false", "nc", "httpd", "kill"
 
 def require_engine() -> None:
     """Skip the test without an engine; fail it where one is required. Makes the image on first use."""
-    trouble = _trouble()
-    if trouble is None:
+    why = trouble()
+    if why is None:
         return
     if os.environ.get("SELFHEAL_REQUIRE_DOCKER") == "1":
-        pytest.fail(f"SELFHEAL_REQUIRE_DOCKER=1, but {trouble}", pytrace=False)
-    pytest.skip(trouble)
+        pytest.fail(f"SELFHEAL_REQUIRE_DOCKER=1, but {why}", pytrace=False)
+    pytest.skip(why)
 
 
 def engine_client() -> DockerClient:
@@ -38,7 +38,7 @@ def engine_client() -> DockerClient:
 
 
 @functools.cache
-def _trouble() -> str | None:
+def trouble() -> str | None:
     """Why there can be no Docker test here; None when there can. Asked once a test run."""
     try:
         client = engine_client()

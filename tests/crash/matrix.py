@@ -1,0 +1,116 @@
+"""All rows, side by side in processes of their own, and the table of their outcomes."""
+
+from __future__ import annotations
+
+import fnmatch
+import multiprocessing
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import actors.keeper.server  # noqa: F401  with these every place is registered
+import supervisors.app  # noqa: F401
+from actors.failpoints import FAIL_POINTS
+from tests.crash.rows import NOT_AGAIN, OK, Outcome, Row, Who, run_row
+from tests.crash.scenarios import ROUTES, SCENARIOS
+
+JOBS = 2 * (os.cpu_count() or 1)
+"""Most of a row's time is waiting."""
+
+
+class BadChoice(Exception):
+    """No such place, or one that no scenario leads through."""
+
+
+def check_routes() -> None:
+    """Raises BadChoice when a registered place is on no route, or a route leads nowhere."""
+    on_routes = {point.partition(":")[0] for point in ROUTES}
+    if missing := sorted(FAIL_POINTS.keys() - on_routes):
+        raise BadChoice(f"no scenario leads through {', '.join(missing)}: add it to ROUTES")
+    if unknown := sorted(on_routes - FAIL_POINTS.keys()):
+        raise BadChoice(f"ROUTES names places that are not registered: {', '.join(unknown)}")
+    if nowhere := {name for names in ROUTES.values() for name in names} - SCENARIOS.keys():
+        raise BadChoice(f"ROUTES names scenarios that do not exist: {', '.join(sorted(nowhere))}")
+
+
+def single_rows(chosen: str, *, is_quick: bool, has_docker: bool) -> list[Row]:
+    """Each place, alone and both at once. ``is_quick``: only the first scenario of each place."""
+    check_routes()
+    points = [point for point in ROUTES if fnmatch.fnmatch(point, chosen)]
+    if not points:
+        raise BadChoice(f"no fail point is called {chosen}")
+    rows = []
+    for point in points:
+        scenarios = [name for name in ROUTES[point] if has_docker or not name.startswith("box")]
+        rows += [Row(point, name, who) for name in (scenarios[:1] if is_quick else scenarios) for who in Who]
+    return [row for row in rows if not _is_same_alone(row)]
+
+
+def _is_same_alone(row: Row) -> bool:
+    """No daemon lives when the keeper dies there: both at once is the same."""
+    return row.is_keepers and row.scenario == "missed" and row.who is Who.BOTH and not row.point.endswith((":2", ":3"))
+
+
+def pair_rows(singles: Iterable[Outcome]) -> list[Row]:
+    """Each first death with every second one its recovery can have, as it went through these places just now."""
+    return [
+        Row(one.row.point, one.row.scenario, one.row.who, second, is_warm=one.row.is_warm)
+        for one in singles
+        for second in one.passed
+    ]
+
+
+def sample(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
+    return random.Random(seed).sample(rows, min(count, len(rows)))
+
+
+def run_all(rows: Sequence[Row], jobs: int, tell: Callable[[Outcome], None]) -> list[Outcome]:
+    """In the order of ``rows``; ``tell`` hears of each as it ends. Workers fork daemons, so they have no threads."""
+    if not rows:
+        return []
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(run_row, row): row for row in rows}
+        outcomes = {}
+        for future in as_completed(futures):
+            outcome = future.result()
+            outcomes[outcome.row] = outcome
+            tell(outcome)
+    return [outcomes[row] for row in rows]
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+def table(singles: Sequence[Outcome], pairs: Sequence[Outcome]) -> Iterator[str]:
+    """One line for each place and scenario: it alone, both, and all second deaths after it."""
+    by_row = {(one.row.point, one.row.scenario, one.row.who): one for one in singles}
+    places = list(dict.fromkeys((one.row.point, one.row.scenario) for one in singles))
+    yield f"{'place':<34} {'scenario':<11} {'alone':<14} {'both':<14} then a second death"
+    for point, scenario in places:
+        cells = []
+        for who in Who:
+            one = by_row.get((point, scenario, who))
+            cells.append("-" if one is None else one.result)
+        second = [one for one in pairs if (one.row.point, one.row.scenario) == (point, scenario)]
+        yield f"{point:<34} {scenario:<11} {cells[0]:<14} {cells[1]:<14} {counted(second)}"
+
+
+def counted(outcomes: Sequence[Outcome]) -> str:
+    if not outcomes:
+        return "-"
+    kinds = Counter(one.result for one in outcomes)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def summary(singles: Sequence[Outcome], pairs: Sequence[Outcome], took_s: float) -> str:
+    both = [*singles, *pairs]
+    wrong = sum(not one.is_right for one in both)
+    again = sum(one.result == NOT_AGAIN for one in pairs)
+    ok = sum(one.result == OK for one in both)
+    points = len({one.row.point.partition(":")[0] for one in singles})
+    return (
+        f"crash matrix: {points} of {len(FAIL_POINTS)} places, {len(singles)} single deaths, {len(pairs)} pairs: "
+        f"{ok} ok, {again} ok but the second place not passed again, {wrong} wrong; {took_s:.0f} s"
+    )
