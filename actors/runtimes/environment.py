@@ -48,9 +48,16 @@ def read_variables(spec: LaunchSpec) -> Variables:
             stamps.append(stamp_of(str(secret.path)))
         values[name] = _secret(spec, name, secret)
     for name, value in values.items():
-        if "\0" in name or "\0" in value or "=" in name or not name:
-            raise _error(spec, f"the value of {name!r} cannot be in an environment: it holds a zero byte")
+        if not name or "=" in name or not (_is_possible(name) and _is_possible(value)):
+            raise _error(spec, f"the value of {name!r} cannot be in an environment: it holds a zero byte or no text")
     return Variables(values, tuple(stamps))
+
+
+def _is_possible(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # its own words would show the value
+        return False
 
 
 def _error(spec: LaunchSpec, text: str) -> LaunchError:
