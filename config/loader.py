@@ -81,6 +81,8 @@ def _absolute(data: Any, base: Path) -> Any:
     for kind, key in (("services", "working_dir"), ("bridges", "directory")):
         if isinstance(made.get(kind), dict):
             made[kind] = {name: _with_path(one, key, base) for name, one in made[kind].items()}
+    if isinstance(made.get("services"), dict):
+        made["services"] = {name: _with_files(one, base) for name, one in made["services"].items()}
     runbooks = made.get("runbooks")
     if isinstance(runbooks, dict) and isinstance(runbooks.get("directories"), list):
         made["runbooks"] = {**runbooks, "directories": [_from_base(one, base) for one in runbooks["directories"]]}
@@ -89,6 +91,21 @@ def _absolute(data: Any, base: Path) -> Any:
 
 def _with_path(one: Any, key: str, base: Path) -> Any:
     return {**one, key: _from_base(one[key], base)} if isinstance(one, dict) and key in one else one
+
+
+def _with_files(service: Any, base: Path) -> Any:
+    """Environment files (a leading `-` makes one optional) and files of secrets."""
+    if not isinstance(service, dict):
+        return service
+    made = dict(service)
+    if isinstance(made.get("environment_files"), list):
+        made["environment_files"] = [
+            "-" + _from_base(one[1:], base) if isinstance(one, str) and one.startswith("-") else _from_base(one, base)
+            for one in made["environment_files"]
+        ]
+    if isinstance(made.get("secrets"), dict):
+        made["secrets"] = {name: _with_path(one, "file", base) for name, one in made["secrets"].items()}
+    return made
 
 
 def _from_base(value: Any, base: Path) -> Any:
@@ -133,7 +150,7 @@ def _ties(service: Mapping[str, Any], faulty: set[str]) -> dict[str, Any]:
 
 def _complain(source: Source, detail: ErrorDetails) -> None:
     path: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
-    is_secret = "environment" in path
+    is_secret = "environment" in path or "secrets" in path
     shown = "" if is_secret else _short(detail["input"])
     message, suggestion = _words(detail, path, shown)
     source.problem(path, message, value=shown, suggestion=suggestion)

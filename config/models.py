@@ -1,4 +1,4 @@
-"""What a configuration file may say, as frozen models. Unknown keys are refused. Must import nothing else of ours."""
+"""What a configuration file may say, as frozen models. Unknown keys are refused. Imports no logic of ours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from config.process_words import Account, LimitName, LimitValue, Umask, VariableName
 from config.units import Bytes, PositiveSeconds, Seconds
 
 RESERVED: Final = frozenset({"root", "journal", "runtimes", "services", "bridges", "runbooks", "links"})
@@ -147,6 +148,16 @@ class LogConfig(Model):
     backups: Annotated[int, Field(ge=0, le=100)] = 3
 
 
+class SecretConfig(Model):
+    """A variable whose value is read from a file at each start: the file's text without its last line end."""
+
+    file: Path
+    as_file: bool = False
+    """The variable holds the file's path instead."""
+    world_readable: bool = False
+    """The file may be readable by every user; else that is refused."""
+
+
 class ServiceConfig(Model):
     """One service: a process, or a container to create (`image`) or attach to (`container`, `compose`)."""
 
@@ -172,6 +183,14 @@ class ServiceConfig(Model):
     network: str | None = None
     on_shutdown: Literal["stop", "leave"] | None = None
     log: LogConfig = LogConfig()
+    limits: dict[LimitName, LimitValue] = Field(default_factory=dict)
+    nice: Annotated[int, Field(ge=-20, le=19)] | None = None
+    umask: Umask | None = None
+    user: Account | None = None
+    group: Account | None = None
+    groups: tuple[Account, ...] | None = None
+    environment_files: tuple[Annotated[str, StringConstraints(pattern=r"^-?[^-]")], ...] = ()
+    secrets: dict[VariableName, SecretConfig] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -203,6 +222,36 @@ class ServiceConfig(Model):
             found = " and ".join(sources) or "none of them"
             raise ValueError(f"runtime docker needs exactly one of image, container and compose; it has {found}")
         return self
+
+    @model_validator(mode="after")
+    def _has_what_it_asks_for(self) -> Self:
+        twice = sorted(self.secrets.keys() & self.environment.keys())
+        if twice:
+            raise ValueError(f"{twice[0]} stands in environment and in secrets; keep one")
+        if self.runtime == "docker":
+            _check_container(self)
+        return self
+
+
+_OF_NEW_CONTAINERS: Final = ("limits", "user", "groups", "environment_files", "secrets")
+
+
+def _check_container(service: ServiceConfig) -> None:
+    """Raises ValueError for what an engine has no word for, and for what only its maker can give a container."""
+    for key in ("nice", "umask"):
+        if getattr(service, key) is not None:
+            raise ValueError(f"{key} needs runtime: process; Docker has no such setting")
+    if "as" in service.limits:
+        raise ValueError("limits.as needs runtime: process; Docker has no such limit")
+    if service.group is not None and service.user is None:
+        raise ValueError("group needs a user beside it with runtime: docker")
+    for name, secret in service.secrets.items():
+        if secret.as_file:
+            raise ValueError(f"secrets.{name}.as_file needs runtime: process; mount the file with `volumes`")
+    if service.image is None:
+        given = next((key for key in _OF_NEW_CONTAINERS if getattr(service, key)), None)
+        if given is not None:
+            raise ValueError(f"{given} needs an image: this container is made by somebody else")
 
 
 _PLATFORM_WORDS: Final = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from actors.health import HealthPolicy
 from actors.probes import ExecProbe, HttpProbe, Probe, TcpProbe
 from actors.runtimes.base import ContainerSpec, LaunchSpec
+from actors.runtimes.settings import EnvironmentFile, EnvironmentSources, Limit, ProcessSettings, SecretFile
 from actors.service import ServicePlan
 from actors.service_fsm import RestartPolicy, Rules
 from config.models import HealthCheckConfig, ServiceConfig
@@ -48,6 +49,29 @@ def _launch(name: str, service: ServiceConfig, container: ContainerSpec | None, 
         log_max_bytes=service.log.max_size,
         log_backups=service.log.backups,
         container=container,
+        settings=_settings(service),
+        sources=_sources(service),
+    )
+
+
+def _settings(service: ServiceConfig) -> ProcessSettings:
+    return ProcessSettings(
+        limits=tuple(Limit(name, *limit) for name, limit in sorted(service.limits.items())),
+        nice=service.nice,
+        umask=service.umask,
+        user=service.user,
+        group=service.group,
+        groups=service.groups,
+    )
+
+
+def _sources(service: ServiceConfig) -> EnvironmentSources:
+    return EnvironmentSources(
+        tuple(
+            EnvironmentFile(Path(written.removeprefix("-")), is_optional=written.startswith("-"))
+            for written in service.environment_files
+        ),
+        {name: SecretFile(one.file, one.as_file, one.world_readable) for name, one in service.secrets.items()},
     )
 
 

@@ -22,7 +22,7 @@ from actors.keeper import record
 from actors.keeper.kernel import own_children, start_ticks
 from actors.keeper.record import Record
 from actors.keeper.spawning import SpawnFailed, SpawnOrder, spawn
-from actors.keeper.words import End, KeptRun, LogLimits
+from actors.keeper.words import End, FileStamp, KeptRun, LogLimits
 
 TOKEN_VARIABLE: Final = b"SELFHEAL_TOKEN"
 CLAIM_BEATS: Final = 5
@@ -52,6 +52,12 @@ class Birth:
     order: SpawnOrder
     log: LogLimits | None
     lock_path: str
+    files: tuple[FileStamp, ...] = ()
+    """What its environment was read from."""
+
+    @property
+    def is_up_to_date(self) -> bool:
+        return all(stamp.still_fits() for stamp in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +188,8 @@ class Kids:
         kid.armed = None
         if arming is None or end.asked or (arming.only_on_failure and end.is_clean) or self._are_left():
             return None
+        if self.has_daemon() and not kid.birth.is_up_to_date:
+            return None  # the daemon reads them anew; while there is none, what was read last is better than nothing
         self.record.write(
             record.exited(service, kid.kept.run, end),
             record.intent(service, run, arming.token),

@@ -20,10 +20,21 @@ from typing import Any, Final
 
 from actors.failpoints import reached, register
 from actors.keeper import watch
+from actors.keeper.attributes import Attributes
 from actors.keeper.kids import Arming, Birth, Kids, StillLocked, facts
 from actors.keeper.record import Record
 from actors.keeper.spawning import SpawnFailed, SpawnOrder
-from actors.keeper.words import PEER_CREDENTIALS, VERSION, BrokenFrame, Frame, Frames, KeptRun, LogLimits, encode
+from actors.keeper.words import (
+    PEER_CREDENTIALS,
+    VERSION,
+    BrokenFrame,
+    FileStamp,
+    Frame,
+    Frames,
+    KeptRun,
+    LogLimits,
+    encode,
+)
 from actors.service_logs import rotate_if_needed
 
 READ_BYTES: Final = 256 * 1024
@@ -206,7 +217,8 @@ class Server:
             for frame in link.frames.feed(data):
                 self._obey(link, frame)
         except (BrokenFrame, KeyError, TypeError, ValueError) as error:
-            sys.stderr.write(f"keeper: the daemon with pid {link.pid} spoke nonsense: {error!r}\n")
+            what = f"{type(error).__name__}: {error}"  # never the frame or the object: it may hold secrets
+            sys.stderr.write(f"keeper: the daemon with pid {link.pid} spoke nonsense: {what}\n")
             sys.stderr.flush()
             if self._link is link:
                 self._drop(link, "nonsense")
@@ -278,14 +290,10 @@ class Server:
             program=frame["program"],
             cwd=frame["cwd"],
             environment={**self._base, **delta},
-            rlimits=tuple((int(what), int(soft), int(hard)) for what, soft, hard in frame["rlimits"]),
-            nice=frame["nice"],
-            uid=frame["uid"],
-            gid=frame["gid"],
-            groups=None if frame["groups"] is None else tuple(frame["groups"]),
-            umask=frame["umask"],
+            attributes=Attributes.from_plain(frame["attributes"]),
         )
-        return Birth(order, None if log is None else LogLimits(**log), frame["lock"])
+        stamps = tuple(FileStamp(**stamp) for stamp in frame["files"])
+        return Birth(order, None if log is None else LogLimits(**log), frame["lock"], stamps)
 
     def _arm(self, _link: Link, frame: Frame) -> Frame:
         raw = frame["arming"]

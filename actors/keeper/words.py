@@ -89,6 +89,28 @@ class LogLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class FileStamp:
+    """A file whose content is in a run's environment, as it was when it was read; all zero when there was none."""
+
+    path: str
+    mtime_ns: int
+    size: int
+    inode: int
+
+    def still_fits(self) -> bool:
+        """Whether the file was not changed since (one system call)."""
+        return stamp_of(self.path) == self
+
+
+def stamp_of(path: str) -> FileStamp:
+    try:
+        status = os.stat(path)  # noqa: PTH116  on the way to a restart
+    except OSError:
+        return FileStamp(path, 0, 0, 0)
+    return FileStamp(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """How a main process ended: an exit code or a signal; ``at`` is wall time. ``asked``: we had signalled it."""
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from actors.runtimes.settings import EnvironmentSources, ProcessSettings
+
 
 class LaunchError(Exception):
     """A run could not be started. The text says what, where and what to do. ``permanent``: trying again is no use."""
@@ -55,6 +57,8 @@ class LaunchSpec:
     log_backups: int = 3
     memory_bytes: int | None = None
     container: ContainerSpec | None = None
+    settings: ProcessSettings = field(default_factory=ProcessSettings)
+    sources: EnvironmentSources = field(default_factory=EnvironmentSources)
 
 
 @dataclass(frozen=True, slots=True)

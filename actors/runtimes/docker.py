@@ -120,7 +120,7 @@ class DockerRuntime:
             previous = self._runs.get(spec.service)
             if previous is not None and previous.status is None:
                 raise _already_runs(spec.service, previous.handle)
-            if previous is not None and self._specs.get(spec.service) == spec:
+            if previous is not None and self._specs.get(spec.service) == spec and not spec.sources:
                 with contextlib.suppress(NotFound):  # removed by somebody meanwhile: the long way
                     return self._start(spec, run, previous.handle.container_id, on_exit)
             container_id = self._container_to_start(spec, run, is_known=previous is not None)
@@ -203,7 +203,7 @@ class DockerRuntime:
             if found is None:
                 raise LaunchError(self._containers.missing_text(spec))
             return found.id
-        if found is not None and not found.fits(spec):
+        if found is not None and not (found.fits(spec) and found.is_up_to_date(spec)):
             self._stop_and_remove(found, _REPLACE_GRACE_S)
             found = None
         if found is not None and found.is_running and not is_known:

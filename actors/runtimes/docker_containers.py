@@ -21,6 +21,7 @@ from actors.runtimes.docker_spec import (
     COMPOSE_PROJECT,
     COMPOSE_SERVICE,
     LABEL_SPEC_HASH,
+    LABEL_VARIABLES,
     container_name,
     container_of,
     create_arguments,
@@ -28,7 +29,9 @@ from actors.runtimes.docker_spec import (
     is_ours,
     owner_labels,
     spec_hash,
+    variables_hash,
 )
+from actors.runtimes.environment import read_variables
 
 _CONFLICT: Final = 409
 _SERVER_ERROR: Final = 500
@@ -59,6 +62,12 @@ class Found:
     def fits(self, spec: LaunchSpec) -> bool:
         """Whether it was made from an equal spec (always true of an attached one)."""
         return is_attached(spec) or self.labels.get(LABEL_SPEC_HASH) == spec_hash(spec)
+
+    def is_up_to_date(self, spec: LaunchSpec) -> bool:
+        """Whether it also holds what its environment files and secrets say now. Raises: LaunchError, as at a launch."""
+        if not spec.sources:
+            return True
+        return self.labels.get(LABEL_VARIABLES) == variables_hash(spec, read_variables(spec).values)
 
 
 class Containers:
@@ -93,9 +102,10 @@ class Containers:
         """Create the container from its image, which must be there; returns the container's id.
 
         Raises:
-            LaunchError: no such image, or the name belongs to somebody else's container.
+            LaunchError: no such image, a file of variables that cannot be read, or the name belongs to somebody else's
+            container.
         """
-        arguments = create_arguments(spec, run, self._instance)
+        arguments = create_arguments(spec, run, self._instance, read_variables(spec).values)
         try:
             made = self._engine.ask(lambda client: client.containers.create(**arguments))
         except ImageNotFound as error:

@@ -6,16 +6,20 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from actors.runtimes.base import ContainerSpec, LaunchError, LaunchSpec
+from actors.runtimes.settings import ProcessSettings
 
 LABEL_INSTANCE: Final = "selfheal.instance"
 LABEL_SERVICE: Final = "selfheal.service"
 LABEL_SPEC_HASH: Final = "selfheal.spec_hash"
 LABEL_RUN: Final = "selfheal.run"
+LABEL_VARIABLES: Final = "selfheal.variables_hash"
+"""Of the values read from environment files and secrets: a container made from older ones is made anew at its next
+start, but adopted while it runs."""
 COMPOSE_PROJECT: Final = "com.docker.compose.project"
 COMPOSE_SERVICE: Final = "com.docker.compose.service"
 COMPOSE_NUMBER: Final = "com.docker.compose.container-number"
@@ -71,24 +75,45 @@ def spec_hash(spec: LaunchSpec) -> str:
         "memory_bytes": spec.memory_bytes,
         "log": [spec.log_max_bytes, spec.log_backups],
     }
+    if spec.settings != ProcessSettings():
+        facts["settings"] = asdict(spec.settings)
+    if spec.sources:
+        facts["sources"] = repr(spec.sources)
+    return _short_hash(facts)
+
+
+def variables_hash(spec: LaunchSpec, variables: Mapping[str, str]) -> str | None:
+    """Of what was read for this launch; None when nothing is read from files."""
+    return _short_hash({"service": spec.service, "variables": dict(variables)}) if spec.sources else None
+
+
+def _short_hash(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def create_arguments(spec: LaunchSpec, run: int, instance: str) -> dict[str, Any]:
+def create_arguments(
+    spec: LaunchSpec, run: int, instance: str, variables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Keyword arguments of ``client.containers.create``.
 
     ``restart_policy`` is no: two supervisors would fight. ``init``: a main process that ignores SIGTERM as PID 1 does.
+
+    Args:
+    variables: the environment with what was read from files and secrets; without it the spec's own.
 
     Raises:
         LaunchError: a port that cannot be read.
     """
     container = container_of(spec)
+    values = spec.environment if variables is None else variables
     labels = {**owner_labels(instance, spec.service), LABEL_SPEC_HASH: spec_hash(spec), LABEL_RUN: str(run)}
+    if (read := variables_hash(spec, values)) is not None:
+        labels[LABEL_VARIABLES] = read
     arguments: dict[str, Any] = {
         "image": container.image,
         "name": container_name(spec.service),
         "labels": labels,
-        "environment": {**spec.environment, "SELFHEAL_SERVICE": spec.service},
+        "environment": {**values, "SELFHEAL_SERVICE": spec.service},
         "restart_policy": {"Name": "no"},
         "init": True,
         "detach": True,
@@ -104,8 +129,19 @@ def create_arguments(spec: LaunchSpec, run: int, instance: str) -> dict[str, Any
         "working_dir": str(spec.working_dir) if spec.working_dir else None,
         "mem_limit": spec.memory_bytes,
         "network": container.network,
+        **_setting_arguments(spec.settings),
     }
     return {**arguments, **{name: value for name, value in optional.items() if value is not None}}
+
+
+def _setting_arguments(settings: ProcessSettings) -> dict[str, Any]:
+    """Users and groups are those of the image; the engine looks them up."""
+    user = settings.user
+    return {
+        "user": user if user is None or settings.group is None else f"{user}:{settings.group}",
+        "group_add": None if settings.groups is None else list(settings.groups),
+        "ulimits": [{"Name": one.name, "Soft": one.soft, "Hard": one.hard} for one in settings.limits] or None,
+    }
 
 
 def parse_ports(service: str, ports: tuple[str, ...]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import structlog
 from actors.clock import Clock
 from actors.exit_watcher import Ended, ExitWatcher
 from actors.failpoints import reached, register
+from actors.keeper.attributes import SpawnFailed
 from actors.keeper.client import Hello, KeeperLink, KeeperLost, KeeperUnavailable, connect
 from actors.keeper.words import Frame, KeptRun
 from actors.runtimes.base import LaunchError, LaunchSpec, RestartAtOnce
@@ -25,6 +26,7 @@ from actors.runtimes.family import signal_group
 from actors.runtimes.launching import SERVICE_VARIABLE, Spawner, launch_error
 from actors.runtimes.nursery import KILL_SIGNAL, Kept, LocalNursery, News, OnNews
 from actors.runtimes.procfs import ProcessIdentity, boot_id
+from actors.runtimes.resolving import Resolved, resolve
 
 LOCKS: Final = "locks"
 Key = tuple[str, int]
@@ -164,9 +166,10 @@ class KeeperNursery:
         if link is None or not link.is_alive:
             return self._local.spawn(spec, run, token)
         program = self._spawner.program(spec)
+        words = _words(spec, program, resolve(spec))
         lock = self._lock_path(spec.service)
         try:
-            answer = link.ask("spawn", run=run, token=token, lock=str(lock), **self._words(spec, program))
+            answer = link.ask("spawn", run=run, token=token, lock=str(lock), **words)
         except KeeperLost as lost:
             raise SpawnUnanswered(f"service {spec.service!r}: {lost}; tried again with the next one") from lost
         if "kept" not in answer:
@@ -264,25 +267,6 @@ class KeeperNursery:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _words(self, spec: LaunchSpec, program: str) -> dict[str, Any]:
-        log = None
-        if spec.log_path is not None:
-            log = {"path": str(spec.log_path), "max_bytes": spec.log_max_bytes, "backups": spec.log_backups}
-        return {
-            "service": spec.service,
-            "argv": list(spec.command),
-            "program": program,
-            "cwd": None if spec.working_dir is None else str(spec.working_dir),
-            "environment": {**spec.environment, SERVICE_VARIABLE: spec.service},
-            "log": log,
-            "rlimits": [],
-            "nice": None,
-            "uid": None,
-            "gid": None,
-            "groups": None,
-            "umask": None,
-        }
-
     def _lock_path(self, service: str) -> Path:
         folder = self._state_dir / LOCKS
         try:
@@ -328,8 +312,24 @@ def _kept(run: KeptRun) -> Kept:
     )
 
 
+def _words(spec: LaunchSpec, program: str, resolved: Resolved) -> dict[str, Any]:
+    """A spawn order for the keeper. It holds secrets: it goes through the socket and nowhere else."""
+    log = None
+    if spec.log_path is not None:
+        log = {"path": str(spec.log_path), "max_bytes": spec.log_max_bytes, "backups": spec.log_backups}
+    return {
+        "service": spec.service,
+        "argv": list(spec.command),
+        "program": program,
+        "cwd": None if spec.working_dir is None else str(spec.working_dir),
+        "environment": {**resolved.environment, SERVICE_VARIABLE: spec.service},
+        "files": [asdict(stamp) for stamp in resolved.stamps],
+        "log": log,
+        "attributes": resolved.attributes.to_plain(),
+    }
+
+
 def _refusal(spec: LaunchSpec, program: str, lock: Path, answer: Frame) -> LaunchError:
     if answer["stage"] == "lock":
         return LockHeld(spec.service, lock)
-    number = int(answer["errno"])
-    return launch_error(spec, program, OSError(number, os.strerror(number)), str(answer["stage"]))
+    return launch_error(spec, program, SpawnFailed(int(answer["errno"]), str(answer["stage"])))

@@ -10,13 +10,18 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from actors.keeper.attributes import PLAIN, SpawnFailed
+from actors.keeper.shim import argv_of
+from actors.keeper.spawning import stage_of, verdict
 from actors.runtimes.base import LaunchError, LaunchSpec
 from actors.runtimes.procfs import TOKEN_VARIABLE
+from actors.runtimes.resolving import Resolved, resolve
 
 SERVICE_VARIABLE: Final = "SELFHEAL_SERVICE"
 _TRANSIENT: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ETXTBSY})
@@ -38,33 +43,34 @@ class Spawner:
             LaunchError: what is missing or refused, and where. Nothing was started.
         """
         program = self.program(spec)
+        resolved = resolve(spec)
+        environment = self._environment(spec, resolved, token)
         log_fd = _open_log(spec)
         try:
-            return subprocess.Popen(
-                spec.command,
-                executable=program,
-                cwd=spec.working_dir,
-                env=self._environment(spec, token),
-                stdin=subprocess.DEVNULL,
-                stdout=log_fd,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            if resolved.attributes == PLAIN:
+                return _popen(list(spec.command), program, spec.working_dir, environment, log_fd)
+            return _popen_by_shim(spec, program, resolved, environment, log_fd)
+        except SpawnFailed as failed:
+            self.forget(spec)
+            raise launch_error(spec, program, failed) from failed
         except OSError as error:
             self.forget(spec)
-            raise launch_error(spec, program, error) from error
+            stage = stage_of(error, spec.working_dir)
+            raise launch_error(spec, program, SpawnFailed(error.errno or errno.EINVAL, stage)) from error
         finally:
             if log_fd != subprocess.DEVNULL:
                 os.close(log_fd)
 
-    def _environment(self, spec: LaunchSpec, token: str) -> dict[bytes, bytes]:
-        own = {**spec.environment, TOKEN_VARIABLE: token, SERVICE_VARIABLE: spec.service}
+    def _environment(self, spec: LaunchSpec, resolved: Resolved, token: str) -> dict[bytes, bytes]:
+        own = {**resolved.environment, TOKEN_VARIABLE: token, SERVICE_VARIABLE: spec.service}
         return {**self._base, **{os.fsencode(name): os.fsencode(value) for name, value in own.items()}}
 
     def program(self, spec: LaunchSpec) -> str:
         """The program's path. Raises: LaunchError, it is not to be found."""
         if not spec.command:
             raise LaunchError(f"service {spec.service!r} has no command to run", permanent=True)
+        if any("\0" in word for word in spec.command):
+            raise LaunchError(f"service {spec.service!r}: its command holds a zero byte", permanent=True)
         key = (spec.command[0], spec.environment.get("PATH"), spec.working_dir)
         with self._lock:
             known = self._programs.get(key)
@@ -78,6 +84,48 @@ class Spawner:
         """It could not be run: look it up anew next time."""
         with self._lock:
             self._programs.pop((spec.command[0], spec.environment.get("PATH"), spec.working_dir), None)
+
+
+def _popen(
+    argv: list[str],
+    program: str,
+    cwd: Path | None,
+    environment: Mapping[bytes, bytes],
+    log_fd: int,
+    keep_fds: tuple[int, ...] = (),
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        argv,
+        executable=program,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log_fd,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        pass_fds=keep_fds,
+    )
+
+
+def _popen_by_shim(
+    spec: LaunchSpec, program: str, resolved: Resolved, environment: Mapping[bytes, bytes], log_fd: int
+) -> subprocess.Popen[bytes]:
+    """Limits, nice and users without code of ours between fork and exec. Waits until the program runs."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    cwd = None if spec.working_dir is None else str(spec.working_dir)
+    argv = argv_of(resolved.attributes, writer, cwd, program, spec.command)
+    try:
+        child = _popen(argv, sys.executable, None, environment, log_fd, (writer,))
+    except OSError:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    failed = verdict(reader)
+    if failed is not None:
+        child.wait()
+        raise failed
+    return child
 
 
 def _resolve(spec: LaunchSpec, path: str) -> str:
@@ -112,26 +160,50 @@ def _open_log(spec: LaunchSpec) -> int:
         ) from error
 
 
-def launch_error(spec: LaunchSpec, program: str, error: OSError, stage: str = "program") -> LaunchError:
-    """Popen does not say whether the program or the working directory is at fault: look, now that it failed."""
-    where = spec.working_dir
-    start = f"service {spec.service!r}: "
-    if stage not in ("program", "cwd"):
-        text = f"cannot set its {stage}: {error.strerror}"
-    elif where is not None and not where.is_dir():
-        text = f"working directory {where} does not exist: create it or correct working_dir"
-    elif where is not None and not os.access(where, os.X_OK):
-        text = f"working directory {where} may not be entered: check its permissions"
-    elif not Path(program).exists():
-        text = f"program {program} does not exist: correct the first word of command"
-    elif isinstance(error, PermissionError):
-        text = f"program {program} may not be run: is it executable (chmod +x)?"
-    elif isinstance(error, FileNotFoundError):
-        text = f"program {program} names an interpreter that does not exist: check its first line"
-    elif error.errno == errno.ENOEXEC:
-        text = f"program {program} has no format the system can run: does it lack a first line such as #!/bin/sh?"
-    elif error.errno == errno.E2BIG:
-        text = "command and environment are too long for the system"
-    else:
-        text = f"cannot start {program}: {error.strerror}"
-    return LaunchError(start + text, permanent=error.errno not in _TRANSIENT)
+def launch_error(spec: LaunchSpec, program: str, failed: SpawnFailed) -> LaunchError:
+    """In words what was refused, and what to do."""
+    match failed.stage.partition(" "):
+        case ("program", _, _):
+            text = _program_fault(spec, program, failed)
+        case ("cwd", _, _):
+            text = _directory_fault(spec, failed)
+        case ("rlimits", _, name):
+            text = f"cannot set its limit {name}: {os.strerror(failed.errno)}"
+            if failed.errno == errno.EPERM:
+                text += f": only root may raise a hard limit, and {name} has a bound of its own in the kernel"
+        case ("keeper", _, _):
+            text = f"the keeper cannot start it: {os.strerror(failed.errno)}"
+        case _:
+            text = f"cannot set its {failed.stage}: {os.strerror(failed.errno)}"
+            if failed.errno in (errno.EPERM, errno.EACCES):
+                text += ": the daemon must run as root for that"
+    return LaunchError(f"service {spec.service!r}: {text}", permanent=failed.errno not in _TRANSIENT)
+
+
+def _directory_fault(spec: LaunchSpec, failed: SpawnFailed) -> str:
+    where, user = spec.working_dir, spec.settings.user
+    if failed.errno == errno.EACCES:
+        who = "" if user is None else f" by user {user}"
+        return f"working directory {where} may not be entered{who}: check its permissions"
+    if failed.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f"working directory {where} does not exist: create it or correct working_dir"
+    return f"cannot enter working directory {where}: {os.strerror(failed.errno)}"
+
+
+def _program_fault(spec: LaunchSpec, program: str, failed: SpawnFailed) -> str:
+    user = spec.settings.user
+    match failed.errno:
+        case _ if not Path(program).exists():
+            return f"program {program} does not exist: correct the first word of command"
+        case errno.EACCES | errno.EPERM if user is not None:
+            return f"program {program} may not be run by user {user}: check the permissions of it and its folders"
+        case errno.EACCES | errno.EPERM:
+            return f"program {program} may not be run: is it executable (chmod +x)?"
+        case errno.ENOENT:
+            return f"program {program} names an interpreter that does not exist: check its first line"
+        case errno.ENOEXEC:
+            return f"program {program} has no format the system can run: does it lack a first line such as #!/bin/sh?"
+        case errno.E2BIG:
+            return "command and environment are too long for the system"
+        case number:
+            return f"cannot start {program}: {os.strerror(number)}"

@@ -1,0 +1,104 @@
+"""From what a service asks for to what its process gets: names of users to numbers, files to variables.
+
+Done at each launch, on the I/O pool: a user made since, or a file changed since, counts.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from dataclasses import dataclass, field
+
+from actors.keeper.attributes import PLAIN, Attributes
+from actors.keeper.words import FileStamp
+from actors.runtimes.base import LaunchError, LaunchSpec
+from actors.runtimes.environment import read_variables
+from actors.runtimes.settings import ProcessSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """``environment`` holds values of secrets: it is never printed."""
+
+    environment: dict[str, str] = field(repr=False)
+    attributes: Attributes = PLAIN
+    stamps: tuple[FileStamp, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    uid: int | None = None
+    gid: int | None = None
+    groups: tuple[int, ...] | None = None
+    home: tuple[tuple[str, str], ...] = ()
+
+
+def resolve(spec: LaunchSpec) -> Resolved:
+    """What the process of this launch gets beside the daemon's own environment.
+
+    Raises:
+        LaunchError: a user, a group or a file is missing or bad; which one.
+    """
+    variables = read_variables(spec)
+    settings = spec.settings
+    if settings == ProcessSettings():
+        return Resolved(variables.values, PLAIN, variables.stamps)
+    who = _identity(spec)
+    attributes = Attributes(
+        rlimits=tuple((limit.name, limit.soft, limit.hard) for limit in settings.limits),
+        nice=settings.nice,
+        umask=settings.umask,
+        uid=who.uid,
+        gid=who.gid,
+        groups=who.groups,
+    )
+    return Resolved({**dict(who.home), **variables.values}, attributes, variables.stamps)
+
+
+def _identity(spec: LaunchSpec) -> _Identity:
+    """The user with its own group, supplementary groups and home, where nothing else is said."""
+    settings = spec.settings
+    gid = None if settings.group is None else _gid(spec, settings.group)
+    groups = None if settings.groups is None else tuple(_gid(spec, name) for name in settings.groups)
+    if settings.user is None:
+        return _Identity(None, gid, groups)
+    uid, entry = _user(spec, settings.user)
+    if gid is None:
+        if entry is None:
+            raise _missing(spec, f"user {uid} has no entry in the user database: say its `group` too")
+        gid = entry.pw_gid
+    if groups is None:
+        groups = () if entry is None else tuple(os.getgrouplist(entry.pw_name, gid))
+    if (uid, gid) == (os.getuid(), os.getgid()) and settings.groups is None:
+        return _Identity()  # it is us: nothing to switch, and without root nothing could be
+    home = () if entry is None else _home(entry)
+    return _Identity(uid, gid, groups, home)
+
+
+def _home(entry: pwd.struct_passwd) -> tuple[tuple[str, str], ...]:
+    """A program must not look for its files in the home of the daemon's user."""
+    return (("HOME", entry.pw_dir), ("USER", entry.pw_name), ("LOGNAME", entry.pw_name), ("SHELL", entry.pw_shell))
+
+
+def _user(spec: LaunchSpec, name: str) -> tuple[int, pwd.struct_passwd | None]:
+    try:
+        entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+    except KeyError:
+        if name.isdigit():
+            return int(name), None
+        raise _missing(spec, f"there is no user {name!r} on this system: create it or correct `user`") from None
+    return entry.pw_uid, entry
+
+
+def _gid(spec: LaunchSpec, name: str) -> int:
+    if name.isdigit():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise _missing(spec, f"there is no group {name!r} on this system: create it or correct it") from None
+
+
+def _missing(spec: LaunchSpec, text: str) -> LaunchError:
+    return LaunchError(f"service {spec.service!r}: {text}", permanent=True)
