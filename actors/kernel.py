@@ -22,6 +22,7 @@ from pykka import ActorRegistry
 from actors.board import NodeKind
 from actors.context import ActorContext
 from actors.messages import (
+    AreYouThere,
     ChildExited,
     ChildIgnored,
     ChildReady,
@@ -188,6 +189,8 @@ class SupervisedActor(pykka.ThreadingActor):
                 return self.stop_requested(reason)
             case ExitNow(reason):
                 return self.exit(reason)
+            case AreYouThere(here):
+                return here()
             case _:
                 return self.handle(message)
 

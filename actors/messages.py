@@ -6,6 +6,7 @@ Every message about a child carries the child's incarnation: a late one of an ol
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,13 @@ class Suspend:
 @dataclass(frozen=True, slots=True)
 class Resume:
     """Handle what was kept, then go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class AreYouThere:
+    """Asked of any actor: it calls ``here`` on its own thread, and so proves that it takes messages."""
+
+    here: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)

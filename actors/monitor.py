@@ -23,7 +23,7 @@ CHECK_S = 1.0
 class Watched:
     """How to start, look at and close the thing; ``begin`` raises with a text that says what, where and what to do.
 
-    ``trouble`` tells what is wrong although it runs (None: nothing).
+    ``trouble`` tells what is wrong although it runs (None: nothing). Both are asked every ``every_s`` seconds.
     """
 
     begin: Callable[[], None]
@@ -31,6 +31,7 @@ class Watched:
     end: Callable[[], None]
     endpoint: Callable[[], str | None] = lambda: None
     trouble: Callable[[], str | None] = lambda: None
+    every_s: float = CHECK_S
 
 
 class MonitorActor(SupervisedActor):
@@ -70,7 +71,7 @@ class MonitorActor(SupervisedActor):
             return
         trouble = self._watched.trouble()
         self._show(NodeState.READY if trouble is None else NodeState.DEGRADED, trouble)
-        self.context.system.timers.after(CHECK_S, self.ref, Wake("check"))
+        self.context.system.timers.after(self._watched.every_s, self.ref, Wake("check"))
 
     def _show(self, state: NodeState, detail: str | None = None) -> None:
         if self._shown == (state, detail):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from actors.health import Verdict
 from actors.messages import StopMode
@@ -233,7 +233,8 @@ def _take(now: _Step, event: Event) -> None:
             now.move(RunState.LAUNCHING)
             now.effects.append(AdoptOrLaunch())
         case RunEnded(status):
-            now.end(now.run.stop if now.run.stop is not None else end_reason(now.run.rules, status))
+            reason = now.run.stop if now.run.stop is not None else end_reason(now.run.rules, status)
+            now.end(replace(reason, evidence={**reason.evidence, **exit_facts(status)}))
         case HealthSeen(seen, detail) if now.run.state in LIVE:
             _health(now, seen, detail)
         case StopAsked(reason, mode):
@@ -332,6 +333,12 @@ def _stop(now: _Step, reason: ExitReason, mode: StopMode) -> None:
         now.effects.append(StopRun())
     elif now.run.state in (RunState.LAUNCHING, RunState.WAITING) and is_first:
         now.run = replace(now.run, detail="stopping as soon as it is launched")
+
+
+def exit_facts(status: ExitStatus) -> dict[str, Any]:
+    """How the run ended, for an exit reason's evidence: always the ``cause``, and what else is known."""
+    facts = {"cause": status.cause, "code": status.code, "signal": status.signal}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def end_reason(rules: Rules, status: ExitStatus) -> ExitReason:

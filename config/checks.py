@@ -51,6 +51,13 @@ def known_dependencies(config: SystemConfig) -> Iterator[Complaint]:
                 yield path, f"there is no service {other!r}", _similar(other, config.services)
 
 
+def known_exit_service(config: SystemConfig) -> Iterator[Complaint]:
+    """The daemon can only end with a service it has."""
+    name = config.exit_with
+    if name is not None and name not in config.services:
+        yield ("exit_with",), f"there is no service {name!r}", _similar(name, config.services)
+
+
 def no_cycles(config: SystemConfig) -> Iterator[Complaint]:
     """Neither dependencies alone, nor together with the start order of groups in which one waits for the one before."""
     edges: dict[str, list[str]] = {
@@ -207,6 +214,7 @@ ALL_CHECKS: Final[tuple[Check, ...]] = (
     unique_names,
     known_members,
     known_dependencies,
+    known_exit_service,
     no_cycles,
     readable_addresses,
     no_port_clash,

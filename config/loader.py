@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from config.checks import ALL_CHECKS
+from config.checks import ALL_CHECKS, known_exit_service
 from config.errors import ConfigError, Problem
 from config.models import BridgeConfig, GroupConfig, ServiceConfig, SystemConfig
 from config.source import Path as KeyPath
@@ -71,6 +71,21 @@ def parse_config(file: str, text: str, environ: Mapping[str, str], base: Path) -
     if source.problems or config is None:
         raise ConfigError(tuple(source.problems))
     return config
+
+
+def ending_with(config: SystemConfig, service: str) -> SystemConfig:
+    """The configuration with another ``exit_with``.
+
+    Raises:
+        ConfigError: there is no such service.
+    """
+    made = config.model_copy(update={"exit_with": service})
+    problems = tuple(
+        Problem("--exit-with", 0, "", "", message, suggestion) for _, message, suggestion in known_exit_service(made)
+    )
+    if problems:
+        raise ConfigError(problems)
+    return made
 
 
 def _absolute(data: Any, base: Path) -> Any:

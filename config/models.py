@@ -292,6 +292,7 @@ class SystemConfig(Model):
     links: LinksConfig = LinksConfig()
     runbooks: RunbooksConfig = RunbooksConfig()
     watchdog: WatchdogConfig = WatchdogConfig()
+    exit_with: str | None = None
     groups: dict[Name, GroupConfig] = Field(default_factory=dict)
     services: dict[Name, ServiceConfig] = Field(default_factory=dict)
     bridges: dict[Name, BridgeConfig] = Field(default_factory=dict)

@@ -29,7 +29,7 @@ from actors.failpoints import DAEMON_VARIABLE, arm, reached, register
 from actors.keeper.client import Hello
 from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
-from actors.monitor import MonitorActor, Watched
+from actors.monitor import CHECK_S, MonitorActor, Watched
 from actors.runtimes.base import Runtime
 from actors.runtimes.docker import DockerRuntime
 from actors.runtimes.kept import KeeperNursery
@@ -40,20 +40,24 @@ from actors.service_logs import log_path
 from actors.spec import ChildSpec, Pacing
 from actors.strays import Strays
 from bridge_link.errors import LinkError
-from config import ConfigError, SystemConfig, load_config, resolve_state_dir
+from config import ConfigError, SystemConfig, ending_with, load_config, resolve_state_dir
 from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
 from supervisors.daemon import EXIT_FAILED, Daemon, View
+from supervisors.exit_with import code_at_end
 from supervisors.leftovers import Cleaner, leftovers
 from supervisors.library import SupervisionError, Supervisor
 from supervisors.local_manager import LocalManager, daemon_info
 from supervisors.log_keeper import LogKeeper
 from supervisors.logging_setup import configure_logging
 from supervisors.manager import Manager
+from supervisors.overseers import Overseers
 from supervisors.pacing_memory import LedgerMemory
+from supervisors.pulse import Pulse
 from supervisors.recovery import Recovery, RecoveryPlan
 from supervisors.runbook_ports import SteeredServices
 from supervisors.single_root import RootLock, StateInUse
+from supervisors.status_line import status_line
 from supervisors.steering import Steering
 from supervisors.tree import TreeParts, build_tree, homes, unit_order, upper
 from supervisors.usage import UsageBook
@@ -66,22 +70,28 @@ LOCK_TAKEN: Final = register("daemon.lock.taken", "the state directory is ours, 
 MISSED_COUNTED: Final = register("daemon.missed.counted", "a restart while no daemon lived is counted, not forgotten")
 RESTART_COUNTED: Final = register("daemon.restart.counted", "a restart is counted, the new run was not asked for")
 KEEPER_LEFT: Final = register("daemon.leave.said", "in an orderly end the keeper was told goodbye")
-OTHERS_RESTART_US: Final = ("NOTIFY_SOCKET", "SELFHEAL_INIT")
-"""Whoever set one of these starts a daemon that ended again: the keeper must not do it too."""
 
 
 def run_daemon(
-    config_path: Path, state_argument: str | None = None, *, make_view: Callable[[Manager], View] | None = None
+    config_path: Path,
+    state_argument: str | None = None,
+    *,
+    exit_with: str | None = None,
+    make_view: Callable[[Manager], View] | None = None,
 ) -> int:
     """Run the root supervisor in the foreground until it ends; returns the exit code.
 
     Args:
+        exit_with: the service whose end is the daemon's end, instead of the file's.
         make_view: makes what shows the tree meanwhile; without it one line ``ready ADDRESS`` is printed.
     """
+    overseers = Overseers.take(os.environ)
     environ = _environment(state_argument)
     arm(DAEMON_VARIABLE)
     try:
         config = load_config(config_path, environ)
+        if exit_with is not None:
+            config = ending_with(config, exit_with)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_CONFIG
@@ -89,7 +99,7 @@ def run_daemon(
     try:
         with RootLock(state_dir), _log_place(state_dir, has_view=make_view is not None):
             reached(LOCK_TAKEN)
-            return _App(config, state_dir).daemon(make_view).run()
+            return _App(config, state_dir, overseers).daemon(make_view).run()
     except StateInUse as error:
         print(f"selfheal: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -156,14 +166,16 @@ class _Places:
 class _App:
     """One daemon, built."""
 
-    def __init__(self, config: SystemConfig, state_dir: Path) -> None:
+    def __init__(self, config: SystemConfig, state_dir: Path, overseers: Overseers) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         raise_limits()
         self.config = config
+        self.overseers = overseers
         self.places = _Places(state_dir)
         self.ledger = Ledger(state_dir / "ledger.jsonl")
         self.live = LiveRuns()
         self.memory = LedgerMemory(self.ledger, SystemClock(), self._service_path)
+        self._daemon: Daemon | None = None
         self.watcher = ExitWatcher()
         self.nursery = self._nursery()
         self.runtimes = self._runtimes()
@@ -209,7 +221,8 @@ class _App:
             return None
         become_subreaper()
         environment = self._service_environment()
-        hello = Hello(self.ledger.path, environment, self.config.watchdog.frozen_after, respawn_facts(self.config))
+        respawn = respawn_facts(self.config, is_ours=not self.overseers.restart_us)
+        hello = Hello(self.ledger.path, environment, self.config.watchdog.frozen_after, respawn)
         clock = SystemClock()
         nursery = KeeperNursery(self.places.root, hello, self.watcher, Spawner(environment), clock)
         nursery.ensure()
@@ -257,6 +270,14 @@ class _App:
             self.ledger.restarted(name)
             reached(RESTART_COUNTED)
         self.recovery.reported(path, report)
+        if name == self.config.exit_with and self.steering.path_or_none(name) == path:
+            code = code_at_end(report)
+            if code is not None:
+                self._end_with(name, code)
+
+    def _end_with(self, service: str, code: int) -> None:
+        if self._daemon is not None:
+            self._daemon.ask_to_end_with(service, code)
 
     def _commanded(self, path: str, command: str, by: str, why: str) -> None:
         self.recovery.commanded(path, command, by, why)
@@ -287,12 +308,13 @@ class _App:
             self.places.root / "operator.sock",
             address_file=self.places.address("operator"),
         )
-        daemon = Daemon(
+        daemon = self._daemon = Daemon(
             start_root=lambda: self._start_root(server),
             manager=manager,
             live=self.live,
             address=lambda: server.address,
             close=self._close,
+            overseers=self.overseers,
             view=make_view(manager) if make_view is not None else None,
         )
         return daemon
@@ -343,7 +365,9 @@ class _App:
         logs = Watched(keeper.start, lambda: keeper.is_alive, keeper.close)
         specs = [monitor("exit-watcher", NodeKind.RUNTIME, exits), monitor("log-keeper", NodeKind.RUNTIME, logs)]
         if self.nursery is not None:
-            specs.append(monitor("keeper", NodeKind.RUNTIME, watched_keeper(self.nursery)))
+            specs.append(monitor("keeper", NodeKind.RUNTIME, watched_keeper(self.nursery, self._pulse())))
+        if self.overseers.notifier.is_heard:
+            specs.append(monitor("systemd", NodeKind.RUNTIME, self._watched_systemd()))
         docker = self.runtimes.get("docker")
         if isinstance(docker, DockerRuntime):
             watcher = docker.watcher
@@ -354,6 +378,22 @@ class _App:
             engine = Watched(begin_docker, lambda: watcher.is_running, _nothing, trouble=lambda: watcher.trouble)
             specs.append(monitor("docker-watcher", NodeKind.RUNTIME, engine))
         return tuple(specs)
+
+    def _pulse(self) -> Pulse:
+        return Pulse(self.system.whereis, supervisor_paths(self.config), self.system.clock.now)
+
+    def _watched_systemd(self) -> Watched:
+        """Tells systemd how things are, and that the daemon is well for as long as its supervisors answer."""
+        pulse, notifier, board = self._pulse(), self.overseers.notifier, self.system.board
+
+        def look() -> str | None:
+            notifier.status(status_line(board.snapshot().values()))
+            if pulse.look():
+                notifier.watchdog()
+            return pulse.trouble or notifier.trouble
+
+        every_s = CHECK_S if notifier.watchdog_s is None else min(CHECK_S, notifier.watchdog_s / 2)
+        return Watched(_nothing, lambda: True, _nothing, trouble=look, every_s=every_s)
 
     def _bridges(self) -> tuple[ChildSpec, ...]:
         return tuple(
@@ -381,6 +421,7 @@ class _App:
             runtime.close()
         self.system.close()
         self.ledger.close()
+        self.overseers.close()
         for link in ("guardian", "bridge", "operator"):
             self.places.address(link).unlink(missing_ok=True)
 
@@ -389,12 +430,22 @@ def monitor(name: str, kind: NodeKind, watched: Watched) -> ChildSpec:
     return ChildSpec(id=name, start=MonitorActor, args=(kind, watched), shutdown=10.0)
 
 
-def watched_keeper(nursery: KeeperNursery) -> Watched:
-    """A lost keeper is a fault of ours: the node crashes and has a new one. Where none can be had it says so."""
+def supervisor_paths(config: SystemConfig) -> tuple[str, ...]:
+    """All supervisors of the tree: if one of them hangs, the daemon is not well."""
+    upper_ones = ("runtimes", "services", "bridges", "runbooks", "links")
+    return ("root", *(f"root/{one}" for one in upper_ones), *(f"root/services/{group}" for group in config.groups))
+
+
+def watched_keeper(nursery: KeeperNursery, pulse: Pulse) -> Watched:
+    """A lost keeper is a fault of ours: the node crashes and has a new one. Where none can be had it says so.
+
+    The keeper hears that the daemon is well only for as long as the supervisors answer.
+    """
 
     def look() -> str | None:
-        nursery.beat()
-        return nursery.trouble
+        if pulse.look():
+            nursery.beat()
+        return nursery.trouble or pulse.trouble
 
     return Watched(
         nursery.ensure,
@@ -405,9 +456,8 @@ def watched_keeper(nursery: KeeperNursery) -> Watched:
     )
 
 
-def respawn_facts(config: SystemConfig) -> dict[str, Any]:
+def respawn_facts(config: SystemConfig, *, is_ours: bool) -> dict[str, Any]:
     """How the keeper starts this daemon again, and when: not where somebody else does (systemd, our own init)."""
-    is_ours = not any(name in os.environ for name in OTHERS_RESTART_US)
     environment = {name: value for name, value in os.environ.items() if name != DAEMON_VARIABLE}
     return {
         "argv": [sys.executable, *sys.orig_argv[1:]],

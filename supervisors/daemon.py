@@ -24,6 +24,8 @@ from actors.service import LiveRuns
 from actors.spec import ExitReason
 from supervisors.library import SupervisionError, Supervisor
 from supervisors.manager import Manager
+from supervisors.overseers import Overseers
+from supervisors.pulse import Pulse
 from supervisors.wellness import is_well
 
 EXIT_WELL: Final = 0
@@ -35,6 +37,9 @@ SETTLE_S: Final = 5.0
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """A closed terminal (SIGHUP) ends the daemon in order too: nothing may stay up unsupervised."""
 KILL_LIMIT_S: Final = 5.0
+EXTEND_EVERY_S: Final = 5.0
+EXTEND_BY_S: Final = 15.0
+"""While an orderly end goes on, systemd is asked for this much more time, again and again."""
 
 
 class View(Protocol):
@@ -51,8 +56,19 @@ class StopCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceEnded:
+    """The service the daemon ends with (``exit_with``) has ended for good: the daemon's exit code is ``code``."""
+
+    name: str
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
 class RootEnded:
     reason: ExitReason
+
+
+Command = StopCommand | ServiceEnded | RootEnded
 
 
 @dataclass
@@ -62,6 +78,7 @@ class Daemon:
     manager: looks at it.
     address: of the operator's HTTP interface, once the tree is up.
     close: ends the threads that are no node of the tree.
+    overseers: who looks after this daemon from outside.
     """
 
     start_root: Callable[[], Supervisor]
@@ -69,13 +86,16 @@ class Daemon:
     live: LiveRuns
     address: Callable[[], str | None]
     close: Callable[[], None]
+    overseers: Overseers
     view: View | None = None
     kills: list[threading.Thread] = field(default_factory=list)
-    commands: queue.SimpleQueue[StopCommand | RootEnded] = field(default_factory=queue.SimpleQueue)
+    commands: queue.SimpleQueue[Command] = field(default_factory=queue.SimpleQueue)
+    is_ending: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> int:
         """Runs until the tree has ended; returns the exit code."""
         with self._signals():  # until the very end: a second Ctrl-C must not cut the closing short
+            self.overseers.listening()
             try:
                 root = self._start()
                 return EXIT_FAILED if root is None else self._serve(root)
@@ -86,6 +106,10 @@ class Daemon:
         """From any thread, also from a signal handler."""
         mode = StopMode.DETACH if keep_services else StopMode.END_OF_DAEMON
         self.commands.put(StopCommand(mode, by))
+
+    def ask_to_end_with(self, service: str, code: int) -> None:
+        """From any thread: the chosen service is gone, the rest follows."""
+        self.commands.put(ServiceEnded(service, code))
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -99,6 +123,7 @@ class Daemon:
                 flush=True,
             )
             return None
+        self.overseers.up()
         threading.Thread(target=self._await_end, args=(root,), name="root-waiter", daemon=True).start()
         return root
 
@@ -116,21 +141,46 @@ class Daemon:
                 self.view.stop()
 
     def _obey(self, root: Supervisor) -> int:
-        asked = 0
+        asked, code = 0, EXIT_WELL
         while True:
-            match self.commands.get():
+            match self._next_command(root):
                 case RootEnded(reason):
-                    return EXIT_WELL if asked else self._gave_up(reason)
+                    return code if self.is_ending.is_set() else self._gave_up(reason)
+                case ServiceEnded(name, its_code):
+                    if not self.is_ending.is_set():
+                        code = its_code
+                        structlog.get_logger().info("ending with its service", service=name, exit_code=code)
+                        self._begin_end(root, StopMode.END_OF_DAEMON)
                 case StopCommand(mode, by):
                     asked += 1
                     if asked == 1:
-                        root.stop_begin(mode)
+                        self._begin_end(root, mode)
                     elif asked == 2:
                         self._kill_all()
                     else:
                         self._await_kills()
                         return EXIT_FAILED
                     structlog.get_logger().info("stopping", by=by, mode=mode.value, time_asked=asked)
+
+    def _begin_end(self, root: Supervisor, mode: StopMode) -> None:
+        """Also a person's first request while the daemon ends with its service: no grace is cut short by it."""
+        if not self.is_ending.is_set():
+            self.is_ending.set()
+            self.overseers.stopping()
+            self.overseers.notifier.extend(EXTEND_BY_S)
+        root.stop_begin(mode)
+
+    def _next_command(self, root: Supervisor) -> Command:
+        """The next one; a slow end that goes on is said to go on."""
+        if not (self.is_ending.is_set() and self.overseers.notifier.is_heard):
+            return self.commands.get()
+        pulse = Pulse(lambda _path: root.ref, (root.path,), time.monotonic)
+        while True:
+            try:
+                return self.commands.get(timeout=EXTEND_EVERY_S)
+            except queue.Empty:
+                if pulse.look():
+                    self.overseers.notifier.extend(EXTEND_BY_S)
 
     def _kill_all(self) -> None:
         """The second request: no service gets its grace any more."""
@@ -165,6 +215,8 @@ class Daemon:
         ]
         if self.view is None:
             print(" ".join(words), flush=True)
+        if not self.is_ending.is_set():
+            self.overseers.ready()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

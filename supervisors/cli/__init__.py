@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+
+from actors.init.entering import hold_signals
 
 _NEEDED = frozenset(
     {"typer", "rich", "httpx", "pydantic", "yaml", "fastapi", "uvicorn", "psutil", "pykka", "structlog"}
@@ -12,6 +15,8 @@ _NEEDED = frozenset(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code (``supervisors.cli.exits``)."""
+    if os.getpid() == 1 and "run" in sys.argv:
+        hold_signals()  # it will be the init: until then the kernel would drop them
     try:
         from supervisors.cli.app import run  # noqa: PLC0415  the daemon's packages may be missing
     except ModuleNotFoundError as missing:

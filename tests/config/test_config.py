@@ -115,6 +115,9 @@ GRID = {
         "1: services.a.max_restarts: 50 restarts take 1251.1 s of backoff: never within 60 s; "
         "lower max_restarts or the backoff, or raise within"
     ],
+    "exit_with: jobb\nservices: {job: {command: [x]}}": [
+        "1: exit_with: there is no service 'jobb'; did you mean 'job'?"
+    ],
     "runbooks: {directories: [none]}": [
         "1: runbooks.directories[0]: /base/none is no folder; create it, or mend the path"
     ],

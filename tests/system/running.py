@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,13 +102,19 @@ def write_config(folder: Path, services: Mapping[str, Any], **more: Any) -> Path
 
 
 @contextmanager
-def daemon(config: Path, state: Path, *, wait: bool = True) -> Iterator[Running]:
-    """Start the daemon on ``config``; ended and swept when the block is left."""
+def daemon(
+    config: Path, state: Path, *, wait: bool = True, program: Sequence[str] = SELFHEAL, words: Sequence[str] = ()
+) -> Iterator[Running]:
+    """Start the daemon on ``config``; ended and swept when the block is left.
+
+    Args:
+        program: what stands for the command line; ``words`` are more arguments of ``run``.
+    """
     log = state.parent / f"{state.name}.log"
     environ = {**os.environ, "SELFHEAL_STATE": str(state), "PYTHONUNBUFFERED": "1"}
     with log.open("a", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [*SELFHEAL, "run", "--config", str(config), "--state", str(state)],
+            [*program, "run", "--config", str(config), "--state", str(state), *words],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Annotated, Final
 import psutil
 import typer
 
+from actors.init.entering import become_init
+from actors.init.link import has_init
 from supervisors.api.guard import is_loopback
 from supervisors.cli.exits import TIMED_OUT, Quit
 from supervisors.cli.outside import Outside, command, seconds_of
@@ -27,8 +30,14 @@ def run(
     outside: Outside,
     config: Annotated[str | None, typer.Option("--config", metavar="FILE", help="What to supervise.")] = None,
     logs: Annotated[bool, typer.Option("--logs", help="Log lines instead of the live tree on a terminal.")] = False,
+    exit_with: Annotated[
+        str | None, typer.Option("--exit-with", metavar="SERVICE", help="End when it ends, with its exit code.")
+    ] = None,
+    init: Annotated[bool, typer.Option("--init", help="Run behind a small init, as PID 1 does by itself.")] = False,
 ) -> None:
     """Run the root supervisor in the foreground: --config, $SELFHEAL_CONFIG, ./selfheal.yaml, or the shipped demo."""
+    if (init or os.getpid() == 1) and not has_init(os.environ):
+        become_init([sys.executable, *sys.orig_argv[1:]])
     from config import find_config  # noqa: PLC0415  slow to import
     from supervisors.app import run_daemon  # noqa: PLC0415  the whole daemon
     from supervisors.cli.live import LiveTree, what_to_try  # noqa: PLC0415  slow to import
@@ -37,7 +46,10 @@ def run(
     hints = what_to_try(_option(outside, config))
     is_live = outside.terminal.is_tty and not logs and not outside.as_json
     code = run_daemon(
-        path, outside.choice.state, make_view=(lambda manager: LiveTree(manager, hints)) if is_live else None
+        path,
+        outside.choice.state,
+        exit_with=exit_with,
+        make_view=(lambda manager: LiveTree(manager, hints)) if is_live else None,
     )
     raise Quit(code)
 
