@@ -76,6 +76,8 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
             return replace(record, phase=Phase.EXITED, last_exit=dict(entry["exit"]))
         case "launched" | "exited":
             return record
+        case "recaused":
+            return replace(record, last_exit={**(record.last_exit or {}), "cause": str(entry["cause"])})
         case "restarted":
             return replace(record, restarts=record.restarts + 1)
         case "desired":
@@ -127,6 +129,10 @@ class Ledger:
 
     def exited(self, service: str, run: int, exit_facts: Mapping[str, Any]) -> None:
         self._write({"is": "exited", "service": service, "run": run, "exit": exit_facts})
+
+    def recaused(self, service: str, cause: str) -> None:
+        """Why the last known end came is known better now."""
+        self._write({"is": "recaused", "service": service, "cause": cause})
 
     def restarted(self, service: str) -> int:
         """Count one restart; returns the total for as long as the ledger lives."""
