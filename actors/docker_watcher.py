@@ -1,8 +1,9 @@
 """The Docker watcher: hears of containers' ends from the engine's event stream, and checks the truth now and then.
 
-Owns two threads, each with a client of its own: one blocks on the event stream, one reconciles every 15 s, at once when
+Owns two threads, each with a client of its own: one blocks on the event stream, one reconciles every 5 s, at once when
 the stream ended, and notices an engine that hangs. Events only wake: they get lost with the engine, and the SDK ends
-the stream without an exception when the engine dies. While the engine is away nothing is known and nothing is done.
+the stream without an exception when the engine dies. While the engine is away nothing is known and nothing is done;
+it is knocked at every second, so that its return is noticed soon.
 """
 
 from __future__ import annotations
@@ -17,15 +18,28 @@ from typing import Any, Final, Protocol, cast
 import structlog
 from docker import DockerClient
 
+from actors.clock import Clock, SystemClock
 from actors.runtimes.base import TruthUnknown
 from actors.runtimes.docker_engine import AWAY, DockerEngine
 from actors.runtimes.docker_exits import ContainerEvent, read_event
 
-RECONCILE_S: Final = 15.0
-_EVENTS: Final = ("die", "oom", "kill", "stop", "start", "pause", "unpause", "destroy", "health_status")
-_FIRST_RETRY_S: Final = 0.5
-_LAST_RETRY_S: Final = 10.0
+RECONCILE_S: Final = 5.0
+_EVENTS: Final = (
+    "die",
+    "oom",
+    "kill",
+    "stop",
+    "start",
+    "restart",
+    "pause",
+    "unpause",
+    "update",
+    "destroy",
+    "health_status",
+)
+_RETRY_S: Final = 1.0
 _REMEMBERED: Final = 1024
+_FILTERS: Final[dict[str, Any]] = {"type": ["container"], "event": list(_EVENTS)}
 
 
 class EventListener(Protocol):
@@ -40,11 +54,21 @@ class EventListener(Protocol):
             TruthUnknown: the engine does not answer.
         """
 
+    def engine_restarted(self, ended_at: float) -> None:
+        """Another engine answers than before ``ended_at`` (Unix seconds): what it stopped when it went was no wish.
+
+        Raises:
+            TruthUnknown: the engine does not answer.
+        """
+
 
 class DockerWatcher:
     """``start(listener)`` once; ``trouble`` says why nothing is known now, or is None."""
 
-    def __init__(self, engine: DockerEngine | None = None, *, reconcile_s: float = RECONCILE_S) -> None:
+    def __init__(
+        self, engine: DockerEngine | None = None, *, reconcile_s: float = RECONCILE_S, clock: Clock | None = None
+    ) -> None:
+        self._clock = clock or SystemClock()
         self._engine = engine or DockerEngine()
         self._reconcile_s = reconcile_s
         self._closed = threading.Event()
@@ -55,6 +79,7 @@ class DockerWatcher:
         self._stream: Any = None
         self._last_nanos: int | None = None
         self._last_seen: set[tuple[int, str, str]] = set()
+        self._ended_at: float | None = None
         self._trouble: str | None = None
         self._trouble_listeners: list[Callable[[str | None], object]] = []
         self._threads: list[threading.Thread] = []
@@ -105,33 +130,44 @@ class DockerWatcher:
     # -- the event thread -----------------------------------------------------------------------------------------
 
     def _hear(self) -> None:
-        retry_s = _FIRST_RETRY_S
         while not self._closed.is_set():
             try:
                 for raw in self._open():
-                    retry_s = _FIRST_RETRY_S
                     self._take(raw)
             except (*AWAY, json.JSONDecodeError) as error:
                 self._set_trouble(self._engine.away_text(error))
             except Exception as error:  # a fault of ours must not end the thread that all containers rely on
                 self._log.error("docker event thread", exc_info=error)
+            if self._ended_at is None:
+                self._ended_at = self._clock.wall()
             self._close_stream()
             self._look_now.set()  # an end without exception is how an engine's death looks
-            self._closed.wait(retry_s)
-            retry_s = min(_LAST_RETRY_S, retry_s * 2)
+            self._closed.wait(_RETRY_S)
 
     def _open(self) -> Iterable[Any]:
         """The stream from where the last one ended; the look after opening finds what fell between."""
-        since = None if self._last_nanos is None else f"{self._last_nanos // 10**9}.{self._last_nanos % 10**9:09d}"
         self._client = client = self._engine.connect()
-        filters = {"type": ["container"], "event": list(_EVENTS)}
-        exact = cast("int", since)  # the engine takes nanoseconds as text; the SDK passes it through
-        self._stream = client.api.events(since=exact, filters=filters, decode=True)
+        since = _engine_time(self._last_nanos)
+        is_another = self._is_another_engine(client)
+        self._stream = client.api.events(since=since, filters=_FILTERS, decode=True)
         if self._closed.is_set():
             self._close_stream()
+        ended_at, self._ended_at = self._ended_at, None
+        if is_another and ended_at is not None and self._listener is not None:
+            self._last_nanos = None
+            self._listener.engine_restarted(ended_at)
         self._look_now.set()
         stream: Iterable[Any] = self._stream
         return stream
+
+    def _is_another_engine(self, client: DockerClient) -> bool:
+        """An engine remembers its last events (256); one that does not know the last we saw was started since."""
+        nanos = self._last_nanos
+        if nanos is None:
+            return False
+        until = cast("int", f"{nanos // 10**9 + 1}")
+        replay = client.api.events(since=_engine_time(nanos), until=until, filters=_FILTERS, decode=True)
+        return not any(int(raw.get("timeNano") or 0) == nanos for raw in replay)
 
     def _take(self, raw: dict[str, Any]) -> None:
         event = read_event(raw)
@@ -191,3 +227,8 @@ class DockerWatcher:
         self._trouble = trouble
         for listener in self._trouble_listeners:
             listener(trouble)
+
+
+def _engine_time(nanos: int | None) -> int | None:
+    """As the engine takes it: nanoseconds behind a point, in text; the SDK passes it through."""
+    return None if nanos is None else cast("int", f"{nanos // 10**9}.{nanos % 10**9:09d}")

@@ -106,6 +106,8 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
             return record
         case "paced":
             return replace(record, pacing=dict(entry["pacing"]))
+        case "recaused":
+            return replace(record, last_exit={**(record.last_exit or {}), "cause": str(entry["cause"])})
         case "restarted":
             return replace(record, restarts=record.restarts + 1)
         case "desired":
@@ -170,6 +172,10 @@ class Ledger:
     def paced(self, service: str, pacing: Mapping[str, Any]) -> None:
         """Remember what the service's supervisor knows of its failures."""
         self._write({"is": "paced", "service": service, "pacing": pacing})
+
+    def recaused(self, service: str, cause: str) -> None:
+        """Why the last known end came is known better now."""
+        self._write({"is": "recaused", "service": service, "cause": cause})
 
     def restarted(self, service: str) -> int:
         """Count one restart; returns the total for as long as the ledger lives."""

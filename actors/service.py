@@ -20,6 +20,7 @@ from actors.ledger import Ledger, Proof, ServiceRecord
 from actors.messages import DependencyChanged, IoDone, RestartPermit, Wake
 from actors.probes import Probe, ProbeResult, ProbeVerdict, run_probe
 from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, RestartAtOnce, Runtime, TruthUnknown
+from actors.runtimes.observing import Observing
 from actors.runtimes.procfs import boot_id
 from actors.service_fsm import (
     LIVE,
@@ -40,9 +41,12 @@ from actors.service_fsm import (
     RetryLater,
     Rules,
     RunEnded,
+    RunSeen,
     RunState,
     SayReady,
+    ServiceRun,
     StopAsked,
+    StopDue,
     StopRun,
     begin,
     step,
@@ -130,24 +134,35 @@ class ServiceActor(SupervisedActor):
             case IoDone(tag="probe"):
                 self._probe_done(message)
             case IoDone(tag="stop", error=error) if error is not None:
-                self.log.error("stop failed", error=str(error))
+                self._stop_failed(error)
             case IoDone():
                 pass
             case RunEnded(status):
                 self._run_ended(status)
+            case RunSeen():
+                self._take(message)
             case RestartPermit(at_once):
                 self._is_permitted = at_once
                 self._arm()
             case DependencyChanged(name, is_ready):
                 (self._ready_dependencies.add if is_ready else self._ready_dependencies.discard)(name)
                 self._take(DependencySeen(name, is_ready))
-            case Wake(token="probe"):
-                self._probe()
-            case Wake(token="retry"):
-                self._take(RetryDue())
+            case Wake(token):
+                self._woke(token)
             case _:
                 super().handle(message)
         return None
+
+    def _woke(self, token: object) -> None:
+        match token:
+            case "probe":
+                self._probe()
+            case "stop":
+                self._take(StopDue())
+            case "retry":
+                self._take(RetryDue())
+            case _:
+                raise ValueError(f"unknown wake {token!r}")
 
     def stop_requested(self, reason: ExitReason) -> None:
         self._take(StopAsked(reason, self.stop_mode))
@@ -204,6 +219,7 @@ class ServiceActor(SupervisedActor):
             return found
         handle = self._runtime.launch(self._plan.launch, self._last_run + 1, self._ended)
         self._parts.live.by_service[self._plan.name] = (self._runtime, handle)
+        self._observe(handle)
         return Launched(handle)
 
     def _adopt(self) -> Launched | None:
@@ -213,9 +229,20 @@ class ServiceActor(SupervisedActor):
         if handle is None:
             return None
         self._parts.live.by_service[name] = (self._runtime, handle)
+        self._observe(handle)
         record = self._parts.ledger.record(name)
         was_ready = record.proof is not None and record.run == handle.run
         return Launched(handle, was_ready=was_ready)
+
+    def _stop_failed(self, error: BaseException) -> None:
+        """What was asked for stays asked for: the engine may only be away."""
+        self.log.error("stop failed: trying again", error=str(error))
+        self.context.system.timers.after(RETRY_S, self.ref, Wake("stop"))
+
+    def _observe(self, handle: Handle) -> None:
+        """On the I/O pool. What is seen already reaches the inbox before the launch's own answer."""
+        if isinstance(self._runtime, Observing):
+            self._runtime.observe(handle, lambda seen: self.ref.tell(RunSeen(seen)))
 
     def _ended(self, status: ExitStatus) -> bool:
         """On a watcher thread. False when this actor is gone: the runtime keeps the news for the next."""
@@ -323,11 +350,12 @@ class ServiceActor(SupervisedActor):
         handle, run = self._handle, self._run
         record = self._parts.ledger.record(self._plan.name)
         is_live = run.state not in (RunState.ENDED, RunState.WAITING)
+        state, detail = _shown(run)
         self.context.system.board.publish(
             NodeStatus(
                 self.context.path,
                 NodeKind.SERVICE,
-                _SHOWN[run.state],
+                state,
                 runtime=self._plan.runtime,
                 pid=handle.pid if handle is not None and is_live else None,
                 container_id=handle.container_id if handle is not None else None,
@@ -335,9 +363,9 @@ class ServiceActor(SupervisedActor):
                 restarts=record.restarts,
                 since=self._since,
                 ready_since=self._ready_since if is_live else None,
-                health=_HEALTH.get(run.state) if self._plan.probe is not None else None,
+                health=_HEALTH.get(run.state) if self._plan.probe is not None or run.seen.health is not None else None,
                 last_exit=last_exit(record, self._parts.live.crash_logs.get(self._plan.name, ())),
-                detail=run.detail,
+                detail=detail,
             )
         )
 
@@ -369,12 +397,26 @@ def remembered(path: str, runtime: str, record: ServiceRecord) -> NodeStatus:
     )
 
 
+def _shown(run: ServiceRun) -> tuple[NodeState, str | None]:
+    """Its own state, unless nobody can tell now, or somebody else changed what fights with us."""
+    seen, state = run.seen, _SHOWN[run.state]
+    if run.state not in LIVE:
+        return state, run.detail
+    if seen.unknown is not None and not run.rules.is_probed:
+        return NodeState.UNKNOWN, seen.unknown
+    if seen.drift is not None:
+        is_ready = state is NodeState.READY
+        return NodeState.DEGRADED if is_ready else state, seen.drift if is_ready else run.detail or seen.drift
+    return state, run.detail
+
+
 _SHOWN = {
     RunState.WAITING: NodeState.WAITING,
     RunState.LAUNCHING: NodeState.STARTING,
     RunState.UP: NodeState.STARTING,
     RunState.READY: NodeState.READY,
     RunState.DEGRADED: NodeState.DEGRADED,
+    RunState.PAUSED: NodeState.PAUSED,
     RunState.UNKNOWN: NodeState.UNKNOWN,
     RunState.STOPPING: NodeState.STOPPING,
     RunState.ENDED: NodeState.STOPPED,

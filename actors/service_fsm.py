@@ -13,6 +13,7 @@ from typing import Any, Final
 from actors.health import Verdict
 from actors.messages import StopMode
 from actors.runtimes.base import ExitStatus, Handle
+from actors.runtimes.observing import NOTHING_SEEN, Observed, OwnHealth
 from actors.spec import ExitKind, ExitReason, Origin
 
 
@@ -31,6 +32,7 @@ class RunState(enum.Enum):
     UP = "up"
     READY = "ready"
     DEGRADED = "degraded"
+    PAUSED = "paused"
     UNKNOWN = "unknown"
     STOPPING = "stopping"
     ENDED = "ended"
@@ -40,9 +42,10 @@ _S: Final = RunState
 ALLOWED: Final[dict[RunState, frozenset[RunState]]] = {
     _S.WAITING: frozenset({_S.LAUNCHING, _S.ENDED}),
     _S.LAUNCHING: frozenset({_S.UP, _S.READY, _S.UNKNOWN, _S.STOPPING, _S.ENDED}),
-    _S.UP: frozenset({_S.READY, _S.DEGRADED, _S.STOPPING, _S.ENDED}),
-    _S.READY: frozenset({_S.UP, _S.DEGRADED, _S.STOPPING, _S.ENDED}),
-    _S.DEGRADED: frozenset({_S.UP, _S.READY, _S.STOPPING, _S.ENDED}),
+    _S.UP: frozenset({_S.READY, _S.DEGRADED, _S.PAUSED, _S.STOPPING, _S.ENDED}),
+    _S.READY: frozenset({_S.UP, _S.DEGRADED, _S.PAUSED, _S.STOPPING, _S.ENDED}),
+    _S.DEGRADED: frozenset({_S.UP, _S.READY, _S.PAUSED, _S.STOPPING, _S.ENDED}),
+    _S.PAUSED: frozenset({_S.UP, _S.READY, _S.STOPPING, _S.ENDED}),
     _S.UNKNOWN: frozenset({_S.LAUNCHING, _S.ENDED}),
     _S.STOPPING: frozenset({_S.ENDED}),
     _S.ENDED: frozenset(),
@@ -72,6 +75,7 @@ class ServiceRun:
     """``missing`` are the dependencies not ready yet; ``stop`` is how this run is being ended by us, and why.
 
     ``is_looking``: whether a run lives already is being looked up while the dependencies are missing.
+    ``seen`` is what the runtime sees of it beyond its being alive; ``was_ready`` is kept over a pause.
     """
 
     rules: Rules
@@ -80,6 +84,8 @@ class ServiceRun:
     stop: ExitReason | None = None
     detail: str | None = None
     is_looking: bool = False
+    seen: Observed = NOTHING_SEEN
+    was_ready: bool = False
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
@@ -138,12 +144,36 @@ class HealthSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSeen:
+    """What the runtime sees of the living run now: paused, its own health, drift."""
+
+    seen: Observed
+
+
+@dataclass(frozen=True, slots=True)
 class StopAsked:
     reason: ExitReason
     mode: StopMode
 
 
-Event = Begun | DependencySeen | Adopted | Launched | LaunchRefused | RetryDue | RunEnded | HealthSeen | StopAsked
+@dataclass(frozen=True, slots=True)
+class StopDue:
+    """Time to try a stop again that failed."""
+
+
+Event = (
+    Begun
+    | DependencySeen
+    | Adopted
+    | Launched
+    | LaunchRefused
+    | RetryDue
+    | RunEnded
+    | HealthSeen
+    | RunSeen
+    | StopAsked
+    | StopDue
+)
 
 # -- effects ----------------------------------------------------------------------------------------------------------
 
@@ -229,18 +259,27 @@ def _take(now: _Step, event: Event) -> None:
             _launched(now, event)
         case LaunchRefused(text, is_unknown):
             _refused(now, text, is_unknown=is_unknown)
-        case RetryDue() if now.run.state is RunState.UNKNOWN:
-            now.move(RunState.LAUNCHING)
-            now.effects.append(AdoptOrLaunch())
+        case RetryDue() | StopDue():
+            _try_again(now, event)
         case RunEnded(status):
             reason = now.run.stop if now.run.stop is not None else end_reason(now.run.rules, status)
             now.end(replace(reason, evidence={**reason.evidence, **exit_facts(status)}))
         case HealthSeen(seen, detail) if now.run.state in LIVE:
             _health(now, seen, detail)
+        case RunSeen(seen):
+            _seen(now, seen)
         case StopAsked(reason, mode):
             _stop(now, reason, mode)
         case _:
             pass
+
+
+def _try_again(now: _Step, event: RetryDue | StopDue) -> None:
+    if isinstance(event, RetryDue) and now.run.state is RunState.UNKNOWN:
+        now.move(RunState.LAUNCHING)
+        now.effects.append(AdoptOrLaunch())
+    elif isinstance(event, StopDue) and now.run.state is RunState.STOPPING:
+        now.effects.append(StopRun())
 
 
 def _dependency(now: _Step, name: str, *, is_ready: bool) -> None:
@@ -277,13 +316,15 @@ def _launched(now: _Step, event: Launched) -> None:
         now.move(RunState.STOPPING)
         now.effects.append(StopRun())
         return
-    if event.was_ready or not now.run.rules.is_probed:
+    is_proven = not now.run.rules.is_probed and now.run.seen.health in (None, OwnHealth.HEALTHY)
+    if event.was_ready or is_proven:
         now.move(RunState.READY)
         now.effects.append(SayReady())
     else:
         now.move(RunState.UP)
     if now.run.rules.is_probed:
         now.effects.append(BeginProbing())
+    _seen(now, now.run.seen)
 
 
 def _refused(now: _Step, text: str, *, is_unknown: bool) -> None:
@@ -320,6 +361,32 @@ def _health(now: _Step, seen: Verdict, detail: str | None) -> None:
             now.effects.append(StopRun())
 
 
+def _seen(now: _Step, seen: Observed) -> None:
+    """A paused run is not probed and its own health does not count; afterwards it is what it was before."""
+    now.run = replace(now.run, seen=seen)
+    state, rules = now.run.state, now.run.rules
+    if state in LIVE and seen.paused is not None:
+        now.run = replace(now.run, was_ready=state is not RunState.UP)
+        now.move(RunState.PAUSED, seen.paused)
+    elif state is RunState.PAUSED and seen.paused is None:
+        now.move(RunState.READY if now.run.was_ready else RunState.UP)
+        if rules.is_probed:
+            now.effects.append(BeginProbing())
+    if now.run.state in LIVE and not rules.is_probed and seen.unknown is None:
+        _own_health(now, seen)
+
+
+def _own_health(now: _Step, seen: Observed) -> None:
+    """Without a check of ours the container's own one is the word on readiness and on life."""
+    match seen.health:
+        case OwnHealth.HEALTHY if now.run.state is RunState.UP:
+            _health(now, Verdict.READY, None)
+        case OwnHealth.UNHEALTHY:
+            _health(now, Verdict.UNHEALTHY, seen.health_detail)
+        case _:
+            pass
+
+
 def _stop(now: _Step, reason: ExitReason, mode: StopMode) -> None:
     leaves_it = mode is StopMode.DETACH or (mode is StopMode.END_OF_DAEMON and not now.run.rules.stops_with_daemon)
     may_run = now.run.state is not RunState.UNKNOWN and (now.run.state is not RunState.WAITING or now.run.is_looking)
@@ -328,7 +395,7 @@ def _stop(now: _Step, reason: ExitReason, mode: StopMode) -> None:
         return
     is_first = now.run.stop is None
     now.run = replace(now.run, stop=reason)
-    if now.run.state in LIVE:
+    if now.run.state in LIVE or now.run.state is RunState.PAUSED:
         now.move(RunState.STOPPING)
         now.effects.append(StopRun())
     elif now.run.state in (RunState.LAUNCHING, RunState.WAITING) and is_first:

@@ -51,11 +51,13 @@ from supervisors.local_manager import LocalManager, daemon_info
 from supervisors.log_keeper import LogKeeper
 from supervisors.logging_setup import configure_logging
 from supervisors.manager import Manager
+from supervisors.outside_acts import OutsideActs, Plan
 from supervisors.overseers import Overseers
 from supervisors.pacing_memory import LedgerMemory
 from supervisors.pulse import Pulse
 from supervisors.recovery import Recovery, RecoveryPlan
 from supervisors.runbook_ports import SteeredServices
+from supervisors.service_plans import service_plan
 from supervisors.single_root import RootLock, StateInUse
 from supervisors.status_line import status_line
 from supervisors.steering import Steering
@@ -197,6 +199,7 @@ class _App:
             SteeredServices(self.steering),
             self.beats,
         )
+        self._listen_outside()
         self.log_keeper = LogKeeper(
             {log_path(state_dir, name): (one.log.max_size, one.log.backups) for name, one in config.services.items()}
         )
@@ -211,6 +214,17 @@ class _App:
         if "docker" in used | {record.runtime for record in self.ledger.records().values()}:
             runtimes["docker"] = DockerRuntime(self.ledger, self._instance())
         return runtimes
+
+    def _listen_outside(self) -> None:
+        """What others do to our containers is decided upon up here."""
+        docker = self.runtimes.get("docker")
+        if isinstance(docker, DockerRuntime):
+            plans = {
+                name: Plan(service_plan(name, one, self.places.logs).launch, one.graceful_shutdown_timeout)
+                for name, one in self.config.services.items()
+                if one.runtime == "docker"
+            }
+            docker.outside.listener = OutsideActs(self.steering, docker, plans, self.recovery.happened)
 
     def _service_environment(self) -> dict[str, str]:
         return {**os.environ, "SELFHEAL_STATE": str(self.places.root)}

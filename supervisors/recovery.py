@@ -149,6 +149,10 @@ class Recovery:
         text = f"{command} by {by}" + (f": {why}" if why else "")
         self._event(path, command, text, {"by": by} | ({"why": why} if why else {}))
 
+    def happened(self, path: str, event: str, text: str) -> None:
+        """What somebody outside did to a service."""
+        self._event(path, event, text, {"by": "outside"})
+
     def bridge_error(self, endpoint: str, error: Mapping[str, Any]) -> None:
         """An error a bridge endpoint reported becomes an alert."""
         try:

@@ -1,7 +1,8 @@
 """The Docker runtime: a service as a container, created by us from an image or attached to.
 
 Methods run on the I/O pool and may block, each with a timeout; the Docker watcher's threads tell the ends. The engine's
-``inspect`` is the truth, events only wake. While the engine is away nothing is known, so nothing is started.
+``inspect`` is the truth, events only wake. While the engine is away nothing is known, so nothing is started, and a kill
+that could not be carried out is owed until it is back.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from docker import DockerClient
 from docker.errors import APIError, NotFound
 
 from actors.clock import Clock, SystemClock
 from actors.docker_watcher import DockerWatcher
 from actors.failpoints import reached, register
-from actors.ledger import Ledger
+from actors.ledger import Ledger, Phase
 from actors.runtimes.base import (
     ExitStatus,
     Handle,
@@ -33,8 +35,11 @@ from actors.runtimes.base import (
 )
 from actors.runtimes.docker_containers import Containers, Found
 from actors.runtimes.docker_engine import DockerEngine
-from actors.runtimes.docker_exits import ContainerEvent, classify, signal_number
+from actors.runtimes.docker_exits import ContainerEvent, classify, read_event, signal_number
+from actors.runtimes.docker_facts import Unseen, is_restarting, is_running, observed_from, unseen_end
+from actors.runtimes.docker_outside import Outside
 from actors.runtimes.docker_spec import ContainerIdentity, identity_from, is_attached, unix_time
+from actors.runtimes.observing import OnObserved
 from actors.runtimes.procfs import ProcessIdentity, identity_of
 from actors.runtimes.runs import Run
 from actors.runtimes.usage import ProcessMeter
@@ -43,6 +48,12 @@ NAME: Final = "docker"
 _SEEN_S: Final = 2.0
 _REPLACE_GRACE_S: Final = 10
 _CODE_SIGKILL: Final = 137
+_ENGINE_END_S: Final = 60.0
+"""An engine that shuts down stops its containers first; this long before its end it still counts as the cause."""
+_POLICY_STARTS_S: Final = 2.0
+_LOOK_S: Final = 0.05
+RESTARTED_OUTSIDE: Final = "restarted from outside"
+_LOOK_AT: Final = frozenset({"destroy", "start", "pause", "unpause", "update", "health_status"})
 
 CREATE_WANTED: Final = register("daemon.container.create", "a container is wanted, none was made")
 CREATED: Final = register("daemon.container.created", "the container is made, no intent is written, it does not run")
@@ -105,7 +116,11 @@ class DockerRuntime:
         self._runs: dict[str, DockerRun] = {}
         self._locks: dict[str, threading.RLock] = {}
         self._specs: dict[str, LaunchSpec] = {}
+        self._kills_owed: dict[str, DockerRun] = {}
+        self._closed = threading.Event()
+        self.outside = Outside(instance)
         self.watcher = watcher or DockerWatcher(DockerEngine(address))
+        self.watcher.on_trouble(self.outside.lose_sight)
         self.watcher.start(self)
 
     @property
@@ -116,6 +131,7 @@ class DockerRuntime:
     # -- the contract ---------------------------------------------------------------------------------------------
 
     def launch(self, spec: LaunchSpec, run: int, on_exit: OnExit) -> DockerHandle:
+        self.outside.wants(spec)
         with self._locked(spec.service):
             previous = self._runs.get(spec.service)
             if previous is not None and previous.status is None:
@@ -127,14 +143,17 @@ class DockerRuntime:
             return self._start(spec, run, container_id, on_exit)
 
     def adopt(self, spec: LaunchSpec, on_exit: OnExit) -> DockerHandle | None:
+        self.outside.wants(spec)
         with self._locked(spec.service):
             current = self._runs.get(spec.service)
             if current is not None:
                 return current.handle if current.take_over(on_exit) else None
             found = self._containers.find(spec)
-            if found is None or not found.is_running or not found.fits(spec):
-                return None
-            return self._take_in(spec, found, on_exit)
+            if found is not None and found.is_restarting:
+                raise TruthUnknown(_between_runs(spec.service))
+            if found is not None and found.is_running:
+                return self._take_in(spec, found, on_exit) if found.fits(spec) else None
+            return self._unseen(spec, found, on_exit)
 
     def stop(self, handle: Handle, grace_s: float) -> ExitStatus:
         run = self._run_of(handle)
@@ -158,7 +177,8 @@ class DockerRuntime:
         try:
             self._engine.ask(lambda client: client.api.kill(run.handle.container_id))
         except TruthUnknown as away:
-            raise StopFailed(f"service {handle.service!r}: {away}") from away
+            self._kills_owed[handle.service] = run
+            raise StopFailed(f"service {handle.service!r}: {away}; it is killed when the engine is back") from away
         except APIError:  # it does not run any more, or is gone
             self._settle_or_fail(run)
 
@@ -171,6 +191,9 @@ class DockerRuntime:
 
     def arm(self, handle: Handle, order: Callable[[], RestartAtOnce | None]) -> None:
         del handle, order  # nobody but the daemon starts one
+
+    def observe(self, handle: Handle, on_observed: OnObserved) -> None:
+        self.outside.observe(handle.service, handle.run, on_observed)
 
     def usage(self, handle: Handle) -> Usage | None:
         run = self._run_of(handle)
@@ -191,6 +214,7 @@ class DockerRuntime:
         return tuple(raw.decode("utf-8", "replace").splitlines())
 
     def close(self) -> None:
+        self._closed.set()
         self.watcher.close()
         self._engine.close()
 
@@ -233,31 +257,87 @@ class DockerRuntime:
         reached(START_WANTED)
         self._containers.start(spec, container_id)
         reached(STARTED)
-        inspected = self._engine.inspect(container_id)
-        if inspected is None:
-            raise LaunchError(f"service {spec.service!r}: its container was removed while it started")
-        return self._register(spec, run, inspected, on_exit)
+        return self._register(spec, run, self._after_start(spec, container_id), on_exit)
+
+    def _after_start(self, spec: LaunchSpec, container_id: str) -> Mapping[str, Any]:
+        """Who has a restart policy is started by the engine a moment later: that run is taken on, not fought."""
+        deadline = self._clock.now() + _POLICY_STARTS_S
+        while True:
+            inspected = self._engine.inspect(container_id)
+            if inspected is None:
+                raise LaunchError(f"service {spec.service!r}: its container was removed while it started")
+            if not is_restarting(inspected):
+                return inspected
+            if self._clock.now() >= deadline or self._closed.wait(_LOOK_S):
+                raise TruthUnknown(_between_runs(spec.service))
 
     def _take_in(self, spec: LaunchSpec, found: Found, on_exit: OnExit) -> DockerHandle:
-        """A running container becomes a run of ours: the recorded one, or the next if somebody restarted it since."""
+        """A running container becomes a run of ours: the recorded one (of which perhaps only the intent was recorded),
+        or the next if somebody restarted it, or made it anew, since.
+        """
         reached(FOUND)
         record = self._ledger.record(spec.service)
-        is_recorded = record.identity is not None and dict(record.identity) == asdict(identity_from(found.inspected))
-        run = record.run if is_recorded else record.run + 1
-        if not is_recorded:
-            self._ledger.intent(spec.service, run, NAME, "")
+        identity = asdict(identity_from(found.inspected))
+        if record.identity is not None and dict(record.identity) == identity:
+            return self._register(spec, record.run, found.inspected, on_exit)
+        run = record.run if record.phase is Phase.INTENT else record.run + 1
+        if record.phase is Phase.LAUNCHED and record.runtime == NAME:
+            self._ledger.exited(spec.service, record.run, asdict(ExitStatus(RESTARTED_OUTSIDE, at=found.started_at)))
+            self._ledger.restarted(spec.service)
+        self._ledger.intent(spec.service, run, NAME, "")
         return self._register(spec, run, found.inspected, on_exit)
 
-    def _register(self, spec: LaunchSpec, run: int, inspected: Mapping[str, Any], on_exit: OnExit) -> DockerHandle:
-        handle = _handle(spec.service, run, inspected)
+    def _unseen(self, spec: LaunchSpec, found: Found | None, on_exit: OnExit) -> DockerHandle | None:
+        """The recorded run ended while no daemon lived: its end is told now, as the engine knows it."""
+        record = self._ledger.record(spec.service)
+        inspected = None if found is None else found.inspected
+        match unseen_end(record, NAME, inspected):
+            case Unseen.EXITED if inspected is not None:
+                return self._register(spec, record.run, inspected, on_exit, self._replayed(inspected))
+            case Unseen.REMOVED if record.identity is not None:
+                handle = _gone(spec.service, record.run, record.identity, record.started_at)
+                entry = self._enter(spec, handle, on_exit)
+                self._finish(entry, None, cause="container removed")
+                return handle
+            case _:
+                return None
+
+    def _replayed(self, inspected: Mapping[str, Any]) -> list[ContainerEvent]:
+        """What the engine remembers of this run's events: who ended it is not in ``inspect``."""
+        since, until = identity_from(inspected).started_at, str(inspected["State"]["FinishedAt"])
+        filters = {"type": ["container"], "container": [str(inspected["Id"])], "event": ["kill", "oom"]}
+
+        def ask(client: DockerClient) -> list[ContainerEvent]:
+            raw = client.api.events(since=_as_text(since), until=_as_text(until), filters=filters, decode=True)
+            return [event for event in map(read_event, raw) if event is not None]
+
+        try:
+            return self._engine.ask(ask)
+        except APIError:  # an engine that cannot tell: then nobody asked for the end
+            return []
+
+    def _enter(self, spec: LaunchSpec, handle: DockerHandle, on_exit: OnExit) -> DockerRun:
         entry = Run(handle, on_exit)
         with self._table_lock:
             self._runs[spec.service] = entry
             self._specs[spec.service] = spec
+        return entry
+
+    def _register(
+        self,
+        spec: LaunchSpec,
+        run: int,
+        inspected: Mapping[str, Any],
+        on_exit: OnExit,
+        events: list[ContainerEvent] | None = None,
+    ) -> DockerHandle:
+        handle = _handle(spec.service, run, inspected)
+        self.outside.begin(spec.service, run, observed_from(inspected))
+        entry = self._enter(spec, handle, on_exit)
         self._ledger.launched(spec.service, run, asdict(handle.identity), handle.started_at)
         reached(RECORDED)
-        if not inspected["State"]["Running"]:
-            self._finish_from(entry, inspected)
+        if not is_running(inspected):
+            self._finish_from(entry, inspected, events)
         elif any(event.action == "die" and event.at >= handle.started_at for event in self._events(handle)):
             with contextlib.suppress(TruthUnknown):  # the next reconcile finds it
                 self._settle(entry)  # it died before the table knew it
@@ -268,19 +348,81 @@ class DockerRuntime:
     def container_event(self, event: ContainerEvent) -> None:
         """On the watcher's event thread: an end is told at once, with the event's own exit code."""
         run = self._run_in(event.container_id)
-        if run is None or run.status is not None or event.at < run.handle.started_at:
-            return
+        if run is not None and run.status is None:
+            if event.at >= run.handle.started_at:
+                self._of_living(run, event)
+        elif event.action == "start":
+            self._look_for_start(self.outside.meant_by(event))
+        if event.action == "restart":
+            self._restarted_outside(event)
+
+    def _of_living(self, run: DockerRun, event: ContainerEvent) -> None:
         if event.action == "die":
             self._died(run, event)
-        elif event.action == "destroy":
+        elif event.action in _LOOK_AT:
             self._settle(run)
 
     def reconcile(self) -> None:
-        """On the watcher's reconcile thread: every run believed alive is looked at."""
+        """On the watcher's reconcile thread: every run believed alive is looked at, and whether one runs unknown."""
         with self._table_lock:
             runs = [run for run in self._runs.values() if run.status is None]
         for run in runs:
             self._settle(run)
+        self._pay_kills()
+        for spec in self.outside.wanted():
+            self._look_for_start(spec)
+
+    def engine_restarted(self, ended_at: float) -> None:
+        with self._table_lock:
+            ended = [run for run in self._runs.values() if run.status is not None and run.status.stopped_by_hand]
+        for run in ended:
+            status = run.status
+            if status is not None and ended_at - _ENGINE_END_S <= status.at <= ended_at + 1:
+                self.outside.listener.was_no_wish(run.handle.service)
+
+    def _look_for_start(self, spec: LaunchSpec | None) -> None:
+        """Does it run although we know of no run? Not asked while a launch is under way: that one looks itself.
+
+        Raises:
+            TruthUnknown.
+        """
+        if spec is None:
+            return
+        lock = self._locked(spec.service)
+        if not lock.acquire(blocking=False):
+            return
+        try:
+            run = self._runs.get(spec.service)
+            found = None if run is not None and run.status is None else self._containers.find(spec)
+        except TruthUnknown:
+            raise
+        except LaunchError:  # compose has several: a launch says so
+            return
+        finally:
+            lock.release()
+        if found is not None and found.is_running:
+            self.outside.tell_runs_again(spec.service, found.started_at)
+
+    def _restarted_outside(self, event: ContainerEvent) -> None:
+        """``docker restart`` by somebody: what ended with a stop before it was no wish to stop."""
+        spec = self.outside.meant_by(event)
+        if spec is None:
+            return
+        record = self._ledger.record(spec.service)
+        if record.last_exit is not None and event.at - float(record.last_exit.get("at", 0.0)) <= _ENGINE_END_S:
+            self._ledger.recaused(spec.service, RESTARTED_OUTSIDE)
+        self.outside.listener.happened(spec.service, "restarted", f"{RESTARTED_OUTSIDE} (docker restart)")
+        run = self._run_in(event.container_id)
+        if run is not None:
+            self.outside.restarted(spec.service, run.handle.run, RESTARTED_OUTSIDE)
+
+    def _pay_kills(self) -> None:
+        """What was asked for while the engine was away."""
+        for service, run in tuple(self._kills_owed.items()):
+            del self._kills_owed[service]
+            if run.status is None:
+                with contextlib.suppress(StopFailed):  # away again: still owed
+                    self.kill(run.handle)
 
     def _died(self, run: DockerRun, event: ContainerEvent) -> None:
         """137 alone may be an OOM kill, which only the engine can tell: one look, and only then."""
@@ -304,9 +446,11 @@ class DockerRuntime:
         if inspected is None:
             self._finish(run, None, cause="container removed")
         elif identity_from(inspected) != run.handle.identity:
-            self._finish(run, None, cause="restarted from outside")
-        elif not inspected["State"]["Running"]:
+            self._finish(run, None, cause=RESTARTED_OUTSIDE)
+        elif not is_running(inspected):
             self._finish_from(run, inspected)
+        else:
+            self.outside.see(run.handle.service, run.handle.run, observed_from(inspected))
 
     def _settle_or_fail(self, run: DockerRun) -> None:
         try:
@@ -314,10 +458,12 @@ class DockerRuntime:
         except TruthUnknown as away:
             raise StopFailed(f"service {run.handle.service!r}: {away}") from away
 
-    def _finish_from(self, run: DockerRun, inspected: Mapping[str, Any]) -> None:
+    def _finish_from(
+        self, run: DockerRun, inspected: Mapping[str, Any], events: list[ContainerEvent] | None = None
+    ) -> None:
         state = inspected["State"]
         at = unix_time(str(state["FinishedAt"])) or self._clock.wall()
-        self._finish(run, int(state["ExitCode"]), oom_killed=bool(state["OOMKilled"]), at=at)
+        self._finish(run, int(state["ExitCode"]), oom_killed=bool(state["OOMKilled"]), at=at, events=events)
 
     def _finish(
         self,
@@ -327,6 +473,7 @@ class DockerRuntime:
         oom_killed: bool = False,
         at: float | None = None,
         cause: str | None = None,
+        events: list[ContainerEvent] | None = None,
     ) -> None:
         reached(END_SEEN)
         handle = run.handle
@@ -339,11 +486,12 @@ class DockerRuntime:
                 oom_killed=oom_killed,
                 asked=run.asked,
                 at=at,
-                events=self._events(handle),
+                events=self._events(handle) if events is None else events,
                 stop_signal=handle.stop_signal,
             )
         if run.finish(status):
             reached(END_TOLD)
+            self.outside.end(handle.service, handle.run)
             if handle.process is not None:
                 self._meter.forget(handle.process)
             self._ledger.exited(handle.service, handle.run, asdict(status))
@@ -380,6 +528,22 @@ class DockerRuntime:
         if run is None or run.handle.run != handle.run:
             raise StopFailed(f"service {handle.service!r}: run {handle.run} is not known here")
         return run
+
+
+def _as_text(engine_time: str) -> int:
+    """Unix seconds with nanoseconds as the engine takes them; the SDK passes the text through."""
+    whole, _, fraction = engine_time.rstrip("Z").partition(".")
+    return cast("int", f"{int(unix_time(whole + 'Z'))}.{fraction.ljust(9, '0')[:9]}")
+
+
+def _between_runs(service: str) -> str:
+    return f"service {service!r}: the engine is about to restart it by its own restart policy"
+
+
+def _gone(service: str, run: int, identity: Mapping[str, Any], started_at: float) -> DockerHandle:
+    """A run whose container does not exist any more."""
+    known = ContainerIdentity(str(identity["container_id"]), str(identity["started_at"]))
+    return DockerHandle(service, run, known, None, started_at, signal_number(None))
 
 
 def _already_runs(service: str, handle: DockerHandle) -> LaunchError:

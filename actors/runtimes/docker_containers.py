@@ -15,6 +15,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 
 from actors.runtimes.base import LaunchError, LaunchSpec, TruthUnknown
 from actors.runtimes.docker_engine import DockerEngine
+from actors.runtimes.docker_facts import is_restarting, is_running
 from actors.runtimes.docker_spec import (
     COMPOSE_NUMBER,
     COMPOSE_ONEOFF,
@@ -25,10 +26,12 @@ from actors.runtimes.docker_spec import (
     container_name,
     container_of,
     create_arguments,
+    identity_from,
     is_attached,
     is_ours,
     owner_labels,
     spec_hash,
+    unix_time,
     variables_hash,
 )
 from actors.runtimes.environment import read_variables
@@ -49,7 +52,15 @@ class Found:
 
     @property
     def is_running(self) -> bool:
-        return bool(self.inspected["State"]["Running"])
+        return is_running(self.inspected)
+
+    @property
+    def is_restarting(self) -> bool:
+        return is_restarting(self.inspected)
+
+    @property
+    def started_at(self) -> float:
+        return unix_time(identity_from(self.inspected).started_at)
 
     @property
     def is_only_created(self) -> bool:

@@ -1,4 +1,5 @@
-"""The way to the Docker engine: one SDK client a thread (they are not thread-safe), and clear words when it is away.
+"""The way to the Docker engine: an SDK client serves one call at a time (they are not thread-safe), warm ones first;
+and clear words when the engine is away.
 
 Blocking, with a timeout on every call. ``TruthUnknown`` means that the engine did not answer: nobody knows whether a
 container runs. ``docker.errors.APIError`` means that it answered and said no.
@@ -6,10 +7,11 @@ container runs. ``docker.errors.APIError`` means that it answered and said no.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import docker
@@ -30,15 +32,15 @@ def default_address() -> str:
 
 
 class DockerEngine:
-    """``ask`` from any thread; each gets a client of its own, made when first needed."""
+    """``ask`` from any thread. A client that was used before is warm: making one costs several round trips."""
 
     def __init__(self, address: str | None = None) -> None:
         """Args: ``address`` such as ``unix:///var/run/docker.sock``; None is what ``DOCKER_HOST`` says, or that."""
         self._given = address
         self.address = address or default_address()
-        self._local = threading.local()
         self._lock = threading.Lock()
-        self._clients: list[DockerClient] = []
+        self._idle: list[DockerClient] = []
+        self._closed = False
 
     def connect(self) -> DockerClient:
         """A new client, which the caller closes. Talks to the engine at once, to agree on a version.
@@ -58,7 +60,7 @@ class DockerEngine:
         return f"Docker engine not reachable at {self.address}: start it, or set DOCKER_HOST to where it listens"
 
     def ask(self, call: Callable[[DockerClient], T]) -> T:
-        """``call(client)`` on this thread's client.
+        """``call(client)`` on a client that nobody else uses meanwhile.
 
         Raises:
             TruthUnknown: the engine did not answer.
@@ -66,7 +68,8 @@ class DockerEngine:
         """
         try:
             self._knock()
-            return call(self._client())
+            with self._borrowed() as client:
+                return call(client)
         except APIError:
             raise
         except AWAY as error:
@@ -100,18 +103,32 @@ class DockerEngine:
 
     def close(self) -> None:
         with self._lock:
-            clients, self._clients = self._clients, []
-        for client in clients:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for client in idle:
             client.close()
 
-    def _client(self) -> DockerClient:
-        client: DockerClient | None = getattr(self._local, "client", None)
+    @contextlib.contextmanager
+    def _borrowed(self) -> Iterator[DockerClient]:
+        """The client given back last; one whose call failed on the way is not used again."""
+        with self._lock:
+            client = self._idle.pop() if self._idle else None
         if client is None:
             client = self.connect()
-            self._local.client = client
+        is_sound = False
+        try:
+            yield client
+            is_sound = True
+        except APIError:
+            is_sound = True
+            raise
+        finally:
             with self._lock:
-                self._clients.append(client)
-        return client
+                is_kept = is_sound and not self._closed
+                if is_kept:
+                    self._idle.append(client)
+            if not is_kept:
+                client.close()
 
     def _knock(self) -> None:
         """Is anybody there? Tens of microseconds; the SDK leaves its socket to the garbage collector when nobody is."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from actors.runtimes.base import ExitStatus
@@ -31,6 +31,8 @@ class ContainerEvent:
     at: float
     exit_code: int | None = None
     signal: int | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """The container's name and labels, among others."""
 
 
 def read_event(raw: Mapping[str, Any]) -> ContainerEvent | None:
@@ -43,7 +45,12 @@ def read_event(raw: Mapping[str, Any]) -> ContainerEvent | None:
     attributes = actor.get("Attributes") or {}
     at = raw["timeNano"] / 1e9 if "timeNano" in raw else float(raw.get("time") or 0)
     return ContainerEvent(
-        str(container_id), action, at, _number(attributes.get("exitCode")), _number(attributes.get("signal"))
+        str(container_id),
+        action,
+        at,
+        _number(attributes.get("exitCode")),
+        _number(attributes.get("signal")),
+        attributes,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from actors.health import Verdict
 from actors.messages import StopMode
 from actors.runtimes.base import ExitStatus
+from actors.runtimes.observing import NOTHING_SEEN, Observed, OwnHealth
 from actors.service_fsm import (
     ALLOWED,
     Adopted,
@@ -30,10 +31,12 @@ from actors.service_fsm import (
     RetryLater,
     Rules,
     RunEnded,
+    RunSeen,
     RunState,
     SayReady,
     ServiceRun,
     StopAsked,
+    StopDue,
     StopRun,
     _Step,
     begin,
@@ -43,6 +46,10 @@ from actors.spec import SHUTDOWN, ExitKind, Origin
 
 CRASH = ExitStatus("exit 3", code=3)
 CLEAN = ExitStatus("exit 0", code=0)
+PAUSED = RunSeen(Observed(paused="paused from outside"))
+SEEN_WELL = RunSeen(Observed(health=OwnHealth.HEALTHY))
+SEEN_ILL = RunSeen(Observed(health=OwnHealth.UNHEALTHY, health_detail="2 failures"))
+SEEN_STARTING = RunSeen(Observed(health=OwnHealth.STARTING))
 BY_HAND = ExitStatus("docker stop", code=143, stopped_by_hand=True)
 
 
@@ -67,6 +74,7 @@ def run_to(state: RunState, rules: Rules | None = None) -> ServiceRun:
         RunState.UP: (Launched(FakeHandle()),),
         RunState.READY: (Launched(FakeHandle()), HealthSeen(Verdict.READY)),
         RunState.DEGRADED: (Launched(FakeHandle()), HealthSeen(Verdict.DEGRADED, "slow")),
+        RunState.PAUSED: (Launched(FakeHandle()), HealthSeen(Verdict.READY), PAUSED),
         RunState.STOPPING: (Launched(FakeHandle()), StopAsked(SHUTDOWN, StopMode.TERMINATE)),
         RunState.ENDED: (LaunchRefused("no such program"),),
     }
@@ -95,6 +103,11 @@ EVENTS: list[Event] = [
     LaunchRefused("engine away", is_unknown=True),
     RetryDue(),
     RunEnded(CRASH),
+    PAUSED,
+    SEEN_WELL,
+    SEEN_ILL,
+    RunSeen(NOTHING_SEEN),
+    StopDue(),
     *(HealthSeen(verdict, "x") for verdict in Verdict),
     *(StopAsked(SHUTDOWN, mode) for mode in StopMode),
 ]
@@ -250,3 +263,68 @@ def test_what_an_end_means_under_each_policy(policy: RestartPolicy, status: Exit
     assert exit_.reason.evidence["failed"] is (not status.is_clean)
     assert exit_.reason.origin is Origin.WORLD
     assert bool(exit_.reason.evidence.get("hold")) is (policy is RestartPolicy.UNLESS_STOPPED and status is BY_HAND)
+
+
+# -- what the runtime sees of a living run ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [RunState.UP, RunState.READY])
+def test_a_paused_run_is_not_judged_and_goes_on_as_what_it_was(before: RunState) -> None:
+    run, effects = step(run_to(before), PAUSED)
+    assert (run.state, run.detail, effects) == (RunState.PAUSED, "paused from outside", ())
+    still, effects = step(run, HealthSeen(Verdict.UNHEALTHY, "no answer"))  # a probe that was under way
+    assert (still, effects) == (run, ())
+    run, effects = step(run, RunSeen(NOTHING_SEEN))
+    assert (run.state, effects) == (before, (BeginProbing(),))
+
+
+def test_a_run_found_paused_is_shown_so() -> None:
+    run = step(step(begin(Rules()), Begun())[0], PAUSED)[0]
+    assert run.state is RunState.LAUNCHING
+    assert step(run, Launched(FakeHandle()))[0].state is RunState.PAUSED
+
+
+def test_a_paused_run_can_be_stopped() -> None:
+    run, effects = step(run_to(RunState.PAUSED), StopAsked(SHUTDOWN, StopMode.TERMINATE))
+    assert (run.state, effects) == (RunState.STOPPING, (StopRun(),))
+
+
+def launched(rules: Rules, *seen: Event) -> tuple[ServiceRun, tuple[Effect, ...]]:
+    run = step(begin(rules), Begun())[0]
+    for event in seen:
+        run = step(run, event)[0]
+    return step(run, Launched(FakeHandle()))
+
+
+def test_a_run_that_checks_itself_is_ready_when_it_says_so() -> None:
+    run, effects = launched(Rules(), SEEN_STARTING)
+    assert (run.state, effects) == (RunState.UP, ())
+    run, effects = step(run, SEEN_WELL)
+    assert (run.state, effects) == (RunState.READY, (SayReady(),))
+    run, effects = launched(Rules(), SEEN_WELL)
+    assert (run.state, effects) == (RunState.READY, (SayReady(),))
+
+
+def test_a_run_that_calls_itself_unhealthy_is_restarted_unless_nobody_would() -> None:
+    run = launched(Rules(), SEEN_WELL)[0]
+    run, effects = step(run, SEEN_ILL)
+    assert (run.state, run.detail, effects) == (RunState.STOPPING, "unhealthy: 2 failures", (StopRun(),))
+    run = launched(Rules(RestartPolicy.NEVER), SEEN_WELL)[0]
+    run, effects = step(run, SEEN_ILL)
+    assert (run.state, run.detail, effects) == (RunState.UP, "2 failures", ())
+
+
+def test_our_own_check_has_the_word_when_there_is_one() -> None:
+    run, effects = step(run_to(RunState.READY), SEEN_ILL)
+    assert (run.state, effects) == (RunState.READY, ())
+
+
+def test_what_was_seen_last_does_not_count_while_nobody_can_tell() -> None:
+    run = launched(Rules(), SEEN_WELL)[0]
+    gone = RunSeen(Observed(health=OwnHealth.UNHEALTHY, unknown="engine away"))
+    assert step(run, gone)[0].state is RunState.READY
+
+
+def test_a_stop_that_failed_is_tried_again_and_only_a_stop() -> None:
+    assert step(run_to(RunState.STOPPING), StopDue())[1] == (StopRun(),)
+    assert step(run_to(RunState.READY), StopDue())[1] == ()
