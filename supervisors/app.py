@@ -9,13 +9,12 @@ import os
 import resource
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -44,6 +43,7 @@ from config import ConfigError, SystemConfig, load_config, resolve_state_dir
 from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
 from supervisors.daemon import EXIT_FAILED, Daemon, View
+from supervisors.instance import instance_of
 from supervisors.leftovers import Cleaner, leftovers
 from supervisors.library import SupervisionError, Supervisor
 from supervisors.local_manager import LocalManager, daemon_info
@@ -81,8 +81,8 @@ def run_daemon(
         return EXIT_BAD_CONFIG
     state_dir = resolve_state_dir(state_argument, config, environ)
     try:
-        with RootLock(state_dir), _log_place(state_dir, has_view=make_view is not None):
-            return _App(config, state_dir).daemon(make_view).run()
+        with RootLock(state_dir) as lock, _log_place(state_dir, has_view=make_view is not None):
+            return _App(config, state_dir, lock).daemon(make_view).run()
     except StateInUse as error:
         print(f"selfheal: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -102,12 +102,19 @@ def _log_place(state_dir: Path, *, has_view: bool) -> Iterator[None]:
         configure_logging()
         yield
         return
-    with (state_dir / "daemon.log").open("a", encoding="utf-8") as file:
+    with _daemon_log(state_dir) as file:
         configure_logging(file)
         try:
             yield
         finally:
             configure_logging()
+
+
+def _daemon_log(state_dir: Path) -> TextIO:
+    try:
+        return (state_dir / "daemon.log").open("a", encoding="utf-8")
+    except OSError:  # a full or read-only disk: the view shows what is wrong
+        return Path(os.devnull).open("a", encoding="utf-8")
 
 
 def _environment(state_argument: str | None) -> dict[str, str]:
@@ -149,11 +156,12 @@ class _Places:
 class _App:
     """One daemon, built."""
 
-    def __init__(self, config: SystemConfig, state_dir: Path) -> None:
+    def __init__(self, config: SystemConfig, state_dir: Path, lock: RootLock) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         raise_limits()
         self.config = config
         self.places = _Places(state_dir)
+        self.lock = lock
         self.ledger = Ledger(state_dir / "ledger.jsonl")
         self.live = LiveRuns()
         self.watcher = ExitWatcher()
@@ -217,11 +225,7 @@ class _App:
         return Cleaner(leftovers(self.ledger.records(), graces_s, attached), self.runtimes, self.ledger.forget)
 
     def _instance(self) -> str:
-        """This state directory's own name: only containers that carry it are ours."""
-        file = self.places.root / "instance"
-        if not file.exists():
-            file.write_text(uuid.uuid4().hex + "\n", encoding="ascii")
-        return file.read_text(encoding="ascii").strip()
+        return instance_of(self.places.root)
 
     def _steering(self) -> Steering:
         limits = {
@@ -300,7 +304,13 @@ class _App:
             if not server.is_alive:
                 server.start()
 
-        operator = Watched(begin, lambda: server.is_alive, lambda: _quietly(server.close), lambda: server.address)
+        operator = Watched(
+            begin,
+            lambda: server.is_alive,
+            lambda: _quietly(server.close),
+            lambda: server.address,
+            self.recovery.told("operator", server.look),
+        )
         links = (*self.recovery.links(), monitor("operator", NodeKind.LINK, operator))
         return TreeParts(
             services=ServiceParts(self.runtimes, self.ledger, self.live),
@@ -319,14 +329,15 @@ class _App:
 
         def look() -> str | None:
             self.strays.look()
-            return self.ledger.trouble
+            return records()
 
+        records = self.recovery.told("ledger", lambda: self.ledger.look() or self.lock.look())
         exits = Watched(begin_exits, lambda: self.watcher.is_running, _nothing, trouble=look)
         keeper = self.log_keeper
         logs = Watched(keeper.start, lambda: keeper.is_alive, keeper.close)
         specs = [monitor("exit-watcher", NodeKind.RUNTIME, exits), monitor("log-keeper", NodeKind.RUNTIME, logs)]
         if self.nursery is not None:
-            specs.append(monitor("keeper", NodeKind.RUNTIME, watched_keeper(self.nursery)))
+            specs.append(monitor("keeper", NodeKind.RUNTIME, watched_keeper(self.nursery, self.recovery.told)))
         docker = self.runtimes.get("docker")
         if isinstance(docker, DockerRuntime):
             watcher = docker.watcher
@@ -364,19 +375,23 @@ class _App:
         self.system.close()
         self.ledger.close()
         for link in ("guardian", "bridge", "operator"):
-            self.places.address(link).unlink(missing_ok=True)
+            with suppress(OSError):  # read-only: it is as stale as all that is there
+                self.places.address(link).unlink(missing_ok=True)
 
 
 def monitor(name: str, kind: NodeKind, watched: Watched) -> ChildSpec:
     return ChildSpec(id=name, start=MonitorActor, args=(kind, watched), shutdown=10.0)
 
 
-def watched_keeper(nursery: KeeperNursery) -> Watched:
+def watched_keeper(
+    nursery: KeeperNursery, told: Callable[[str, Callable[[], str | None]], Callable[[], str | None]]
+) -> Watched:
     """A lost keeper is a fault of ours: the node crashes and has a new one. Where none can be had it says so."""
+    trouble = told("keeper", lambda: nursery.trouble)
 
     def look() -> str | None:
         nursery.beat()
-        return nursery.trouble
+        return trouble()
 
     return Watched(
         nursery.ensure,

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from actors.runtimes.base import LaunchError, LaunchSpec
 from actors.runtimes.procfs import TOKEN_VARIABLE
 
@@ -95,7 +97,10 @@ def _resolve(spec: LaunchSpec, path: str) -> str:
 
 
 def _open_log(spec: LaunchSpec) -> int:
-    """The service's own log file, for appending: no pipe, so the child outlives us and never blocks on us."""
+    """The service's own log file, for appending: no pipe, so the child outlives us and never blocks on us.
+
+    A service is worth more than its log: without one it runs all the same.
+    """
     if spec.log_path is None:
         return subprocess.DEVNULL
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
@@ -106,10 +111,10 @@ def _open_log(spec: LaunchSpec) -> int:
             spec.log_path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(spec.log_path, flags, 0o640)
     except OSError as error:
-        raise LaunchError(
-            f"service {spec.service!r}: cannot open its log {spec.log_path}: {error.strerror}",
-            permanent=error.errno not in _TRANSIENT,
-        ) from error
+        structlog.get_logger().critical(
+            "cannot write a log", service=spec.service, path=str(spec.log_path), error=error.strerror
+        )
+        return subprocess.DEVNULL
 
 
 def launch_error(spec: LaunchSpec, program: str, error: OSError, stage: str = "program") -> LaunchError:
