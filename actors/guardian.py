@@ -17,6 +17,7 @@ from actors.context import ActorContext
 from actors.journal import rows
 from actors.journal.journal import Journal
 from actors.journal.rows import Execution, OpenAlert
+from actors.journal.schema import JournalTrouble
 from actors.kernel import SupervisedActor
 from actors.messages import AddChild, IoDone, Wake
 from actors.runbook import ExecutionFinished, RunbookActor, RunbookParts
@@ -97,6 +98,11 @@ class GuardianActor(SupervisedActor):
     # -- kernel hooks -----------------------------------------------------------------------------------------------
 
     def setup(self) -> object:
+        self._load()
+        self._show(NodeState.STARTING)
+        return None
+
+    def _load(self) -> None:
         journal, since = self._parts.journal, self.context.system.clock.wall() - REMEMBER_S
         self.context.system.io.run(
             lambda: journal.read(
@@ -105,11 +111,14 @@ class GuardianActor(SupervisedActor):
             self.ref,
             "load",
         )
-        self._show(NodeState.STARTING)
-        return None
 
     def handle(self, message: Any) -> Any:
         match message:
+            case IoDone(tag="load", error=JournalTrouble() as trouble):  # it cannot be read now: ask again
+                self._show(NodeState.DEGRADED, f"nothing can be decided: {trouble}")
+                self.context.system.timers.after(RETRY_S, self.ref, Wake("load"))
+            case Wake(token="load"):
+                self._load()
             case IoDone(tag="load", error=error) if error is not None:
                 raise error
             case IoDone(tag="load", result=_Loaded() as loaded):
@@ -271,9 +280,10 @@ class GuardianActor(SupervisedActor):
         if len(runs) != len(self._history.runs):
             self._history = replace(self._history, runs=runs)
 
-    def _show(self, state: NodeState) -> None:
+    def _show(self, state: NodeState, trouble: str | None = None) -> None:
         running, queued = len(self._history.running), sum(run.status is Status.QUEUED for run in self._history.runs)
-        words = [] if self._parts.is_enabled() else ["recovery is off"]
+        words = [] if trouble is None else [trouble]
+        words += [] if self._parts.is_enabled() else ["recovery is off"]
         words += [f"{running} running"] if running else []
         words += [f"{queued} queued"] if queued else []
         self.context.system.board.publish(

@@ -7,12 +7,14 @@ a launch: the error is kept in ``trouble`` and the memory goes on. Any thread ma
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
+import math
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,6 +76,7 @@ class ServiceRecord:
 
 
 Entry = dict[str, Any]
+_FIELDS: Final = frozenset(field.name for field in fields(ServiceRecord))
 
 
 def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
@@ -101,7 +104,7 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
         case "exited" if entry["run"] == record.run:
             return replace(record, phase=Phase.EXITED, last_exit=dict(entry["exit"]))
         case "ready" if entry["run"] == record.run:
-            return replace(record, proof=Proof(**entry["proof"]))
+            return replace(record, proof=_proof(entry["proof"]))
         case "launched" | "exited" | "ready":
             return record
         case "paced":
@@ -111,8 +114,7 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
         case "restarted":
             return replace(record, restarts=record.restarts + 1)
         case "desired":
-            stop = entry["stopped"]
-            return replace(record, stopped=None if stop is None else ManualStop(**stop))
+            return replace(record, stopped=_wish(entry["stopped"]))
         case "record":
             return _record_from(entry["record"])
         case unknown:
@@ -120,31 +122,103 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
 
 
 def _record_from(raw: Mapping[str, Any]) -> ServiceRecord:
-    stop, proof = raw.get("stopped"), raw.get("proof")
+    known = {name: raw[name] for name in _FIELDS if name in raw}  # a newer version may know more
     return ServiceRecord(
         **{
-            **raw,
+            **known,
             "phase": Phase(raw["phase"]),
-            "stopped": None if stop is None else ManualStop(**stop),
-            "proof": None if proof is None else Proof(**proof),
+            "stopped": _wish(raw.get("stopped")),
+            "proof": _proof(raw.get("proof")),
         }
     )
 
 
+def _proof(raw: Mapping[str, Any] | None) -> Proof | None:
+    return None if raw is None else Proof(float(raw["at"]), float(raw["now_s"]), str(raw["boot_id"]))
+
+
+def _wish(raw: Mapping[str, Any] | None) -> ManualStop | None:
+    return None if raw is None else ManualStop(str(raw["by"]), float(raw["at"]), str(raw.get("why", "")))
+
+
+def _checked(record: ServiceRecord) -> ServiceRecord:
+    """A line may be whole JSON and nonsense all the same: nothing of it may reach those who act on it.
+
+    Raises:
+        TypeError, ValueError.
+    """
+    numbers = (record.run, record.restarts)
+    words = (record.service, record.runtime, record.token)
+    if not all(type(number) is int and number >= 0 for number in numbers) or not all(
+        isinstance(word, str) for word in words
+    ):
+        raise TypeError(f"no record: {record!r}")
+    times = (record.started_at, *((record.proof.at, record.proof.now_s) if record.proof is not None else ()))
+    if not all(math.isfinite(float(one)) for one in times):
+        raise ValueError(f"no time: {times!r}")
+    for facts in (record.identity, record.last_exit, record.pacing):
+        if facts is not None and not isinstance(facts, Mapping):
+            raise TypeError(f"no facts: {facts!r}")
+    if record.identity is not None:
+        _check_identity(record.identity)
+    if record.last_exit is not None:
+        _check_exit(record.last_exit)
+    return record
+
+
+def _check_identity(identity: Mapping[str, Any]) -> None:
+    """Words and numbers, and no pid that stands for many processes or for the first one."""
+    if not all(isinstance(word, str | int | float | None) for word in identity.values()):
+        raise TypeError(f"no identity: {dict(identity)!r}")
+    pid = identity.get("pid")
+    if pid is not None and (type(pid) is not int or pid <= 1):
+        raise ValueError(f"no process: {pid!r}")
+
+
+def _check_exit(facts: Mapping[str, Any]) -> None:
+    if not math.isfinite(float(facts.get("at", 0.0))):
+        raise ValueError("no time")
+    for name in ("code", "signal"):
+        if facts.get(name) is not None and type(facts[name]) is not int:
+            raise TypeError(f"no {name}: {facts[name]!r}")
+
+
 class Ledger:
-    """``Ledger(path)`` reads what is there, keeps aside what cannot be read, and writes it anew in short."""
+    """``Ledger(path)`` reads what is there, keeps aside what cannot be read, and writes it anew in short.
+
+    ``look`` once in a while: what the file lacks (it was full, removed, cut) is written as soon as it can be.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.corrupt_lines = 0
-        self.trouble: str | None = None
+        self._trouble: str | None = None
         self._lock = threading.Lock()
         self._records: dict[str, ServiceRecord] = {}
         self._fd: int | None = None
         self._line_is_torn = False
+        self._is_behind = False
+        self._damage: str | None = None
+        self._size = 0
         self._load()
         self._compact()
         self._open()
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the file; the memory goes on."""
+        return self._trouble or self._damage
+
+    def look(self) -> str | None:
+        """Write what the file lacks, if it can be written now; returns ``trouble``."""
+        with self._lock:
+            if self._fd is None or self._is_moved():
+                self._open_anew()
+            elif os.fstat(self._fd).st_size < self._size:
+                self._is_behind = True
+            if self._is_behind:
+                self._catch_up()
+            return self.trouble
 
     def record(self, service: str) -> ServiceRecord:
         """What is known of ``service``; an empty record for a new one."""
@@ -208,24 +282,58 @@ class Ledger:
             reached(APPENDED)
 
     def _append(self, line: bytes) -> None:
-        """One write, no flush. A short one leaves a torn line: the next begins with a line end."""
+        """One write, no flush."""
         if self._fd is None:
             self._open()
+        if self._is_behind:
+            self._catch_up()  # the memory has this entry already
+        elif not self._put(line):
+            self._is_behind = True
+
+    def _catch_up(self) -> None:
+        """All that is known, one line a service: the file missed something."""
+        if self._put(b"".join(map(_line_of, self._records.values()))):
+            self._is_behind = False
+
+    def _put(self, lines: bytes) -> bool:
+        """A write that came short leaves a torn line: the next begins with a line end."""
         if self._fd is None:
-            return
+            return False
         try:
-            wanted = b"\n" + line if self._line_is_torn else line
-            self._line_is_torn = os.write(self._fd, wanted) != len(wanted)
-            self.trouble = f"cannot write {self.path}: disk full" if self._line_is_torn else None
+            wanted = b"\n" + lines if self._line_is_torn else lines
+            written = os.write(self._fd, wanted)
+            self._size = os.fstat(self._fd).st_size
+            self._line_is_torn = written != len(wanted)
+            self._trouble = f"cannot write {self.path}: disk full" if self._line_is_torn else None
         except OSError as error:
-            self.trouble = f"cannot write {self.path}: {error.strerror}"
+            self._trouble = f"cannot write {self.path}: {error.strerror}"
+            return False
+        return not self._line_is_torn
 
     def _open(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._size = os.fstat(self._fd).st_size
         except OSError as error:
-            self.trouble = f"cannot write {self.path}: {error.strerror}"
+            self._trouble = f"cannot write {self.path}: {error.strerror}"
+            self._is_behind = True
+
+    def _is_moved(self) -> bool:
+        """Whether the name is no longer this file's: nobody will read what is written to it."""
+        try:
+            place = self.path.stat()
+        except OSError:
+            return True
+        own = None if self._fd is None else os.fstat(self._fd)
+        return own is None or (own.st_dev, own.st_ino) != (place.st_dev, place.st_ino)
+
+    def _open_anew(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        self._is_behind = True
+        self._open()
 
     def _load(self) -> None:
         try:
@@ -233,7 +341,7 @@ class Ledger:
         except FileNotFoundError:
             return
         except OSError as error:
-            self.trouble = f"cannot read {self.path}: {error.strerror}"
+            self._damage = f"cannot read {self.path}: {error.strerror}"
             return
         self._line_is_torn = bool(lines[-1])
         bad = [line for line in lines[:-1] if not self._take(line)]
@@ -241,6 +349,8 @@ class Ledger:
             self._take(lines[-1])  # torn by a kill in mid-write, or whole without its line end: no corruption
         self._records = {name: known for name, known in self._records.items() if known != ServiceRecord(name)}
         self.corrupt_lines = len(bad)
+        if bad:
+            self._damage = f"{self.path}: {len(bad)} corrupt lines, kept in {self.path.name}.corrupt"
         self._keep_aside(bad)
 
     def _take(self, line: bytes) -> bool:
@@ -248,8 +358,12 @@ class Ledger:
             if line:
                 entry = json.loads(line)
                 service = str(entry["service"])
-                self._records[service] = fold(self._records.get(service) or ServiceRecord(service), entry)
-        except (ValueError, KeyError, TypeError, AttributeError):
+                known = self._records.get(service) or ServiceRecord(service)
+                after = _checked(fold(known, entry))
+                if after.service != service:
+                    raise ValueError(f"a record of {after.service!r} under {service!r}")
+                self._records[service] = after
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return False
         return True
 
@@ -261,7 +375,7 @@ class Ledger:
             with aside.open("ab") as file:
                 file.write(b"\n".join(bad) + b"\n")
         except OSError as error:
-            self.trouble = f"cannot keep corrupt lines in {aside}: {error.strerror}"
+            self._trouble = f"cannot keep corrupt lines in {aside}: {error.strerror}"
 
     def _compact(self) -> None:
         """One line a service, by a new file put in place of the old one: a kill in between leaves one of the two."""
@@ -270,15 +384,20 @@ class Ledger:
         new = self.path.with_name(self.path.name + ".new")
         try:
             with new.open("wb") as file:
-                for record in self._records.values():
-                    entry = {"is": "record", "service": record.service, "record": _plain(record), "format": FORMAT}
-                    file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+                file.writelines(map(_line_of, self._records.values()))
             reached(COMPACT_WRITTEN)
             new.replace(self.path)
             reached(COMPACTED)
             self._line_is_torn = False
         except OSError as error:
-            self.trouble = f"cannot compact {self.path}: {error.strerror}"
+            self._trouble = f"cannot compact {self.path}: {error.strerror}"
+            with contextlib.suppress(OSError):  # it only takes room
+                new.unlink()
+
+
+def _line_of(record: ServiceRecord) -> bytes:
+    entry = {"is": "record", "service": record.service, "record": _plain(record), "format": FORMAT}
+    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
 
 
 def _plain(record: ServiceRecord) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from actors.context import ActorContext
 from actors.journal import rows
 from actors.journal.journal import Journal
 from actors.journal.rows import Execution
+from actors.journal.schema import JournalTrouble
 from actors.kernel import SupervisedActor
 from actors.messages import IoDone, Wake
 from actors.spec import NORMAL, ExitReason
@@ -125,13 +126,21 @@ class RunbookActor(SupervisedActor):
         self._since = context.system.clock.wall()
 
     def setup(self) -> object:
-        journal, execution_id = self._parts.journal, self._execution.id
-        self.context.system.io.run(lambda: journal.read(lambda db: rows.records(db, execution_id)), self.ref, "load")
+        self._load()
         self._show("starting")
         return None
 
+    def _load(self) -> None:
+        journal, execution_id = self._parts.journal, self._execution.id
+        self.context.system.io.run(lambda: journal.read(lambda db: rows.records(db, execution_id)), self.ref, "load")
+
     def handle(self, message: Any) -> Any:
         match message:
+            case IoDone(tag="load", error=JournalTrouble() as trouble):  # it cannot be read now: ask again
+                self._show(f"waits for the journal: {trouble}")
+                self.context.system.timers.after(RETRY_S, self.ref, Wake("load"))
+            case Wake(token="load"):
+                self._load()
             case IoDone(error=error) if error is not None:
                 raise error
             case IoDone(tag="load", result=records):

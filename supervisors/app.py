@@ -9,13 +9,12 @@ import os
 import resource
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -45,6 +44,7 @@ from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
 from supervisors.daemon import EXIT_FAILED, Daemon, View
 from supervisors.exit_with import code_at_end
+from supervisors.instance import instance_of
 from supervisors.leftovers import Cleaner, leftovers
 from supervisors.library import SupervisionError, Supervisor
 from supervisors.local_manager import LocalManager, daemon_info
@@ -65,6 +65,8 @@ from supervisors.tree import TreeParts, build_tree, homes, unit_order, upper
 from supervisors.usage import UsageBook
 
 EXIT_BAD_CONFIG: Final = 2
+Told = Callable[[str, Callable[[], str | None]], Callable[[], str | None]]
+"""Makes what tells a trouble into what tells it and alerts it once."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """Threads hand over to each other on the way from a death to the next spawn; Python's default of 5 ms is long there."""
 STOP_MARGIN_S: Final = 5.0
@@ -99,9 +101,9 @@ def run_daemon(
         return EXIT_BAD_CONFIG
     state_dir = resolve_state_dir(state_argument, config, environ)
     try:
-        with RootLock(state_dir), _log_place(state_dir, has_view=make_view is not None):
+        with RootLock(state_dir) as lock, _log_place(state_dir, has_view=make_view is not None):
             reached(LOCK_TAKEN)
-            return _App(config, state_dir, overseers).daemon(make_view).run()
+            return _App(config, state_dir, lock, overseers).daemon(make_view).run()
     except StateInUse as error:
         print(f"selfheal: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -121,12 +123,19 @@ def _log_place(state_dir: Path, *, has_view: bool) -> Iterator[None]:
         configure_logging()
         yield
         return
-    with (state_dir / "daemon.log").open("a", encoding="utf-8") as file:
+    with _daemon_log(state_dir) as file:
         configure_logging(file)
         try:
             yield
         finally:
             configure_logging()
+
+
+def _daemon_log(state_dir: Path) -> TextIO:
+    try:
+        return (state_dir / "daemon.log").open("a", encoding="utf-8")
+    except OSError:  # a full or read-only disk: the view shows what is wrong
+        return Path(os.devnull).open("a", encoding="utf-8")
 
 
 def _environment(state_argument: str | None) -> dict[str, str]:
@@ -168,12 +177,13 @@ class _Places:
 class _App:
     """One daemon, built."""
 
-    def __init__(self, config: SystemConfig, state_dir: Path, overseers: Overseers) -> None:
+    def __init__(self, config: SystemConfig, state_dir: Path, lock: RootLock, overseers: Overseers) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         raise_limits()
         self.config = config
         self.overseers = overseers
         self.places = _Places(state_dir)
+        self.lock = lock
         self.ledger = Ledger(state_dir / "ledger.jsonl")
         self.live = LiveRuns()
         self.memory = LedgerMemory(self.ledger, SystemClock(), self._service_path)
@@ -257,11 +267,7 @@ class _App:
         return self.steering.path_or_none(name)
 
     def _instance(self) -> str:
-        """This state directory's own name: only containers that carry it are ours."""
-        file = self.places.root / "instance"
-        if not file.exists():
-            file.write_text(uuid.uuid4().hex + "\n", encoding="ascii")
-        return file.read_text(encoding="ascii").strip()
+        return instance_of(self.places.root)
 
     def _steering(self) -> Steering:
         limits = {
@@ -353,7 +359,13 @@ class _App:
             if not server.is_alive:
                 server.start()
 
-        operator = Watched(begin, lambda: server.is_alive, lambda: _quietly(server.close), lambda: server.address)
+        operator = Watched(
+            begin,
+            lambda: server.is_alive,
+            lambda: _quietly(server.close),
+            lambda: server.address,
+            self.recovery.told("operator", server.look),
+        )
         links = (*self.recovery.links(), monitor("operator", NodeKind.LINK, operator))
         return TreeParts(
             services=ServiceParts(self.runtimes, self.ledger, self.live),
@@ -372,14 +384,17 @@ class _App:
 
         def look() -> str | None:
             self.strays.look()
-            return self.ledger.trouble
+            return records()
 
+        records = self.recovery.told("ledger", lambda: self.ledger.look() or self.lock.look())
         exits = Watched(begin_exits, lambda: self.watcher.is_running, _nothing, trouble=look)
         keeper = self.log_keeper
         logs = Watched(keeper.start, lambda: keeper.is_alive, keeper.close)
         specs = [monitor("exit-watcher", NodeKind.RUNTIME, exits), monitor("log-keeper", NodeKind.RUNTIME, logs)]
         if self.nursery is not None:
-            specs.append(monitor("keeper", NodeKind.RUNTIME, watched_keeper(self.nursery, self._pulse())))
+            specs.append(
+                monitor("keeper", NodeKind.RUNTIME, watched_keeper(self.nursery, self._pulse(), self.recovery.told))
+            )
         if self.overseers.notifier.is_heard:
             specs.append(monitor("systemd", NodeKind.RUNTIME, self._watched_systemd()))
         docker = self.runtimes.get("docker")
@@ -437,7 +452,8 @@ class _App:
         self.ledger.close()
         self.overseers.close()
         for link in ("guardian", "bridge", "operator"):
-            self.places.address(link).unlink(missing_ok=True)
+            with suppress(OSError):  # read-only: it is as stale as all that is there
+                self.places.address(link).unlink(missing_ok=True)
 
 
 def monitor(name: str, kind: NodeKind, watched: Watched) -> ChildSpec:
@@ -450,16 +466,17 @@ def supervisor_paths(config: SystemConfig) -> tuple[str, ...]:
     return ("root", *(f"root/{one}" for one in upper_ones), *(f"root/services/{group}" for group in config.groups))
 
 
-def watched_keeper(nursery: KeeperNursery, pulse: Pulse) -> Watched:
+def watched_keeper(nursery: KeeperNursery, pulse: Pulse, told: Told) -> Watched:
     """A lost keeper is a fault of ours: the node crashes and has a new one. Where none can be had it says so.
 
     The keeper hears that the daemon is well only for as long as the supervisors answer.
     """
+    trouble = told("keeper", lambda: nursery.trouble)
 
     def look() -> str | None:
         if pulse.look():
             nursery.beat()
-        return nursery.trouble or pulse.trouble
+        return trouble() or pulse.trouble
 
     return Watched(
         nursery.ensure,

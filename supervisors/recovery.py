@@ -5,6 +5,7 @@ Built by ``app`` on the main thread; its methods are called from HTTP threads, s
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from supervisors.library import Supervisor
 from supervisors.manager import RecoveryStatus
 from supervisors.records import JournalRecords
 from supervisors.report_words import said
+from supervisors.telling import Telling
 from supervisors.tree_json import rfc3339
 
 GUARDIAN_PATH: Final = "root/links/alerts"
@@ -56,7 +58,9 @@ class Recovery:
     def __init__(self, plan: RecoveryPlan, system: ActorSystem, services: Services, beats: BeatBoard) -> None:
         self._plan = plan
         self._system = system
-        self._journal = Journal(plan.state_dir / "journal.db")
+        self._journal = Journal(plan.state_dir / "journal.db", self._journal_opened)
+        self._unrecorded = 0
+        self._unwritten: dict[str, str] = {}
         self.records = JournalRecords(self._journal)
         self._library = _load(plan)
         self._switch: Mapping[str, Any] = {}
@@ -84,11 +88,33 @@ class Recovery:
 
         def begin() -> None:
             if not journal.is_open:
-                journal.start()
-            self._switch = journal.read(lambda db: rows.setting(db, SWITCH_KEY)) or {}
+                journal.start_anyway()  # services must run, whatever becomes of the records
 
-        watched = Watched(begin, lambda: journal.is_open, journal.close, trouble=lambda: journal.trouble)
+        watched = Watched(begin, lambda: journal.is_open, journal.close, trouble=self.told("journal", self._trouble))
         return ChildSpec(id="journal", start=MonitorActor, args=(NodeKind.JOURNAL, watched), shutdown=15.0)
+
+    def _journal_opened(self, db: sqlite3.Connection) -> None:
+        """On the journal's thread, before anything is decided by it. A person's word outlives a lost file."""
+        stored = rows.setting(db, SWITCH_KEY)
+        if stored is None and self._switch:
+            rows.set_setting(db, SWITCH_KEY, self._switch)
+        self._switch = stored or self._switch
+
+    def _trouble(self) -> str | None:
+        trouble = self._journal.trouble
+        if trouble is None or not self._unrecorded:
+            return trouble
+        return f"{trouble} ({self._unrecorded} events not recorded)"
+
+    def told(self, what: str, trouble: Callable[[], str | None]) -> Callable[[], str | None]:
+        """``trouble``, and what it finds is alerted once."""
+        return Telling(what, trouble, self.trouble_alert).look
+
+    def trouble_alert(self, what: str, trouble: str) -> None:
+        """Say that records cannot be kept; as an alert too, for as far as the journal takes it."""
+        structlog.get_logger().critical("cannot keep records", what=what, trouble=trouble)
+        alert = {"type": "records_trouble", "service": what, "message": trouble}
+        self._intake.take_mapping({**alert, "severity": "critical", "source": "selfheal"})
 
     def runbooks_spec(self) -> ChildSpec:
         return Supervisor.spec("runbooks", strategy=Strategy.SIMPLE_ONE_FOR_ONE, intensity=5, period_s=60.0)
@@ -112,12 +138,26 @@ class Recovery:
         def begin() -> None:
             if not pump.is_alive:  # bound before the tree was started
                 pump.start()
-            fresh = file.with_suffix(".new")
-            fresh.write_text(f"{pump.address}\n", encoding="ascii")
-            fresh.replace(file)  # a client never reads half an address
+            self._write_address(name, file, f"{pump.address}\n")
 
-        watched = Watched(begin, lambda: pump.is_alive, pump.close, lambda: pump.address)
+        def look() -> str | None:
+            if name in self._unwritten:
+                self._write_address(name, file, f"{pump.address}\n")
+            return self._unwritten.get(name)
+
+        watched = Watched(begin, lambda: pump.is_alive, pump.close, lambda: pump.address, self.told(name, look))
         return ChildSpec(id=name, start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=10.0)
+
+    def _write_address(self, name: str, file: Path, text: str) -> None:
+        """For clients that look into the state directory. Without it the link works for who knows the address."""
+        fresh = file.with_suffix(".new")
+        try:
+            fresh.write_text(text, encoding="ascii")
+            fresh.replace(file)  # a client never reads half an address
+        except OSError as error:
+            self._unwritten[name] = f"cannot write {file}: {error.strerror}"
+        else:
+            self._unwritten.pop(name, None)
 
     def _taker(self, name: str) -> Callable[[Any], None]:
         return lambda incoming: self._intake.take(self._pumps[name], incoming)
@@ -167,6 +207,7 @@ class Recovery:
         def written(done: Any) -> None:
             error = done.exception()
             if error is not None and self._journal.is_open:  # at the very end the journal ends first
+                self._unrecorded += 1
                 structlog.get_logger().warning("event not recorded", path=path, text=text, error=str(error))
 
         future.add_done_callback(written)

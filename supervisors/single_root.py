@@ -1,11 +1,29 @@
-"""One daemon per state directory: an exclusive lock that dies with its holder, and the holder's pid inside."""
+"""One daemon per state directory: two guards that die with their holder, and the holder's pid for who comes second.
+
+The lock file (flock) also counts between network namespaces and on systems without abstract sockets. The abstract
+socket (Linux), named by the directory's device and inode, cannot be removed or replaced, needs no room and no right to
+write, and is the same however the path is written. Who has both is the root. Used on the main thread; ``look`` on a
+monitor's.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
+import socket
+import struct
+import sys
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
+
+import structlog
+
+_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT})
+_CREDENTIALS: Final = struct.Struct("3i")
+_TRIES: Final = 10
+_HAS_ABSTRACT: Final = sys.platform == "linux"
 
 
 class StateInUse(Exception):
@@ -20,25 +38,158 @@ class StateInUse(Exception):
 
 
 class RootLock:
-    """``RootLock(directory)`` holds the lock until ``release`` or the death of the process (flock)."""
+    """``RootLock(directory)`` holds both guards until ``release`` or the death of the process."""
 
     def __init__(self, directory: Path) -> None:
+        """Raises: StateInUse; OSError, the directory cannot be made or entered."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._directory = directory
+        self._path = directory / "lock"
+        self.trouble: str | None = None
+        self._fd = self._locked()
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.read(self._fd, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self._fd)
-            raise StateInUse(directory, pid) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            self._socket = _bound(directory)
+        except StateInUse:
+            self.release()
+            raise
+        if self._fd is None and self._socket is None:
+            raise OSError(errno.EROFS, "it has no lock file and none can be made", str(self._path))
+        self._write_pid()
+
+    def look(self) -> str | None:
+        """Once in a while: the lock file must be there for who knows no other guard. Returns what is wrong."""
+        if self._fd is not None and _is_there(self._fd, self._path):
+            return self.trouble
+        old = self._fd
+        try:
+            self._fd = self._locked()
+        except StateInUse as other:
+            self.trouble = f"{self._path} was replaced, and the daemon with pid {other.pid} holds the new one"
+            return self.trouble
+        if self._fd is None:
+            self._fd = old
+            return self.trouble
+        if old is not None:
+            structlog.get_logger().warning("the lock file was removed and is put back", path=str(self._path))
+            os.close(old)
+        self._write_pid()
+        return self.trouble
 
     def release(self) -> None:
-        os.close(self._fd)
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        sock = getattr(self, "_socket", None)
+        if sock is not None:
+            sock.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+    # -- the lock file ------------------------------------------------------------------------------------------------
+
+    def _locked(self) -> int | None:
+        """The lock on the file that has the name now. None: there is none and it cannot be made. Raises: StateInUse."""
+        for _ in range(_TRIES):
+            fd = self._opened()
+            if fd is None:
+                return None
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = _owner_of(fd)
+                os.close(fd)
+                raise StateInUse(self._directory, owner) from None
+            if _is_there(fd, self._path):
+                return fd
+            os.close(fd)  # removed or replaced between open and lock
+        raise StateInUse(self._directory, "unknown")
+
+    def _opened(self) -> int | None:
+        """An existing lock file may be locked although nothing can be written."""
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+            self.trouble = f"cannot write {self._path}: {error.strerror}"
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+
+    def _write_pid(self) -> None:
+        """For people and for older daemons; on a full or read-only disk the kernel knows it all the same."""
+        if self._fd is None:
+            return
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            self.trouble = f"cannot write {self._path}: {error.strerror}"
+        else:
+            self.trouble = None
+
+
+def address_of(directory: Path) -> str:
+    """The abstract address that stands for a directory. Raises OSError."""
+    place = directory.stat()
+    return f"\0selfheal-root/{os.getuid()}/{place.st_dev:x}.{place.st_ino:x}"
+
+
+def _bound(directory: Path) -> socket.socket | None:
+    """Raises StateInUse. None: another user squats on the address, or the system has no such addresses."""
+    if not _HAS_ABSTRACT:
+        return None
+    address = address_of(directory)
+    guard = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        guard.bind(address)
+        guard.listen(8)
+    except OSError:
+        guard.close()
+        pid, uid = _peer_of(address)
+        if uid not in (None, os.getuid(), 0):
+            structlog.get_logger().warning("another user holds our address: the lock file decides alone", uid=uid)
+            return None
+        raise StateInUse(directory, "unknown" if pid is None else str(pid)) from None
+    return guard
+
+
+def _peer_of(address: str) -> tuple[int | None, int | None]:
+    """Pid and uid of who listens there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(1.0)
+        try:
+            asking.connect(address)
+        except OSError:
+            return None, None
+        pid, uid, _ = _CREDENTIALS.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid or None, uid
+
+
+def _is_there(fd: int, path: Path) -> bool:
+    try:
+        named = path.stat()
+    except OSError:
+        return False
+    own = os.fstat(fd)
+    return (own.st_dev, own.st_ino) == (named.st_dev, named.st_ino)
+
+
+def _owner_of(fd: int) -> str:
+    """Who holds the lock: the kernel's word, else what the holder wrote (it may be an older one's)."""
+    place = os.fstat(fd)
+    wanted = f":{place.st_ino}"
+    device = f"{os.major(place.st_dev):02x}:{os.minor(place.st_dev):02x}"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            words = line.split()
+            is_held = len(words) > 5 and words[1] == "FLOCK" and words[5] == device + wanted
+            if is_held and words[4].isdecimal() and words[4] != "0":
+                return words[4]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return os.read(fd, 32).decode(errors="replace").strip() or "unknown"

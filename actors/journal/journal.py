@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -17,6 +18,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from actors.failpoints import reached, register
+from actors.journal.place import Fault, Place, put_back
 from actors.journal.schema import CorruptJournal, JournalTrouble, move_aside, open_reader, open_writer
 
 T = TypeVar("T")
@@ -25,16 +27,27 @@ Asked = queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None]
 MAX_BATCH: Final = 64
 COMMIT_WANTED: Final = register("daemon.journal.commit", "a batch is written into the transaction, not committed")
 COMMITTED: Final = register("daemon.journal.committed", "a batch is committed, nobody was told")
+LOOK_S: Final = 1.0
+"""How often the writer looks after its file, and tries to open one that cannot be opened."""
 _END: Final = None
+_NOTHING: Final = object()
 
 
 class Journal:
-    """``Journal(path)``; ``start`` opens it. A damaged file is moved aside and said in ``trouble``."""
+    """``Journal(path)``; ``start`` opens it. A damaged file is moved aside and said in ``trouble``.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        on_open: called with the connection whenever the file was opened, before any work is done on it.
+    """
+
+    def __init__(self, path: Path, on_open: Callable[[sqlite3.Connection], object] = lambda _connection: None) -> None:
         self.path = path
+        self._on_open = on_open
+        self._unopened: str | None = None
         self._damage: str | None = None
         self._refused: str | None = None
+        self._is_suspect = False
+        self._place: Place | None = None
         self._asked: Asked = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_open = False
@@ -42,12 +55,14 @@ class Journal:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong although it runs: the last write was refused (a full disk), or the file was found damaged."""
-        return self._refused or self._damage
+        """What is wrong although it runs: the file cannot be opened, the last write was refused (a full disk), or the
+        file was found damaged or gone.
+        """
+        return self._unopened or self._refused or self._damage
 
     @property
     def is_open(self) -> bool:
-        """Takes work now."""
+        """Takes work now. While the file cannot be opened (``trouble``) all of it fails with JournalTrouble."""
         return self._is_open and self.is_alive
 
     @property
@@ -56,7 +71,17 @@ class Journal:
 
     def start(self) -> None:
         """Open the file and begin. Raises JournalTrouble."""
-        connection = self._opened()
+        self._begin(self._opened())
+
+    def start_anyway(self) -> None:
+        """Begin, whether the file can be opened or not: the writer tries again until it can."""
+        try:
+            self.start()
+        except JournalTrouble as trouble:
+            self._unopened = str(trouble)
+            self._begin(None)
+
+    def _begin(self, connection: sqlite3.Connection | None) -> None:
         with self._lock:
             _fail_all(self._asked, self.path)  # what a writer that died left behind
             self._asked = queue.SimpleQueue()
@@ -95,6 +120,7 @@ class Journal:
         try:
             return query(connection)
         except sqlite3.Error as error:
+            self._suspect(error)
             raise JournalTrouble(f"{self.path}: {error}") from error
         finally:
             connection.close()
@@ -102,26 +128,81 @@ class Journal:
     # -- the writer thread ------------------------------------------------------------------------------------------
 
     def _opened(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Raises JournalTrouble."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            connection = self._opened_or_begun_anew()
+            self._place = Place.of(self.path)
+        except OSError as error:
+            raise JournalTrouble(f"{self.path}: {error.strerror}") from error
+        self._on_open(connection)
+        self._unopened, self._refused, self._is_suspect = None, None, False
+        return connection
+
+    def _opened_or_begun_anew(self) -> sqlite3.Connection:
         try:
             return open_writer(self.path)
         except CorruptJournal as corrupt:
             aside = move_aside(self.path, f"corrupt-{time.time_ns()}")
-            self._damage = f"{corrupt}; kept as {aside.name}, a new journal was begun"
-            structlog.get_logger().critical("journal is damaged", trouble=self._damage)
+            self._say_damage(f"{corrupt}; kept as {aside.name}, a new journal was begun")
             return open_writer(self.path)
 
-    def _run(self, connection: sqlite3.Connection, asked: Asked) -> None:
-        try:
-            while (first := asked.get()) is not _END:
-                batch, is_last = _batch(asked, first)
-                self._write(connection, batch)
-                if is_last:
-                    return
-        finally:
-            connection.close()
+    def _say_damage(self, text: str) -> None:
+        self._damage = text
+        structlog.get_logger().critical("journal is damaged", trouble=text)
 
-    def _write(self, connection: sqlite3.Connection, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
+    def _run(self, connection: sqlite3.Connection | None, asked: Asked) -> None:
+        looked_s = time.monotonic()
+        try:
+            while True:
+                first = _wait(asked)
+                if time.monotonic() - looked_s >= LOOK_S:
+                    connection, looked_s = self._looked_after(connection), time.monotonic()
+                if first is _END:
+                    return
+                if first is not _NOTHING:
+                    batch, is_last = _batch(asked, first)
+                    connection = self._write(connection, batch)
+                    if is_last:
+                        return
+        finally:
+            _closed(connection)
+
+    def _looked_after(self, connection: sqlite3.Connection | None) -> sqlite3.Connection | None:
+        """Once in a while: open what could not be opened, put back what was removed, begin anew what is damaged."""
+        if connection is not None and not self._is_suspect:
+            fault = None if self._place is None else self._place.looked_into()
+            if fault is None:
+                return connection
+            if fault is not Fault.DAMAGED:
+                return self._put_back(connection, fault)
+        _closed(connection)
+        return self._opened_or_none()
+
+    def _opened_or_none(self) -> sqlite3.Connection | None:
+        try:
+            return self._opened()
+        except JournalTrouble as trouble:
+            self._unopened = str(trouble)
+            return None
+
+    def _put_back(self, connection: sqlite3.Connection, fault: Fault) -> sqlite3.Connection | None:
+        try:
+            aside = put_back(connection, self.path)
+        except JournalTrouble as trouble:
+            self._refused = str(trouble)
+            return connection
+        found = "" if aside is None else f", what was there is kept as {aside}"
+        self._say_damage(f"{self.path}: {fault.value}; written anew with all its records{found}")
+        _closed(connection)
+        return self._opened_or_none()
+
+    def _write(
+        self, connection: sqlite3.Connection | None, batch: list[tuple[Work[Any], Future[Any]]]
+    ) -> sqlite3.Connection | None:
+        if connection is None:
+            self._refuse(batch, JournalTrouble(f"cannot be opened: {self._unopened}"))
+            return None
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -132,24 +213,68 @@ class Journal:
             reached(COMMITTED)
         except Exception as error:  # nobody may wait for an answer that never comes
             self._failed(connection, batch, error)
-            return
+            return connection
+        return self._committed(connection, batch, done)
+
+    def _committed(
+        self,
+        connection: sqlite3.Connection,
+        batch: list[tuple[Work[Any], Future[Any]]],
+        done: list[tuple[Future[Any], Any, BaseException | None]],
+    ) -> sqlite3.Connection | None:
+        """It is in the file; is that file still the journal? What is written to a removed one is not acknowledged."""
+        fault = None if self._place is None else self._place.fault()
+        now: sqlite3.Connection | None = connection
+        if fault is not None:
+            now = self._put_back(connection, fault)
+            if now is None or now is connection:
+                self._refuse(batch, JournalTrouble(str(self.trouble)))
+                return now
         self._refused = None
         for future, result, failure in done:
             if failure is not None:
                 future.set_exception(failure)
             else:
                 future.set_result(result)
+        return now
 
     def _failed(
         self, connection: sqlite3.Connection, batch: list[tuple[Work[Any], Future[Any]]], error: Exception
     ) -> None:
         """Nothing of the batch is on disk; SQLite may have rolled back by itself."""
+        self._suspect(error)
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # a damaged file: it is opened anew at the next look
+                connection.execute("ROLLBACK")
         trouble = JournalTrouble(f"{self.path}: {error}")
         self._refused = str(trouble)
+        self._refuse(batch, trouble)
+
+    def _suspect(self, error: Exception) -> None:
+        self._is_suspect = self._is_suspect or _is_damage(error)
+
+    @staticmethod
+    def _refuse(batch: list[tuple[Work[Any], Future[Any]]], trouble: JournalTrouble) -> None:
         for _, future in batch:
             future.set_exception(trouble)
+
+
+def _is_damage(error: BaseException) -> bool:
+    """SQLite's own words for a file that is no (whole) database; a violated constraint or a full disk is none."""
+    return type(error) is sqlite3.DatabaseError
+
+
+def _closed(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(sqlite3.Error):  # its file may be gone or damaged
+            connection.close()
+
+
+def _wait(asked: Asked) -> Any:
+    try:
+        return asked.get(timeout=LOOK_S)
+    except queue.Empty:
+        return _NOTHING
 
 
 def _batch(asked: Asked, first: tuple[Work[Any], Future[Any]]) -> tuple[list[tuple[Work[Any], Future[Any]]], bool]:
@@ -180,7 +305,8 @@ def _attempt(connection: sqlite3.Connection, work: Work[Any]) -> tuple[Any, Base
     """One work in a savepoint of its own: its failure takes nothing else of the batch along.
 
     Raises:
-        sqlite3.OperationalError: the disk is at fault (full, gone): the whole transaction is.
+        sqlite3.OperationalError, sqlite3.DatabaseError: the disk or the file is at fault (full, gone, damaged): the
+            whole transaction is.
     """
     connection.execute("SAVEPOINT work")
     try:
@@ -188,6 +314,8 @@ def _attempt(connection: sqlite3.Connection, work: Work[Any]) -> tuple[Any, Base
     except sqlite3.OperationalError:
         raise
     except BaseException as error:
+        if _is_damage(error):
+            raise
         connection.execute("ROLLBACK TO work")
         connection.execute("RELEASE work")
         return None, error

@@ -41,6 +41,9 @@ _PRAGMAS: Final = {
 }
 
 
+COMPANIONS: Final = ("-wal", "-shm")
+
+
 class JournalTrouble(Exception):
     """The journal cannot take or give records now; the text says why and where."""
 
@@ -57,21 +60,33 @@ def open_writer(path: Path) -> sqlite3.Connection:
         JournalTrouble: it cannot be opened (read-only, full, no permission).
     """
     try:
-        connection = _connect(path)
-        _check(connection, path)
-        connection.executescript(TABLES)
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={VERSION}")
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise JournalTrouble(f"{path}: {error}") from error
+    try:
+        _prepare(connection, path)
+        _flush_directory(path.parent)
     except sqlite3.OperationalError as error:
+        connection.close()
         raise JournalTrouble(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
+        connection.close()
         raise CorruptJournal(f"{path}: {error}") from error
-    directory = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        connection.close()
+        raise JournalTrouble(f"{path}: {error.strerror}") from error
+    except JournalTrouble:
+        connection.close()
+        raise
+    return connection
+
+
+def _flush_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
-    return connection
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -85,8 +100,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.row_factory = sqlite3.Row
     for name, wanted in _PRAGMAS.items():
         connection.execute(f"PRAGMA {name}={wanted}")
@@ -96,7 +110,10 @@ def _connect(path: Path) -> sqlite3.Connection:
                 f"{path}: {name} is {found!r} instead of {wanted!r}: the file system cannot promise it"
             )
     path.chmod(0o600)
-    return connection
+    _check(connection, path)
+    connection.executescript(TABLES)
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={VERSION}")
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
@@ -112,9 +129,9 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def move_aside(path: Path, word: str) -> Path:
-    """Put a damaged journal out of the way, with its companions; returns where it is now."""
+    """Put a damaged journal out of the way, with its companions; returns where it is now. Raises OSError."""
     aside = path.with_name(f"{path.name}.{word}")
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", *COMPANIONS):
         companion = path.with_name(path.name + suffix)
         if companion.exists():
             companion.rename(path.with_name(aside.name + suffix))

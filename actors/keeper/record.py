@@ -20,10 +20,12 @@ class Record:
 
     def __init__(self) -> None:
         self._fd: int | None = None
+        self._path: str | None = None
         self.trouble: str | None = None
 
     def open(self, path: str | None) -> None:
         """Write into this file from now on (the daemon has put a new one in place)."""
+        self._path = path
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -32,6 +34,18 @@ class Record:
                 self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             except OSError as error:
                 self.trouble = f"cannot write {path}: {error.strerror}"
+
+    def look(self) -> None:
+        """Once in a while: a file that is no longer the one of that name is read by nobody."""
+        if self._path is None:
+            return
+        try:
+            place = os.stat(self._path)  # noqa: PTH116  as all of this file
+        except OSError:
+            return  # the daemon makes it anew, or cannot
+        own = None if self._fd is None else os.fstat(self._fd)
+        if own is None or (own.st_dev, own.st_ino) != (place.st_dev, place.st_ino):
+            self.open(self._path)
 
     def write(self, *entries: Mapping[str, Any]) -> None:
         if self._fd is None:

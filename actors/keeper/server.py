@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from actors.failpoints import reached, register
 from actors.keeper import watch
@@ -129,6 +129,7 @@ class Server:
         if now_s - self._looked_s < watch.LOOK_S:
             return
         self._looked_s = now_s
+        self._record.look()
         if self._link is None:
             self._rotate_logs()
         else:
@@ -188,7 +189,7 @@ class Server:
         """Start the daemon anew, once the old one is gone; its output goes to a file: nobody may be looking."""
         select.select([link.pidfd], [], [], watch.HELD_UP_S)
         how = link.hello["respawn"]
-        with (self._state_dir / "daemon.log").open("ab") as output:
+        with self._daemon_log() as output:
             subprocess.Popen(
                 how["argv"],
                 cwd=how["cwd"],
@@ -198,6 +199,12 @@ class Server:
                 stderr=output,
                 start_new_session=True,
             ).returncode = 0  # reaped as an orphan, not by Popen
+
+    def _daemon_log(self) -> BinaryIO:
+        try:
+            return (self._state_dir / "daemon.log").open("ab")
+        except OSError:  # a full or read-only disk: a daemon is worth more than its log
+            return Path(os.devnull).open("ab")
 
     def _serve(self, link: Link, mask: int) -> None:
         if mask & select.EPOLLOUT:

@@ -73,6 +73,7 @@ class KeeperNursery:
         self._link_lock = threading.Lock()
         self._closed = False
         self._trouble: str | None = None
+        self._lock_trouble: str | None = None
         self.missed: tuple[KeptRun, ...] = ()
         """Runs that ended and were started again while no daemon lived."""
 
@@ -86,7 +87,7 @@ class KeeperNursery:
     @property
     def trouble(self) -> str | None:
         link = self._link
-        return self._trouble or (link.log_trouble if link is not None else None)
+        return self._trouble or self._lock_trouble or (link.log_trouble if link is not None else None)
 
     @property
     def pid(self) -> int | None:
@@ -272,7 +273,9 @@ class KeeperNursery:
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:  # no room: the keeper goes on without the lock
-            self._trouble = f"cannot make {folder}: {error.strerror}"
+            self._lock_trouble = f"cannot make {folder}: {error.strerror}"
+        else:
+            self._lock_trouble = None
         return folder / f"{service}.lock"
 
     def _exited(self, run: KeptRun, successor: KeptRun | None) -> None:

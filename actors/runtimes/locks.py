@@ -23,6 +23,15 @@ def lock_holders(path: Path) -> tuple[ProcessIdentity, ...]:
     return tuple(known for known in found if known is not None)
 
 
+def holds(pid: int, path: Path) -> bool:
+    """Whether this process has that file open."""
+    try:
+        place = path.stat()
+    except OSError:
+        return False
+    return HAS_PROC and _has_open(pid, (place.st_dev, place.st_ino))
+
+
 def _has_open(pid: int, place: tuple[int, int]) -> bool:
     folder = f"/proc/{pid}/fd"
     try:

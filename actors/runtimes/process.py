@@ -14,13 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+import structlog
+
 from actors.clock import Clock, SystemClock
 from actors.exit_watcher import Ended, ExitWatcher
 from actors.failpoints import reached, register
 from actors.ledger import Ledger, Phase, ServiceRecord
 from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, OnExit, RestartAtOnce, StopFailed, Usage
 from actors.runtimes.family import KILL_SIGNAL, kill_family, members_of
-from actors.runtimes.kept import LockHeld, SpawnUnanswered
+from actors.runtimes.kept import LOCKS, LockHeld, SpawnUnanswered
 from actors.runtimes.launching import Spawner
 from actors.runtimes.locks import lock_holders
 from actors.runtimes.nursery import Kept, LocalNursery, News, Nursery
@@ -33,6 +36,7 @@ from actors.runtimes.procfs import (
     read_table,
     token_of,
 )
+from actors.runtimes.recognising import Stranger, main_among, may_be, unrecorded
 from actors.runtimes.runs import Run
 from actors.runtimes.usage import ProcessMeter
 from actors.service_logs import tail
@@ -138,7 +142,9 @@ class ProcessRuntime:
             kept = self._nursery.kept(spec.service)
             if kept is not None and (current is None or kept.run > current.handle.run):
                 return self._adopt_kept(spec.service, kept, on_exit)
-            return None if current is not None else self._adopt_from_ledger(spec.service, on_exit)
+            if current is not None:
+                return None
+            return self._adopt_from_ledger(spec.service, on_exit) or self._adopt_unrecorded(spec, on_exit)
 
     def arm(self, handle: Handle, order: Callable[[], RestartAtOnce | None]) -> None:
         with self._locked(handle.service):
@@ -183,10 +189,12 @@ class ProcessRuntime:
         if handle is not None:
             self.stop(handle, grace_s)
             return True
+        tokens = {one.token for one in self._unrecorded(service)}
         if record.runtime == NAME and record.token and self._token_family(record.token):
-            self._sweep_or_refuse(service, record.token)
-            return True
-        return False
+            tokens.add(record.token)
+        for token in tokens:
+            self._sweep_or_refuse(service, token)
+        return bool(tokens)
 
     def usage(self, handle: Handle) -> Usage | None:
         run = self._run_of(handle)
@@ -212,6 +220,8 @@ class ProcessRuntime:
             )
         if previous is None:
             self._clear_recorded(self._ledger.record(service))
+            for token in {one.token for one in self._unrecorded(service)}:
+                self._sweep_or_refuse(service, token)
         elif previous.status is None:
             raise LaunchError(
                 f"service {service!r} already runs: pid {previous.handle.pid}, run {previous.handle.run}: stop it first"
@@ -309,6 +319,30 @@ class ProcessRuntime:
         reached(ADOPTED)
         return run.handle
 
+    def _adopt_unrecorded(self, spec: LaunchSpec, on_exit: OnExit) -> ProcessHandle | None:
+        """A run that neither the ledger nor a keeper knows (both were lost): its environment says whose it is."""
+        main = main_among(self._unrecorded(spec.service), spec.command)
+        if main is None:
+            return None
+        started_at = _started_at(main.identity.pid) or self._clock.wall()
+        number = self._ledger.record(spec.service).run + 1
+        kept = Kept(spec.service, number, main.token, main.identity, started_at)
+        run = self._entered(spec.service, kept, on_exit)
+        try:
+            self._watch(run, kept)
+        except ProcessLookupError:  # it died while we looked
+            with self._table_lock:
+                del self._runs[spec.service]
+            return None
+        structlog.get_logger().warning("taken on without a record", service=spec.service, pid=main.identity.pid)
+        self._write_launched(spec.service, kept)
+        return run.handle
+
+    def _unrecorded(self, service: str) -> tuple[Stranger, ...]:
+        record = self._ledger.record(service)
+        known = {record.token} if record.runtime == NAME else set()
+        return unrecorded(self._ledger.path.parent, service, known)
+
     def _adopt_kept(self, service: str, kept: Kept, on_exit: OnExit) -> ProcessHandle:
         """A run the keeper knows: one that lives, or whose end nobody was there to hear of."""
         reached(ADOPT_KEPT)
@@ -333,11 +367,19 @@ class ProcessRuntime:
         """The main process of the recorded run if it lives: by its identity, or by token when it was never written."""
         if record.phase is Phase.LAUNCHED and record.identity is not None:
             identity = _identity_from(record.identity)
-            is_ours = is_alive(identity) and token_of(identity.pid) in (None, record.token)
-            return identity if is_ours else None
+            return identity if identity is not None and self._is_ours(identity, record) else None
         if record.phase is Phase.INTENT:
             return self._session_leader_with(record.token)
         return None
+
+    def _is_ours(self, identity: ProcessIdentity, record: ServiceRecord) -> bool:
+        """A record may be forged, or written by another machine: the process itself must show whose it is."""
+        if not is_alive(identity):
+            return False
+        held = token_of(identity.pid)
+        if held is not None:
+            return held == record.token
+        return may_be(identity, self._ledger.path.parent / LOCKS / f"{record.service}.lock")
 
     def _session_leader_with(self, token: str) -> ProcessIdentity | None:
         """The oldest one: a descendant may lead a session of its own."""
@@ -439,5 +481,16 @@ def _identity_facts(identity: ProcessIdentity) -> dict[str, Any]:
     return asdict(identity)
 
 
-def _identity_from(facts: Mapping[str, Any]) -> ProcessIdentity:
-    return ProcessIdentity(int(facts["pid"]), int(facts["start_ticks"]), str(facts["boot_id"]))
+def _identity_from(facts: Mapping[str, Any]) -> ProcessIdentity | None:
+    """None: these facts name no process."""
+    try:
+        return ProcessIdentity(int(facts["pid"]), int(facts["start_ticks"]), str(facts["boot_id"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _started_at(pid: int) -> float | None:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None

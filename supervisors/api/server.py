@@ -22,6 +22,7 @@ from supervisors.api.guard import is_loopback
 
 UNIX_PATH_MAX: Final = 107
 """Bytes of ``sockaddr_un.sun_path`` on Linux, less the end mark."""
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 _START_LIMIT_S: Final = 10.0
 _DRAIN_S: Final = 1
 """Requests still running at the close get this long."""
@@ -29,6 +30,10 @@ _DRAIN_S: Final = 1
 
 class OperatorUnavailable(Exception):
     """The operator's interface cannot be opened; the text says which address, why, and what to do."""
+
+
+class NoRoom(OperatorUnavailable):
+    """The unix socket cannot be made where it belongs: the disk is full or read-only."""
 
 
 class ApiServer:
@@ -50,6 +55,8 @@ class ApiServer:
         if tcp_address is None and self._unix_path is None:
             self._tcp_address = "127.0.0.1:0"
         self._address_file = address_file
+        self._unwritten: str | None = None
+        self._no_unix: str | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.address: str | None = None
@@ -79,8 +86,7 @@ class ApiServer:
         if not begun.wait(_START_LIMIT_S):
             self.close(0)
             raise OperatorUnavailable(f"the HTTP server did not start within {_START_LIMIT_S:g} s")
-        if self.address is not None and self._address_file is not None:
-            self._address_file.write_text(self.address + "\n", encoding="utf-8")
+        self._write_address()
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """End streams, let requests finish for a moment, and end. False when the thread is still there in the end."""
@@ -91,10 +97,31 @@ class ApiServer:
             self._thread.join(timeout_s)
         for path in (self._unix_path, self._address_file):
             if path is not None:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # read-only: the next one finds it stale
+                    path.unlink(missing_ok=True)
         return not self.is_alive
 
+    def look(self) -> str | None:
+        """Once in a while: write the address file if it could not be written. Returns what is wrong."""
+        if self._unwritten is not None:
+            self._write_address()
+        return self._no_unix or self._unwritten
+
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _write_address(self) -> None:
+        """For clients that look into the state directory; half an address is worse than none."""
+        file, self._unwritten = self._address_file, None
+        if self.address is None or file is None:
+            return
+        fresh = file.with_suffix(".new")
+        try:
+            fresh.write_text(self.address + "\n", encoding="utf-8")
+            fresh.replace(file)
+        except OSError as error:
+            self._unwritten = f"cannot write {file}: {error.strerror}; use --address {self.address}"
+            with suppress(OSError):
+                fresh.unlink()
 
     @staticmethod
     def _serve(server: uvicorn.Server, sockets: list[socket.socket], begun: threading.Event) -> None:
@@ -104,13 +131,17 @@ class ApiServer:
 
     def _bind(self) -> list[socket.socket]:
         sockets: list[socket.socket] = []
+        self._no_unix = None
         try:
-            if self._tcp_address is not None:
-                sockets.append(_bind_tcp(self._tcp_address))
-                host, port = sockets[0].getsockname()[:2]
-                self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             if self._unix_path is not None:
-                sockets.append(_bind_unix(self._unix_path))
+                try:
+                    sockets.append(_bind_unix(self._unix_path))
+                except NoRoom as trouble:  # a full or read-only disk: loopback needs neither
+                    self._no_unix = str(trouble)
+            if self._tcp_address is not None or not sockets:
+                sockets.append(_bind_tcp(self._tcp_address or "127.0.0.1:0"))
+                host, port = sockets[-1].getsockname()[:2]
+                self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         except BaseException:
             for one in sockets:
                 one.close()
@@ -149,7 +180,8 @@ def _bind_unix(path: Path) -> socket.socket:
         listening.listen(128)
     except OSError as error:
         listening.close()
-        raise OperatorUnavailable(f"operator socket {path}: {error.strerror or error}") from error
+        kind = NoRoom if error.errno in NO_ROOM else OperatorUnavailable
+        raise kind(f"operator socket {path}: {error.strerror or error}") from error
     return listening
 
 
@@ -166,7 +198,7 @@ def _remove_stale(path: Path) -> None:
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # read-only: the bind says so
                 path.unlink()
             return
         except OSError as error:
