@@ -30,6 +30,7 @@ from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
 from actors.monitor import CHECK_S, MonitorActor, Watched
 from actors.runtimes.base import Runtime
+from actors.runtimes.cgroups import open_cgroups
 from actors.runtimes.docker import DockerRuntime
 from actors.runtimes.kept import KeeperNursery
 from actors.runtimes.launching import Spawner
@@ -218,7 +219,11 @@ class _App:
 
     def _runtimes(self) -> dict[str, Runtime]:
         environment = self._service_environment()
-        processes = ProcessRuntime(self.ledger, self.watcher, environment=environment, nursery=self.nursery)
+        cgroups = open_cgroups(self.places.root)
+        structlog.get_logger().info("no escape", by="sweep" if cgroups is None else f"cgroup {cgroups.folder}")
+        processes = ProcessRuntime(
+            self.ledger, self.watcher, environment=environment, nursery=self.nursery, cgroups=cgroups
+        )
         runtimes: dict[str, Runtime] = {"process": processes}
         used = {service.runtime for service in self.config.services.values()}
         if "docker" in used | {record.runtime for record in self.ledger.records().values()}:
@@ -378,12 +383,15 @@ class _App:
 
     def _watchers(self) -> tuple[ChildSpec, ...]:
         """The threads services depend on. They end with the process, not with the node: runs live on over a restart."""
+        processes = self.runtimes["process"]
 
         def begin_exits() -> None:
             self.watcher.ensure_running()
 
         def look() -> str | None:
             self.strays.look()
+            if isinstance(processes, ProcessRuntime):
+                self.system.io.run(processes.observe)
             return records()
 
         records = self.recovery.told("ledger", lambda: self.ledger.look() or self.lock.look())

@@ -16,10 +16,11 @@ from typing import Final
 import psutil
 
 from actors.exit_watcher import HAS_PIDFD
-from actors.runtimes.procfs import ProcessIdentity, ProcessTable, boot_id, is_alive, read_line
+from actors.runtimes.procfs import ProcessIdentity, ProcessTable, boot_id, is_alive, read_line, read_table
 
 KILL_SIGNAL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows knows only one way
-_ROUND_S: Final = 1.0
+_ROUND_S: Final = 0.05
+"""A member that dies slowly must not keep us from those that fork."""
 
 
 def members_of(
@@ -44,6 +45,25 @@ def members_of(
     return tuple(ProcessIdentity(line.pid, line.start_ticks, main.boot_id) for line in living)
 
 
+def family_now(main: ProcessIdentity, holders: Iterable[int], protected: Iterable[int]) -> tuple[ProcessIdentity, ...]:
+    """``members_of`` the table as it is now, to be signalled.
+
+    The lines of a table are not read at one instant, and numbers are used again: who is a member through its parent
+    alone counts only if that parent was the same process after the child was read.
+    """
+    table, sure = read_table(), set(holders)
+    members = members_of(table, main, sure, protected=protected)
+    return tuple(one for one in members if one.pid in sure or _is_sure(table, main, one.pid))
+
+
+def _is_sure(table: ProcessTable, main: ProcessIdentity, pid: int) -> bool:
+    line = table[pid]
+    if pid == main.pid or main.pid in (line.group, line.session):
+        return True
+    parent = read_line(line.parent)
+    return parent is not None and parent.start_ticks == table[line.parent].start_ticks
+
+
 def _with_descendants(table: ProcessTable, roots: set[int]) -> set[int]:
     children: dict[int, list[int]] = {}
     for line in table.values():
@@ -61,7 +81,7 @@ def signal_process(identity: ProcessIdentity, number: int) -> bool:
         return False
     if not HAS_PIDFD:
         return _signal_by_psutil(identity, number)
-    fd = _open_pidfd(identity)
+    fd = open_pidfd(identity)
     if fd is None:
         return False
     try:
@@ -93,7 +113,7 @@ def wait_gone(identities: Iterable[ProcessIdentity], timeout_s: float) -> bool:
     if not HAS_PIDFD:
         return _wait_by_psutil(list(identities), timeout_s)
     poll = select.poll()
-    fds = [fd for fd in map(_open_pidfd, identities) if fd is not None]
+    fds = [fd for fd in map(open_pidfd, identities) if fd is not None]
     try:
         waiting = set(fds)
         for fd in fds:
@@ -124,7 +144,7 @@ def kill_family(find: Callable[[], tuple[ProcessIdentity, ...]], timeout_s: floa
     return ()
 
 
-def _open_pidfd(identity: ProcessIdentity) -> int | None:
+def open_pidfd(identity: ProcessIdentity) -> int | None:
     """A pidfd on exactly this process; once it is open the pid cannot change hands unnoticed."""
     try:
         fd = os.pidfd_open(identity.pid)
@@ -135,6 +155,13 @@ def _open_pidfd(identity: ProcessIdentity) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def is_held(pidfd: int) -> bool:
+    """Whether the process behind this pidfd still holds its pid and is alive."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return not poll.poll(0)
 
 
 def _signal_by_psutil(identity: ProcessIdentity, number: int) -> bool:

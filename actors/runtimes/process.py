@@ -6,9 +6,11 @@ a launch is refused while an earlier run's main process lives, and waits until t
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,26 +24,21 @@ from actors.exit_watcher import Ended, ExitWatcher
 from actors.failpoints import reached, register
 from actors.ledger import Ledger, Phase, ServiceRecord
 from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, OnExit, RestartAtOnce, StopFailed, Usage
-from actors.runtimes.family import KILL_SIGNAL, kill_family, members_of
+from actors.runtimes.cgroups import Cgroups
+from actors.runtimes.family import KILL_SIGNAL, family_now, kill_family
 from actors.runtimes.kept import LOCKS, LockHeld, SpawnUnanswered
 from actors.runtimes.launching import Spawner
 from actors.runtimes.locks import lock_holders
 from actors.runtimes.nursery import Kept, LocalNursery, News, Nursery
-from actors.runtimes.procfs import (
-    ProcessIdentity,
-    TokenScan,
-    boot_id,
-    is_alive,
-    read_line,
-    read_table,
-    token_of,
-)
+from actors.runtimes.procfs import ProcessIdentity, TokenScan, ancestors_of, is_alive, read_line, token_of
 from actors.runtimes.recognising import Stranger, main_among, may_be, unrecorded
 from actors.runtimes.runs import Run
 from actors.runtimes.usage import ProcessMeter
 from actors.service_logs import tail
 
 SWEEP_S: Final = 5.0  # SIGKILL takes effect at once except in an uninterruptible disk wait
+PATIENCE_S: Final = 0.1
+"""How long to look again for whom, when somebody was gone before we had looked at him."""
 NAME: Final = "process"
 SPAWN_TRIES: Final = 3
 
@@ -104,10 +101,12 @@ class ProcessRuntime:
         clock: Clock | None = None,
         environment: Mapping[str, str] | None = None,
         nursery: Nursery | None = None,
+        cgroups: Cgroups | None = None,
     ) -> None:
         """Args:
         environment: replaces the daemon's own as what every process gets.
         nursery: who is the parent of the processes; the daemon itself if not given.
+        cgroups: a control group for each run, where the system has them.
         """
         self._ledger = ledger
         self._clock = clock or SystemClock()
@@ -119,6 +118,10 @@ class ProcessRuntime:
         self._runs: dict[str, ProcessRun] = {}
         self._locks: dict[str, threading.RLock] = {}
         self._log_paths: dict[str, Path | None] = {}
+        self._cgroups = cgroups
+        if cgroups is not None:
+            records = ledger.records().values()
+            cgroups.clear_leftovers({(one.service, one.token) for one in records if one.phase is not Phase.EXITED})
 
     # -- the contract ---------------------------------------------------------------------------------------------
 
@@ -190,11 +193,10 @@ class ProcessRuntime:
             self.stop(handle, grace_s)
             return True
         tokens = {one.token for one in self._unrecorded(service)}
-        if record.runtime == NAME and record.token and self._token_family(record.token):
+        if record.runtime == NAME and record.token:
             tokens.add(record.token)
-        for token in tokens:
-            self._sweep_or_refuse(service, token)
-        return bool(tokens)
+        swept = [self._swept(service, token) for token in tokens]
+        return any(swept)
 
     def usage(self, handle: Handle) -> Usage | None:
         run = self._run_of(handle)
@@ -205,8 +207,15 @@ class ProcessRuntime:
         path = self._log_paths.get(handle.service)
         return () if path is None else tuple(tail(path, lines))
 
+    def observe(self) -> None:
+        """See who descends from whom, once in a while: what loses its parent later is then known all the same."""
+        with self._scan_lock:
+            self._scan.look()
+
     def close(self) -> None:
         self._nursery.close()
+        if self._cgroups is not None:
+            self._cgroups.close()
 
     # -- birth ----------------------------------------------------------------------------------------------------
 
@@ -240,9 +249,23 @@ class ProcessRuntime:
         self._sweep_or_refuse(record.service, record.token)
 
     def _sweep_or_refuse(self, service: str, token: str) -> None:
-        if left := kill_family(lambda: self._token_family(token), SWEEP_S):
-            pids = ", ".join(str(member.pid) for member in left)
-            raise LaunchError(f"service {service!r}: processes of its last run cannot be killed: {pids}")
+        try:
+            self._swept(service, token)
+        except StopFailed as failed:
+            raise LaunchError(str(failed)) from failed
+
+    def _swept(self, service: str, token: str) -> bool:
+        """Kill what an ended run left; whether there was anything. Quick when there was nothing.
+
+        Raises:
+            StopFailed: something would not die.
+        """
+        was_empty = self._kill_group(service, token)
+        found = self._token_family(token, patience_s=0.0)  # on the way to a restart; the lock guards against a twin
+        if found:
+            self._kill_all(service, lambda: self._token_family(token))
+        self._tidy_group(service, token)
+        return bool(found) or not was_empty
 
     def _spawn(self, spec: LaunchSpec, run: int, token: str) -> Kept:
         """Raises LaunchError. A keeper lost on the way is no failure of the service: what it started is taken on."""
@@ -289,10 +312,13 @@ class ProcessRuntime:
         run = Run(handle, on_exit)
         with self._table_lock:
             self._runs[service] = run
+        with self._scan_lock:
+            self._scan.know(kept.identity, kept.token)
         return run
 
     def _watch(self, run: ProcessRun, kept: Kept) -> None:
         self._nursery.watch(kept, lambda news: self._ended(run, news))
+        self._place(run.handle)
 
     # -- adoption -------------------------------------------------------------------------------------------------
 
@@ -373,8 +399,15 @@ class ProcessRuntime:
         return None
 
     def _is_ours(self, identity: ProcessIdentity, record: ServiceRecord) -> bool:
-        """A record may be forged, or written by another machine: the process itself must show whose it is."""
-        if not is_alive(identity):
+        """Whether the living process with this identity is the recorded run's main process.
+
+        A record may be forged, or written on another machine: the process itself must show whose it is. A main process
+        leads a session for all its life, and carries its token unless it wrote over its environment.
+        """
+        line = read_line(identity.pid)
+        if line is None or not is_alive(identity) or line.session != identity.pid:
+            return False
+        if identity.pid in self._protected():
             return False
         held = token_of(identity.pid)
         if held is not None:
@@ -382,11 +415,12 @@ class ProcessRuntime:
         return may_be(identity, self._ledger.path.parent / LOCKS / f"{record.service}.lock")
 
     def _session_leader_with(self, token: str) -> ProcessIdentity | None:
-        """The oldest one: a descendant may lead a session of its own."""
-        lines = (read_line(pid) for pid in self._holders(token))
-        leading = [line for line in lines if line is not None and not line.is_dead and line.session == line.pid]
-        oldest = min(leading, key=lambda line: (line.start_ticks, line.pid), default=None)
-        return None if oldest is None else ProcessIdentity(oldest.pid, oldest.start_ticks, boot_id())
+        """The first of them: a descendant may lead a session too, but was born later."""
+        for one in sorted(self._token_family(token), key=lambda one: (one.start_ticks, one.pid)):
+            line = read_line(one.pid)
+            if line is not None and line.start_ticks == one.start_ticks and line.session == one.pid:
+                return one
+        return None
 
     # -- death ----------------------------------------------------------------------------------------------------
 
@@ -406,6 +440,7 @@ class ProcessRuntime:
             self._meter.forget(handle.identity)
             self._nursery.recorded(handle.service, handle.run)
             reached(END_FORGOTTEN)
+            self._tidy_group(handle.service, handle.token)
 
     def _stop_successor(self, handle: ProcessHandle, grace_s: float) -> None:
         """It crashed in the very moment of the stop and was started again at once: that one is to be stopped too."""
@@ -424,19 +459,47 @@ class ProcessRuntime:
             seen = {member for member in snapshot if is_alive(member)}
             return tuple(seen | set(self._token_family(handle.token)))
 
+        self._kill_group(handle.service, handle.token)
+        self._kill_all(handle.service, find)
+        self._tidy_group(handle.service, handle.token)
+
+    def _kill_all(self, service: str, find: Callable[[], tuple[ProcessIdentity, ...]]) -> None:
         if left := kill_family(find, SWEEP_S):
             pids = ", ".join(str(member.pid) for member in left)
-            raise StopFailed(f"service {handle.service!r}: these processes would not die: {pids}")
+            raise StopFailed(f"service {service!r}: these processes would not die: {pids}")
 
     def _family(self, handle: ProcessHandle) -> tuple[ProcessIdentity, ...]:
-        return members_of(read_table(), handle.identity, self._holders(handle.token))
+        return family_now(handle.identity, self._holders(handle.token), self._protected())
 
-    def _token_family(self, token: str) -> tuple[ProcessIdentity, ...]:
-        """Who carries the token, with descendants. Quick when nobody does: the whole table is read only then."""
-        holders = self._holders(token)
-        if not holders:
-            return ()
-        return members_of(read_table(), ProcessIdentity(0, 0, boot_id()), holders)
+    def _token_family(self, token: str, *, patience_s: float = PATIENCE_S) -> tuple[ProcessIdentity, ...]:
+        """Who carries the token or descends from who does. Looks again while somebody may have been missed."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            with self._scan_lock:
+                found, is_all = self._scan.members(token)
+            if found:
+                protected = self._protected()
+                return tuple(one for one in found if one.pid not in protected)
+            if is_all or time.monotonic() >= deadline:
+                return ()
+
+    def _protected(self) -> frozenset[int]:
+        """Who is never signalled, whatever a record says: init, ourselves, who started us, our keeper."""
+        return frozenset({0, 1}) | self._nursery.parents() | ancestors_of(os.getpid())
+
+    # -- the run's control group ----------------------------------------------------------------------------------
+
+    def _place(self, handle: ProcessHandle) -> None:
+        if self._cgroups is not None:
+            self._cgroups.place(handle.service, handle.token, handle.identity, lambda: self._family(handle))
+
+    def _kill_group(self, service: str, token: str) -> bool:
+        """Whether nothing is in the run's group (any more)."""
+        return self._cgroups is None or self._cgroups.kill(service, token, SWEEP_S)
+
+    def _tidy_group(self, service: str, token: str) -> None:
+        if self._cgroups is not None:
+            self._cgroups.tidy(service, token)
 
     def _holders(self, token: str) -> set[int]:
         with self._scan_lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ TOKEN_VARIABLE: Final = "SELFHEAL_TOKEN"  # noqa: S105  the name of a variable, 
 _DEAD_STATES: Final = frozenset("ZXx")
 _ENVIRON_BYTES: Final = 256 * 1024
 _KERNEL_THREADS_PARENT: Final = 2
+_YOUNG_S: Final = 1.0
 if HAS_PROC:
     _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
     _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -88,6 +90,15 @@ def is_alive(identity: ProcessIdentity) -> bool:
     return line is not None and not line.is_dead and line.start_ticks == identity.start_ticks
 
 
+def ancestors_of(pid: int) -> frozenset[int]:
+    """The pids of who started this process, and who started them, up to the first."""
+    found: set[int] = set()
+    while (line := read_line(pid)) is not None and line.parent and line.parent not in found:
+        pid = line.parent
+        found.add(pid)
+    return frozenset(found)
+
+
 def token_of(pid: int) -> str | None:
     """The run token in the environment this process was started with; None when it has none or may not be read."""
     if not HAS_PROC:
@@ -96,31 +107,108 @@ def token_of(pid: int) -> str | None:
 
 
 class TokenScan:
-    """Finds the processes that carry a run's token, quickly: each process's environment is read only once.
+    """Finds the processes of a run, quickly: each process is looked at only once.
+
+    A process belongs to the run whose token it carried when it was first seen, or else to its parent's run. That sticks
+    to it: a descendant that clears its environment, leaves its session or loses its parent later is still a descendant.
+    What was never seen beside its parent and carries nothing is found by its open lock file only.
 
     A process is known by its pid and the inode of its /proc folder, which the directory listing gives for nothing. What
-    a process carried when first seen sticks to it: a descendant that clears its environment later is still a
-    descendant. A process in the middle of exec has no environment for a moment: it is looked at again. (A child of ours
-    between fork and exec shows the daemon's environment: main processes are known by their identity, not from here.)
-    Not thread-safe; the owner locks.
+    is read of it counts only if the folder is still the same afterwards: numbers are used again. A process in the
+    middle of exec has no environment for a moment: it is looked at again. A child of ours between fork and exec shows
+    our environment: main processes are made known with ``know``. Not thread-safe; the owner locks.
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[int, str | None]] = {}
+        self._known: dict[int, _Seen] = {}
+        self._mains: dict[int, tuple[int, str]] = {}
+        self._has_missed = False
+
+    def know(self, main: ProcessIdentity, token: str) -> None:
+        """This main process belongs to the run with ``token``: its children do too, whatever they carry."""
+        self._mains[main.pid] = (main.start_ticks, token)
 
     def holders(self, token: str) -> set[int]:
-        """The pids that carry ``token``, or did when they were first seen."""
-        self._refresh()
-        return {pid for pid, (_, held) in self._known.items() if held == token}
+        """The pids that carry ``token`` or descend from who does; zombies too."""
+        self.look()
+        return {pid for pid, seen in self._known.items() if seen.token == token}
 
-    def _refresh(self) -> None:
+    def members(self, token: str) -> tuple[tuple[ProcessIdentity, ...], bool]:
+        """The living processes that belong to the run, and whether that is all for certain.
+
+        A process that forks and ends as fast as it can may be gone before it was looked at: then one should look again.
+        """
+        holders = self.holders(token)
+        known = (ProcessIdentity(pid, self._known[pid].start_ticks, boot_id()) for pid in holders)
+        return tuple(one for one in known if is_alive(one)), not self._has_missed
+
+    def look(self) -> None:
+        """See who is there. Often enough, so that descendants are seen while their parents live."""
         before, self._known = self._known, {}
-        for pid, inode in _list_pids():
-            known = before.get(pid)
-            if known is None or known[0] != inode:
-                token, is_certain = _look(pid)
-                known = (inode if is_certain else 0, token)
-            self._known[pid] = known
+        self._has_missed = False
+        listed = dict(_list_pids())
+        for pid in listed:
+            self._see(pid, listed, before)
+        self._mains = {pid: main for pid, main in self._mains.items() if pid in listed}
+
+    def _see(self, pid: int, listed: Mapping[int, int], before: Mapping[int, _Seen]) -> _Seen | None:
+        """None: it is gone, or not the one that was listed."""
+        if pid in self._known:
+            return self._known[pid]
+        seen: _Seen | None = before.get(pid)
+        if seen is None or seen.inode != listed[pid] or not seen.is_final:
+            seen = self._first_sight(pid, listed, before)
+        if seen is None:
+            self._has_missed = True
+        else:
+            self._known[pid] = seen
+        return seen
+
+    def _first_sight(self, pid: int, listed: Mapping[int, int], before: Mapping[int, _Seen]) -> _Seen | None:
+        line = read_line(pid)
+        token, is_final = _carried(pid)
+        if line is None or _inode_of(pid) != listed[pid]:
+            return None
+        main = self._mains.get(pid)
+        if main is not None and main[0] == line.start_ticks:
+            return _Seen(listed[pid], line.start_ticks, main[1], is_final=True)
+        if token is None and line.parent in listed and line.parent != pid:
+            parent = self._see(line.parent, listed, before)
+            if parent is not None and _inode_of(line.parent) == parent.inode:  # the same before and after the look
+                token = parent.token
+        is_young = _is_young(line)
+        if line.is_dead and token is None and is_young:
+            self._has_missed = True  # its environment went with it, and it may have left a child behind
+        is_final = token is not None or ((is_final or line.is_dead) and not is_young)
+        return _Seen(listed[pid], line.start_ticks, token, is_final)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is known of one process. ``is_final``: it need not be looked at again."""
+
+    inode: int
+    start_ticks: int
+    token: str | None
+    is_final: bool
+
+
+def _is_young(line: ProcessLine) -> bool:
+    """It may still be on its way from fork to exec, and whose it is may be made known in a moment."""
+    if not HAS_PROC:
+        return False
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - line.start_ticks * _TICK_S < _YOUNG_S
+
+
+def _inode_of(pid: int) -> int | None:
+    """The second half of ``_list_pids`` for one process."""
+    if not HAS_PROC:
+        line = _line_from_psutil(pid)
+        return None if line is None else line.start_ticks
+    try:
+        return os.stat(f"/proc/{pid}").st_ino  # noqa: PTH116  thousands of them
+    except OSError:
+        return None
 
 
 def _list_pids() -> Iterable[tuple[int, int]]:
@@ -130,7 +218,7 @@ def _list_pids() -> Iterable[tuple[int, int]]:
         return [(int(entry.name), entry.inode()) for entry in entries if entry.name.isdigit()]
 
 
-def _look(pid: int) -> tuple[str | None, bool]:
+def _carried(pid: int) -> tuple[str | None, bool]:
     """The token, and whether the answer will stay true: an empty environment is final for kernel threads only."""
     if not HAS_PROC:
         return _token_from_psutil(pid), True

@@ -13,6 +13,7 @@ from actors.exit_watcher import ExitWatcher
 from actors.keeper.client import Hello
 from actors.ledger import Ledger
 from actors.runtimes.base import ExitStatus, Handle, LaunchSpec, Runtime
+from actors.runtimes.cgroups import Cgroups, open_cgroups
 from actors.runtimes.kept import KeeperNursery
 from actors.runtimes.launching import Spawner
 from actors.runtimes.memory import MemoryRuntime, MemoryWorld
@@ -94,6 +95,8 @@ class MemoryPlace:
 
 
 class ProcessPlace:
+    has_cgroups = False
+
     def __init__(self, folder: Path, *, use_pidfd: bool = True) -> None:
         self.folder = folder
         self._use_pidfd = use_pidfd
@@ -102,7 +105,7 @@ class ProcessPlace:
 
     def daemon(self) -> ProcessRuntime:
         ledger = Ledger(self.folder / "ledger.jsonl")
-        runtime = ProcessRuntime(ledger, ExitWatcher(use_pidfd=self._use_pidfd))
+        runtime = ProcessRuntime(ledger, ExitWatcher(use_pidfd=self._use_pidfd), cgroups=self.cgroups())
         self._daemons.append((runtime, ledger))
         return runtime
 
@@ -121,6 +124,10 @@ class ProcessPlace:
         assert handle.pid is not None
         line = read_line(handle.pid)
         return line is not None and not line.is_dead
+
+    def cgroups(self) -> Cgroups | None:
+        """What the next daemon uses."""
+        return open_cgroups(self.folder) if self.has_cgroups else None
 
     def keepers(self) -> set[int]:
         return set()
@@ -150,7 +157,7 @@ class KeptPlace(ProcessPlace):
         nursery.ensure()
         assert nursery.trouble is None
         self.nurseries.append(nursery)
-        runtime = ProcessRuntime(ledger, clock=clock, nursery=nursery)
+        runtime = ProcessRuntime(ledger, clock=clock, nursery=nursery, cgroups=self.cgroups())
         self._daemons.append((runtime, ledger))
         return runtime
 
