@@ -1,4 +1,7 @@
-"""Who holds a service's lock: all processes of a run inherit the open file, whatever else they change of themselves."""
+"""Who holds a service's lock: all processes of a run inherit the locked file, whatever else they change of themselves.
+
+Somebody who merely has the file open (a backup, a curious person) holds nothing, and is nobody of ours.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from actors.runtimes.procfs import HAS_PROC, ProcessIdentity, identity_of
 
 
 def lock_holders(path: Path) -> tuple[ProcessIdentity, ...]:
-    """The living processes that have this file open, ourselves left out. Processes of other users are not seen."""
+    """The living processes that hold this lock, ourselves left out. Processes of other users are not seen."""
     try:
         place = path.stat()
     except OSError:
@@ -19,26 +22,34 @@ def lock_holders(path: Path) -> tuple[ProcessIdentity, ...]:
     if not HAS_PROC:
         return ()
     pids = (pid for pid in psutil.pids() if pid != os.getpid())
-    found = (identity_of(pid) for pid in pids if _has_open(pid, (place.st_dev, place.st_ino)))
+    found = (identity_of(pid) for pid in pids if _holds(pid, (place.st_dev, place.st_ino)))
     return tuple(known for known in found if known is not None)
 
 
 def holds(pid: int, path: Path) -> bool:
-    """Whether this process has that file open."""
+    """Whether this process holds that lock."""
     try:
         place = path.stat()
     except OSError:
         return False
-    return HAS_PROC and _has_open(pid, (place.st_dev, place.st_ino))
+    return HAS_PROC and _holds(pid, (place.st_dev, place.st_ino))
 
 
-def _has_open(pid: int, place: tuple[int, int]) -> bool:
+def _holds(pid: int, place: tuple[int, int]) -> bool:
     folder = f"/proc/{pid}/fd"
     try:
         names = os.listdir(folder)  # noqa: PTH208  thousands of them
     except OSError:
         return False
-    return any(_place_of(f"{folder}/{name}") == place for name in names)
+    return any(_place_of(f"{folder}/{name}") == place and _is_locked(pid, name) for name in names)
+
+
+def _is_locked(pid: int, fd: str) -> bool:
+    """Whether this very open file carries the lock (Linux 4.1 says so in fdinfo)."""
+    try:
+        return b"FLOCK" in Path(f"/proc/{pid}/fdinfo/{fd}").read_bytes()
+    except OSError:
+        return False
 
 
 def _place_of(path: str) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ from actors.keeper.kids import CLAIM_BEATS
 from actors.keeper.words import BrokenFrame, End, Frames, KeptRun, address_of, encode
 from actors.ledger import Phase
 from actors.runtimes.base import LaunchSpec, RestartAtOnce
+from actors.runtimes.locks import lock_holders
 from actors.runtimes.procfs import read_line
 from tests.runtimes.worlds import LONG_S, RUNS, Exits, KeptPlace
 from tests.support.eventually import eventually, holds_for
@@ -315,6 +316,17 @@ def test_whoever_hides_from_every_table_still_holds_the_lock(kept_place: KeptPla
     again = runtime.launch(kept_place.spec("a", RUNS), 2, Exits())
     assert lives(again.pid)
     assert not lives(hidden)
+
+
+def test_who_only_looks_into_the_lock_file_is_no_holder(kept_place: KeptPlace) -> None:
+    runtime = kept_place.daemon()
+    handle = runtime.launch(kept_place.spec("a", RUNS), 1, Exits())
+    path = kept_place.folder / "locks" / "a.lock"
+    with path.open("rb") as file, subprocess.Popen(["sleep", "1000"], stdin=file) as reader:
+        try:
+            assert [one.pid for one in lock_holders(path)] == [handle.pid]
+        finally:
+            reader.kill()
 
 
 # -- strangers --------------------------------------------------------------------------------------------------------
