@@ -25,7 +25,7 @@ from actors.failpoints import reached, register
 from actors.ledger import Ledger, Phase, ServiceRecord
 from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, OnExit, RestartAtOnce, StopFailed, Usage
 from actors.runtimes.cgroups import Cgroups
-from actors.runtimes.family import KILL_SIGNAL, family_now, kill_family
+from actors.runtimes.family import KILL_SIGNAL, family_now, kill_family, signal_process
 from actors.runtimes.kept import LOCKS, LockHeld, SpawnUnanswered
 from actors.runtimes.launching import Spawner
 from actors.runtimes.locks import lock_holders
@@ -261,9 +261,9 @@ class ProcessRuntime:
             StopFailed: something would not die.
         """
         was_empty = self._kill_group(service, token)
-        found = self._token_family(token, patience_s=0.0)  # on the way to a restart; the lock guards against a twin
+        found = self._token_family(token)  # on the way to a restart: one look; the lock guards against a twin
         if found:
-            self._kill_all(service, lambda: self._token_family(token))
+            self._kill_all(service, lambda: self._doomed(token))
         self._tidy_group(service, token)
         return bool(found) or not was_empty
 
@@ -457,7 +457,7 @@ class ProcessRuntime:
     def _sweep(self, handle: ProcessHandle, snapshot: tuple[ProcessIdentity, ...]) -> None:
         def find() -> tuple[ProcessIdentity, ...]:
             seen = {member for member in snapshot if is_alive(member)}
-            return tuple(seen | set(self._token_family(handle.token)))
+            return tuple(seen | set(self._doomed(handle.token)))
 
         self._kill_group(handle.service, handle.token)
         self._kill_all(handle.service, find)
@@ -471,17 +471,34 @@ class ProcessRuntime:
     def _family(self, handle: ProcessHandle) -> tuple[ProcessIdentity, ...]:
         return family_now(handle.identity, self._holders(handle.token), self._protected())
 
-    def _token_family(self, token: str, *, patience_s: float = PATIENCE_S) -> tuple[ProcessIdentity, ...]:
-        """Who carries the token or descends from who does. Looks again while somebody may have been missed."""
+    def _token_family(
+        self, token: str, *, is_deadly: bool = False, patience_s: float = 0.0
+    ) -> tuple[ProcessIdentity, ...]:
+        """Who carries the token or descends from who does.
+
+        Args:
+            is_deadly: kill each at sight.
+            patience_s: how long to look again while somebody may have been missed.
+        """
         deadline = time.monotonic() + patience_s
+        protected = self._protected() if is_deadly else frozenset()
+
+        def kill(one: ProcessIdentity) -> None:
+            if one.pid not in protected:
+                signal_process(one, KILL_SIGNAL)
+
         while True:
             with self._scan_lock:
-                found, is_all = self._scan.members(token)
+                found, is_all = self._scan.members(token, kill if is_deadly else None)
             if found:
                 protected = self._protected()
                 return tuple(one for one in found if one.pid not in protected)
             if is_all or time.monotonic() >= deadline:
                 return ()
+
+    def _doomed(self, token: str) -> tuple[ProcessIdentity, ...]:
+        """Who of the run was still there, and has just been killed."""
+        return self._token_family(token, is_deadly=True, patience_s=PATIENCE_S)
 
     def _protected(self) -> frozenset[int]:
         """Who is never signalled, whatever a record says: init, ourselves, who started us, our keeper."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -133,22 +133,36 @@ class TokenScan:
         self.look()
         return {pid for pid, seen in self._known.items() if seen.token == token}
 
-    def members(self, token: str) -> tuple[tuple[ProcessIdentity, ...], bool]:
-        """The living processes that belong to the run, and whether that is all for certain.
+    def members(
+        self, token: str, on_sight: Callable[[ProcessIdentity], object] | None = None
+    ) -> tuple[tuple[ProcessIdentity, ...], bool]:
+        """The processes that belong to the run, and whether that is all for certain.
 
         A process that forks and ends as fast as it can may be gone before it was looked at: then one should look again.
-        """
-        holders = self.holders(token)
-        known = (ProcessIdentity(pid, self._known[pid].start_ticks, boot_id()) for pid in holders)
-        return tuple(one for one in known if is_alive(one)), not self._has_missed
+        One that was seen for the first time is told even if it is gone by now: it may have forked.
 
-    def look(self) -> None:
+        Args:
+            on_sight: called at once with each that is seen; whoever lives for a millisecond is gone after the look.
+        """
+        old = self._known
+        self.look(token, on_sight)
+        holders = ((pid, seen) for pid, seen in self._known.items() if seen.token == token)
+        found = (
+            identity
+            for pid, seen in holders
+            if is_alive(identity := ProcessIdentity(pid, seen.start_ticks, boot_id())) or old.get(pid) != seen
+        )
+        return tuple(found), not self._has_missed
+
+    def look(self, token: str = "", on_sight: Callable[[ProcessIdentity], object] | None = None) -> None:
         """See who is there. Often enough, so that descendants are seen while their parents live."""
         before, self._known = self._known, {}
         self._has_missed = False
         listed = dict(_list_pids())
         for pid in listed:
-            self._see(pid, listed, before)
+            seen = self._see(pid, listed, before)
+            if on_sight is not None and seen is not None and seen.token == token:
+                on_sight(ProcessIdentity(pid, seen.start_ticks, boot_id()))
         self._mains = {pid: main for pid, main in self._mains.items() if pid in listed}
 
     def _see(self, pid: int, listed: Mapping[int, int], before: Mapping[int, _Seen]) -> _Seen | None:

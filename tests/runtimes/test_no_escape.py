@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from actors.runtimes.cgroups import _bases, open_cgroups
+from actors.runtimes.cgroups import OFF_VARIABLE, _bases, open_cgroups
 from actors.runtimes.process import ProcessHandle, ProcessRuntime
-from actors.runtimes.procfs import TokenScan, read_line
+from actors.runtimes.procfs import TokenScan, identity_of, read_line
 from tests.runtimes.worlds import LONG_S, RUNS, Exits, KeptPlace, ProcessPlace
 from tests.support.eventually import eventually, holds_for
 
@@ -149,3 +152,167 @@ def test_a_fork_storm_ends_within_a_second_of_the_grace(place: KeptPlace, tmp_pa
     holds_for(lambda: lives_file.read_bytes() == last, 0.5)
     assert TokenScan().members(handle.token)[0] == ()
     assert took_s < grace_s + 1.0
+
+
+# -- by control group -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_in_a_group_of_its_own_and_the_group_goes_with_it(grouped: KeptPlace) -> None:
+    runtime = grouped.daemon()
+    handles = [runtime.launch(grouped.spec(name, RUNS), 1, Exits()) for name in "ab"]
+    eventually(lambda: all(is_placed(runtime, handle) for handle in handles), within_s=LONG_S)
+    groups = [Path(f"/proc/{handle.pid}/cgroup").read_text() for handle in handles]
+    assert groups[0] != groups[1]
+    assert not any(handle.token in groups[0] for handle in handles), "the token is nobody else's business"
+    assert runtime._cgroups is not None
+    folder = runtime._cgroups.folder
+    runtime.stop(handles[0], LONG_S)
+    assert lives(handles[1].pid)
+    eventually(lambda: [one.name[:2] for one in folder.iterdir() if one.is_dir()] == ["b."], within_s=LONG_S)
+    runtime.stop(handles[1], LONG_S)
+    runtime.close()
+    assert not folder.exists()
+
+
+def test_what_was_forked_before_the_move_is_moved_too(grouped: KeptPlace, tmp_path: Path) -> None:
+    """The main process is moved after its spawn: the groups of a run are two."""
+    runtime, pid_file = grouped.daemon(), tmp_path / "pid"
+    cgroups, runtime._cgroups = runtime._cgroups, None
+    handle = runtime.launch(grouped.spec("a", escape("setsid", pid_file)), 1, Exits())
+    hidden = pid_in(pid_file)
+    runtime._cgroups = cgroups
+    runtime._place(handle)
+    eventually(lambda: has_group(hidden) and is_placed(runtime, handle), within_s=LONG_S)
+    assert cgroups is not None
+    assert eventually(lambda: cgroups.kill("a", handle.token, LONG_S), within_s=LONG_S)
+    assert not lives(handle.pid)
+    assert not lives(hidden)
+
+
+def test_the_next_daemon_knows_the_group(grouped: KeptPlace, tmp_path: Path) -> None:
+    """Nothing but the group shows whose this is: it left its session, its environment, its parent and all its files."""
+    first, pid_file = grouped.daemon(), tmp_path / "pid"
+    go = tmp_path / "go"
+    hide = f'env -i setsid /bin/sh -c "echo \\$\\$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 1000"'
+    closed = " ".join(f"{fd}>&-" for fd in range(3, 10))
+    text = f"while [ ! -e {go} ]; do sleep 0.01; done; ({hide} {closed} &); echo ready; exec sleep 1000"
+    handle = first.launch(grouped.spec("a", script(text)), 1, Exits())
+    eventually(lambda: is_placed(first, handle), within_s=LONG_S)
+    go.touch()
+    hidden = pid_in(pid_file)
+    second = grouped.daemon()
+    adopted = second.adopt(grouped.spec("a", RUNS), Exits())
+    assert adopted is not None
+    assert TokenScan().members(adopted.token)[0] == (adopted.identity,), "nobody finds it without its group"
+    second.stop(adopted, LONG_S)
+    assert not lives(hidden)
+
+
+def test_what_a_killed_daemon_left_behind_is_removed_and_what_lives_is_kept(grouped: KeptPlace) -> None:
+    first = grouped.daemon()
+    handle = first.launch(grouped.spec("a", RUNS), 1, Exits())
+    eventually(lambda: is_placed(first, handle), within_s=LONG_S)
+    assert first._cgroups is not None
+    folder = first._cgroups.folder
+    (folder / "empty.0123").mkdir()
+    left = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    (folder / "left.4567").mkdir()
+    (folder / "left.4567" / "cgroup.procs").write_text(str(left.pid))
+    os.setxattr(folder / "left.4567", "user.selfheal.proven", b"1")
+    second = grouped.daemon()
+    assert left.wait(LONG_S) == -signal.SIGKILL
+    eventually(lambda: [one.name[:2] for one in folder.iterdir() if one.is_dir()] == ["a."], within_s=LONG_S)
+    adopted = second.adopt(grouped.spec("a", RUNS), Exits())
+    assert adopted is not None
+    assert lives(adopted.pid)
+
+
+def test_a_group_that_is_not_proven_is_never_killed(grouped: KeptPlace, tmp_path: Path) -> None:
+    """The daemon was killed in the middle of a move: nobody knows whose number it was by then."""
+    stranger = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    cgroups = open_cgroups(tmp_path)
+    assert cgroups is not None
+    try:
+        group = cgroups._group("a", "token")
+        group.mkdir(parents=True)
+        (group / "cgroup.procs").write_text(str(stranger.pid))
+        cgroups.clear_leftovers([])
+        assert not cgroups.kill("a", "token", 0.2)
+        cgroups.close()  # all jobs are done
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+        group.rmdir()
+        cgroups.folder.rmdir()
+
+
+def test_a_number_that_changed_hands_during_the_move_is_no_proof(grouped: KeptPlace, tmp_path: Path) -> None:
+    cgroups = open_cgroups(tmp_path)
+    assert cgroups is not None
+    stranger = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    try:
+        identity = identity_of(stranger.pid)
+        assert identity is not None
+        cgroups.place("a", "token", replace(identity, start_ticks=identity.start_ticks - 1), lambda: ())
+        cgroups.close()
+        assert not has_group(stranger.pid)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_process_that_was_gone_right_after_the_move_is_no_proof(
+    grouped: KeptPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may have been somebody else's by the time of the write."""
+    monkeypatch.setattr("actors.runtimes.cgroups.is_held", lambda _pidfd: False)
+    runtime = grouped.daemon()
+    handle = runtime.launch(grouped.spec("a", RUNS), 1, Exits())
+    eventually(lambda: has_group(handle.pid), within_s=LONG_S)
+    assert runtime._cgroups is not None
+    assert not runtime._cgroups.kill("a", handle.token, 0.2)
+    assert lives(handle.pid)
+    runtime.stop(handle, LONG_S)
+    assert not lives(handle.pid), "found one by one"
+
+
+def test_which_hierarchies_are_found(tmp_path: Path) -> None:
+    mounts, own = tmp_path / "mountinfo", tmp_path / "cgroup"
+    mounts.write_text(
+        "30 23 0:26 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro,mode=755\n"
+        "31 30 0:27 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw\n"
+        "32 30 0:28 / /sys/fs/cgroup/memory rw shared:11 - cgroup cgroup rw,memory\n"
+    )
+    own.write_text("4:memory:/x\n0::/user.slice/one.scope\n")
+    unified = Path("/sys/fs/cgroup/unified")
+    assert list(_bases(mounts, own)) == [unified, unified / "user.slice/one.scope"]
+    assert list(_bases(tmp_path / "none", own)) == []
+    assert open_cgroups(tmp_path) is not None or not list(_bases())
+
+
+def test_groups_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OFF_VARIABLE, "off")
+    assert open_cgroups(tmp_path) is None
+
+
+# -- one by one -------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_seen_beside_its_parent_is_known_without_it(swept_place: ProcessPlace, tmp_path: Path) -> None:
+    """It gave up its environment, its session, its files and its parent, but we had looked once before."""
+    runtime, pid_file, go = swept_place.daemon(), tmp_path / "pid", tmp_path / "go"
+    hide = f"echo \\$\\$ > {pid_file}.new; mv {pid_file}.new {pid_file}; while [ ! -e {go} ]; do sleep 0.01; done"
+    closed = " ".join(f"{fd}>&-" for fd in range(3, 10))
+    outer = f'env -i setsid /bin/sh -c "{hide}; exec sleep 1000" {closed} & wait'
+    text = f"sh -c '{outer}' & while [ ! -e {go} ]; do sleep 0.01; done; kill -9 $!; echo ready; exec sleep 1000"
+    handle = runtime.launch(swept_place.spec("a", script(text)), 1, Exits())
+    hidden = pid_in(pid_file)
+    runtime.observe()
+    parent = read_line(hidden)
+    go.touch()
+    eventually(lambda: parent != (now := read_line(hidden)) and now and now.parent != parent.parent, within_s=LONG_S)  # type: ignore[union-attr]
+    swept_place.wait_ready(handle)
+    runtime.stop(handle, LONG_S)
+    assert not lives(hidden)
