@@ -13,19 +13,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeVar
 
 SLICE_BYTES: Final = 256 * 1024
 EMERGENCY_BYTES: Final = 1024 * 1024
 """What is kept of a log that ran away when there is no room for a copy."""
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LAST_SLICES: Final = 16
 _GIVE_UP_AFTER: Final = 4
 """A writer that is faster than our copying: after so many times what is to be kept, the newest piece must do."""
 
 Steps = Iterator[None]
+Result = TypeVar("Result")
 
 
 def backup_path(path: Path, number: int) -> Path:
@@ -38,6 +40,16 @@ def run(steps: Steps) -> bool:
     return sum(1 for _ in steps) > 0
 
 
+def finish(steps: Generator[None, None, Result]) -> Result:
+    """All steps at once; returns what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
 def rotate_if_needed(path: Path, max_bytes: int, backups: int) -> bool:
     """``rotation`` in one go; returns whether the log was longer than ``max_bytes``."""
     return run(rotation(path, max_bytes, backups))
@@ -47,8 +59,8 @@ def rotation(path: Path, max_bytes: int, backups: int) -> Steps:
     """Move the content aside when it is longer than ``max_bytes``.
 
     The ``backups`` older files and the log are always the newest bytes there were, without a hole but for the moment of
-    truncation: a log that ran away fills several older files, and pushes as many out. Each is shorter than twice
-    ``max_bytes`` (but for what is written while it is copied).
+    truncation (and what is written faster than it can be copied): a log that ran away fills several older files, and
+    pushes as many out. Each is shorter than twice ``max_bytes``, but for what is written while it is copied.
 
     Raises:
         OSError: the files cannot be written. The log is then left as it is; one that ran away (twice ``max_bytes``)
@@ -85,7 +97,11 @@ def _copy_and_truncate(log: IO[bytes], path: Path, max_bytes: int, backups: int)
     with _aside(path, 0).open("wb", buffering=0) as copy:
         at = yield from _copy_to_the_end(log, copy, at, max_bytes)
         _put_in_place(path, pieces, backups)
-        _copy_slice(log, copy, at)
+        for _ in range(_LAST_SLICES):
+            copied = _copy_slice(log, copy, at)
+            at += copied
+            if copied < SLICE_BYTES:
+                break
         os.ftruncate(log.fileno(), 0)
 
 
@@ -95,7 +111,7 @@ def _copy(log: IO[bytes], copy: IO[bytes], at: int, end: int) -> Steps:
         yield
 
 
-def _copy_to_the_end(log: IO[bytes], copy: IO[bytes], at: int, max_bytes: int) -> Iterator[None]:
+def _copy_to_the_end(log: IO[bytes], copy: IO[bytes], at: int, max_bytes: int) -> Generator[None, None, int]:
     """Copy until the file stands still, or is outrun; returns up to where."""
     limit = at + _GIVE_UP_AFTER * max(max_bytes, SLICE_BYTES)
     while copied := _copy_slice(log, copy, at):
@@ -160,7 +176,7 @@ class LogFile:
     size: int
 
 
-def rescue(path: Path, pid: int, before: LogFile | None, max_bytes: int) -> Iterator[None]:
+def rescue(path: Path, pid: int, before: LogFile | None, max_bytes: int) -> Generator[None, None, LogFile | None]:
     """Bring what a service writes back to its log's path, when that file was deleted or moved away.
 
     Args:
@@ -185,16 +201,17 @@ def rescue(path: Path, pid: int, before: LogFile | None, max_bytes: int) -> Iter
         begin = min(begin, now.st_size)
         if now.st_size > begin:
             yield
-            yield from _bring_back(held, path, max(begin, now.st_size - max_bytes))
+            yield from _bring_back(held, path, max(begin, now.st_size - max_bytes), max_bytes)
             os.ftruncate(held.fileno(), 0 if is_gone else begin)
         return LogFile(now.st_dev, now.st_ino, 0 if is_gone else begin)
     return before
 
 
-def _bring_back(held: IO[bytes], path: Path, at: int) -> Steps:
+def _bring_back(held: IO[bytes], path: Path, at: int, max_bytes: int) -> Steps:
+    limit = at + _GIVE_UP_AFTER * max(max_bytes, SLICE_BYTES)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    with open(os.open(path, flags, 0o640), "wb", buffering=0) as log:
-        while copied := _copy_slice(held, log, at):
+    with os.fdopen(os.open(path, flags, 0o640), "wb", buffering=0) as log:
+        while at < limit and (copied := _copy_slice(held, log, at)):
             at += copied
             yield
 
@@ -207,8 +224,9 @@ def _descriptor(path: Path, pid: int, before: LogFile | None) -> str | None:
             now, link = os.stat(fd), os.readlink(fd)  # noqa: PTH115,PTH116  a link of /proc
         except OSError:
             continue
+        place = path.parent.resolve() / path.name
         is_known = before is not None and (before.device, before.inode) == (now.st_dev, now.st_ino)
-        if is_known or link in (str(path), f"{path} (deleted)"):
+        if is_known or link in (str(place), f"{place} (deleted)"):
             return fd
     return None
 
