@@ -1,9 +1,7 @@
-"""Each service's own log file: where it is, keeping it small, its last lines, following it.
+"""Each service's own log file: where it is, its last lines, following it. Rotation is in ``log_rotation``.
 
-Services hold the file open themselves (``O_APPEND``), so it is rotated by copying its bytes away and truncating it in
-place: no pipe, nobody to wait for, and it works for processes of an earlier daemon too. What a service writes in the
-moment between the last copy and the truncation is lost; copying goes on until the file stands still to keep that short.
-Called from one maintenance thread (rotation) and from reader threads.
+Called from reader threads. A service may write lines of any length and at any speed: a line is shown up to
+``LINE_BYTES`` and a mark, and no call holds more of a file in memory than a few blocks.
 """
 
 from __future__ import annotations
@@ -14,9 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from actors.log_rotation import backup_path
+
+LINE_BYTES: Final = 8192
+"""How much of one line is shown."""
+SCAN_BYTES: Final = 64 * 1024 * 1024
+"""How far back the last lines are looked for in one file."""
+READ_BYTES: Final = 1024 * 1024
+"""How much a follower reads at once."""
+GAP: Final = "[selfheal: lines are missing here: the log was rotated faster than it was read]"
 _BLOCK: Final = 64 * 1024
 _POLL_S: Final = 0.2
-_CATCH_UPS: Final = 20
+_ANCHOR_BYTES: Final = 256
 
 
 def log_path(state_dir: Path, service: str) -> Path:
@@ -24,62 +31,44 @@ def log_path(state_dir: Path, service: str) -> Path:
     return state_dir / "logs" / f"{service}.log"
 
 
-def backup_path(path: Path, number: int) -> Path:
-    """The ``number``-th older file; 1 is the newest."""
-    return path.with_name(f"{path.name}.{number}")
+class LineCutter:
+    """Makes lines of a byte stream. Of a long one it keeps the beginning, counts the rest and says so."""
+
+    def __init__(self) -> None:
+        self._begun = b""
+        self._cut = 0
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._begun)
+
+    def feed(self, data: bytes) -> Iterator[str]:
+        """The lines that are whole now."""
+        *whole, rest = data.split(b"\n")
+        for piece in whole:
+            self._add(piece)
+            yield self.end()
+        self._add(rest)
+
+    def end(self) -> str:
+        """What was begun, as a line."""
+        line = shown(self._begun, len(self._begun) + self._cut)
+        self._begun, self._cut = b"", 0
+        return line
+
+    def _add(self, piece: bytes) -> None:
+        room = LINE_BYTES - len(self._begun)
+        self._begun += piece[:room]
+        self._cut += max(0, len(piece) - room)
 
 
-def rotate_if_needed(path: Path, max_bytes: int, backups: int) -> bool:
-    """Move the content aside when it is longer than ``max_bytes``; returns whether it was.
-
-    The newest bytes are kept in ``backups`` older files; of a log that ran away (twice ``max_bytes`` and more) only the
-    last ``max_bytes``.
-
-    Raises:
-        OSError: the files cannot be written. The log itself is then left as it is.
-    """
-    try:
-        with path.open("rb+") as log:
-            if os.fstat(log.fileno()).st_size <= max_bytes:
-                return False
-            _copy_and_truncate(log, path, max_bytes, backups)
-    except FileNotFoundError:
-        return False
-    return True
+def shown(beginning: bytes, length: int) -> str:
+    """A line of ``length`` bytes, of which only the beginning may be known."""
+    text = beginning[:LINE_BYTES].decode("utf-8", "replace").removesuffix("\r")
+    return text if length <= LINE_BYTES else f"{text} [... cut: a line of {length} bytes]"
 
 
-def _copy_and_truncate(log: IO[bytes], path: Path, max_bytes: int, backups: int) -> None:
-    if backups < 1:
-        log.truncate(0)
-        return
-    aside = path.with_name(path.name + ".rotating")
-    size = os.fstat(log.fileno()).st_size
-    log.seek(size - max_bytes if size > 2 * max_bytes else 0)
-    with aside.open("wb") as copy:
-        for _ in range(_CATCH_UPS):
-            if not _copy_block_by_block(log, copy):
-                break
-    for number in range(backups - 1, 0, -1):
-        if backup_path(path, number).exists():
-            backup_path(path, number).replace(backup_path(path, number + 1))
-    aside.replace(backup_path(path, 1))
-    _append_rest(log, backup_path(path, 1))
-    os.ftruncate(log.fileno(), 0)
-
-
-def _copy_block_by_block(log: IO[bytes], copy: IO[bytes]) -> int:
-    copied = 0
-    while block := log.read(_BLOCK):
-        copied += copy.write(block)
-    copy.flush()
-    return copied
-
-
-def _append_rest(log: IO[bytes], path: Path) -> None:
-    rest = log.read()
-    if rest:
-        with path.open("ab") as copy:
-            copy.write(rest)
+# -- the last lines ---------------------------------------------------------------------------------------------------
 
 
 def tail(path: Path, lines: int) -> list[str]:
@@ -95,27 +84,55 @@ def _last_lines(path: Path, lines: int, end: int | None = None) -> list[str]:
     if lines <= 0:
         return []
     try:
-        with path.open("rb") as log:
-            at = log.seek(0, os.SEEK_END) if end is None else end
-            read = b""
-            while at > 0 and read.count(b"\n") <= lines:
-                start = max(0, at - _BLOCK)
-                log.seek(start)
-                read = log.read(at - start) + read
-                at = start
+        with path.open("rb", buffering=0) as log:
+            size = log.seek(0, os.SEEK_END) if end is None else end
+            starts = _starts_of_lines(log, size, lines)
+            return [
+                _line_at(log, start, following) for start, following in zip(starts, [*starts[1:], size], strict=True)
+            ]
     except FileNotFoundError:
         return []
-    return [line.decode("utf-8", "replace") for line in read.splitlines()][-lines:]
+
+
+def _starts_of_lines(log: IO[bytes], size: int, lines: int) -> list[int]:
+    """Where the last lines begin, oldest first. What lies further back than ``SCAN_BYTES`` is not looked at."""
+    starts: list[int] = []
+    at, lowest = size, max(0, size - SCAN_BYTES)
+    while at > lowest and len(starts) < lines:
+        begin = max(lowest, at - _BLOCK)
+        block = os.pread(log.fileno(), at - begin, begin)
+        found = len(block)
+        while len(starts) < lines and (found := block.rfind(b"\n", 0, found)) >= 0:
+            if begin + found + 1 < size:  # the last line's own end begins no line
+                starts.append(begin + found + 1)
+        at = begin
+    if len(starts) < lines and size > lowest:
+        starts.append(lowest)
+    return starts[::-1]
+
+
+def _line_at(log: IO[bytes], start: int, following: int) -> str:
+    read = os.pread(log.fileno(), min(following - start, LINE_BYTES + 1), start)
+    if read.endswith(b"\n") and len(read) == following - start:
+        return shown(read[:-1], len(read) - 1)
+    is_ended = following - start > len(read) and os.pread(log.fileno(), 1, following - 1) == b"\n"
+    return shown(read, following - start - is_ended)
+
+
+# -- following --------------------------------------------------------------------------------------------------------
 
 
 def follow(path: Path, closed: threading.Event, *, lines: int = 10) -> Iterator[str]:
-    """The last ``lines`` lines, then each new one, until ``closed`` is set. Survives rotation and a missing file."""
+    """The last ``lines`` lines, then each new one, until ``closed`` is set. Survives rotation and a missing file.
+
+    Of a log that is rotated faster than it is read lines are left out, and ``GAP`` says so.
+    """
     reader = _Follower(path)
     yield from _last_lines(path, lines, reader.position)
     while not closed.is_set():
         new = reader.new_lines()
         yield from new
-        if not new:
+        if not new and reader.is_level:
             closed.wait(_POLL_S)
 
 
@@ -124,28 +141,54 @@ class _Follower:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._backup = _inode(backup_path(path, 1))
-        self._torn = b""
+        self._older = backup_path(path, 1)
+        self._backup = _inode(self._older)
+        self._cutter = LineCutter()
+        self._patience = 1
         self.position = _end_of_last_line(path)
+        self._anchor = _read_from(path, max(0, self.position - _ANCHOR_BYTES))[: min(self.position, _ANCHOR_BYTES)]
+        self.is_level = False
+        """Whether all there was has been read."""
 
     def new_lines(self) -> list[str]:
         """Whole lines written since the last look, those moved to the backup meanwhile first."""
-        whole: list[bytes] = []
-        backup = _inode(backup_path(self._path, 1))
-        if backup != self._backup:
-            self._backup = backup
-            whole = self._take(_read_from(backup_path(self._path, 1), self.position))
-            self.position = 0
+        if _inode(self._older) != self._backup:
+            return self._after_rotation()
+        torn: list[str] = []
         if _size(self._path) < self.position:  # truncated by somebody else: a torn line stays torn
-            whole, self._torn = ([self._torn] if self._torn else []), b""
-            self.position = 0
-        new = _read_from(self._path, self.position)
-        self.position += len(new)
-        return [line.decode("utf-8", "replace") for line in (*whole, *self._take(new))]
+            torn = [self._cutter.end()] if self._cutter.has_begun else []
+            self._begin_anew()
+        return [*torn, *self._read(self._path)]
 
-    def _take(self, new: bytes) -> list[bytes]:
-        *whole, self._torn = (self._torn + new).split(b"\n")
-        return whole
+    def _after_rotation(self) -> list[str]:
+        """The rest of what is in the backup now, if that is the file we were reading."""
+        if self._patience and _size(self._path) >= _size(self._older) > 0:
+            self._patience -= 1  # it may not be truncated yet
+            self.is_level = True
+            return []
+        self._patience = 1
+        begin = self.position - len(self._anchor)
+        if _read_from(self._older, begin)[: len(self._anchor)] != self._anchor:
+            self._backup = _inode(self._older)
+            self._cutter = LineCutter()
+            self._begin_anew()
+            return [GAP]
+        lines = self._read(self._older)
+        if self.is_level:
+            self._backup = _inode(self._older)
+            self._begin_anew()
+            self.is_level = False
+        return lines
+
+    def _begin_anew(self) -> None:
+        self.position, self._anchor = 0, b""
+
+    def _read(self, path: Path) -> list[str]:
+        new = _read_from(path, self.position)
+        self.position += len(new)
+        self._anchor = (self._anchor + new[-_ANCHOR_BYTES:])[-_ANCHOR_BYTES:]
+        self.is_level = len(new) < READ_BYTES
+        return list(self._cutter.feed(new))
 
 
 def _end_of_last_line(path: Path) -> int:
@@ -157,10 +200,10 @@ def _end_of_last_line(path: Path) -> int:
 
 
 def _read_from(path: Path, position: int) -> bytes:
+    """At most ``READ_BYTES``."""
     try:
-        with path.open("rb") as log:
-            log.seek(position)
-            return log.read()
+        with path.open("rb", buffering=0) as log:
+            return os.pread(log.fileno(), READ_BYTES, position)
     except FileNotFoundError:
         return b""
 

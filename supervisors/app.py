@@ -212,8 +212,18 @@ class _App:
         )
         self._listen_outside()
         self.log_keeper = LogKeeper(
-            {log_path(state_dir, name): (one.log.max_size, one.log.backups) for name, one in config.services.items()}
+            {log_path(state_dir, name): (one.log.max_size, one.log.backups) for name, one in config.services.items()},
+            self._log_writers,
         )
+
+    def _log_writers(self) -> dict[Path, int]:
+        """On the log keeper's thread: the living processes that write their logs themselves."""
+        live = tuple(self.live.by_service.items())
+        return {
+            log_path(self.places.root, name): handle.pid
+            for name, (runtime, handle) in live
+            if runtime.name == "process" and handle.pid is not None
+        }
 
     # -- what there is ----------------------------------------------------------------------------------------------
 
@@ -397,7 +407,7 @@ class _App:
         records = self.recovery.told("ledger", lambda: self.ledger.look() or self.lock.look())
         exits = Watched(begin_exits, lambda: self.watcher.is_running, _nothing, trouble=look)
         keeper = self.log_keeper
-        logs = Watched(keeper.start, lambda: keeper.is_alive, keeper.close)
+        logs = Watched(keeper.start, lambda: keeper.is_alive, keeper.close, trouble=lambda: keeper.trouble)
         specs = [monitor("exit-watcher", NodeKind.RUNTIME, exits), monitor("log-keeper", NodeKind.RUNTIME, logs)]
         if self.nursery is not None:
             specs.append(

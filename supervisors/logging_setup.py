@@ -35,7 +35,8 @@ def configure_logging(stream: TextIO | None = None, level: int = logging.INFO) -
     patient: Any = _PatientStream(out)
     shared: list[Any] = [structlog.stdlib.add_log_level, stamp]
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=True)]
+        # plain: the rich tracebacks it would choose by itself show local variables, among them values of secrets
+        [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)]
         if is_terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     )

@@ -12,7 +12,7 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from actors.keeper.kernel import own_children, start_ticks
 from actors.keeper.record import Record
 from actors.keeper.spawning import SpawnFailed, SpawnOrder, spawn
 from actors.keeper.words import End, FileStamp, KeptRun, LogLimits
+from actors.log_rotation import LogFile, rescue, rotation
 
 TOKEN_VARIABLE: Final = b"SELFHEAL_TOKEN"
 CLAIM_BEATS: Final = 5
@@ -77,6 +78,7 @@ class Kid:
     armed: Arming | None = None
     is_asked: bool = False
     beats_to_claim: int | None = None
+    log_file: LogFile | None = None
 
 
 class StillLocked(Exception):
@@ -275,8 +277,17 @@ class Kids:
         for kid in self.by_pid.values():
             kid.beats_to_claim = None
 
-    def living_logs(self) -> tuple[LogLimits, ...]:
-        return tuple(kid.birth.log for kid in self.by_pid.values() if kid.birth.log is not None)
+    def look_after_logs(self) -> Iterator[None]:
+        """Keep the logs of all living runs small and at their places; a bounded piece of the work between yields."""
+        for kid in tuple(self.by_pid.values()):
+            log = kid.birth.log
+            if log is None:
+                continue
+            path = Path(log.path)
+            with contextlib.suppress(OSError):  # no room: the daemon says so when it is back
+                yield from rotation(path, log.max_bytes, log.backups)
+                if kid.kept.end is None:
+                    kid.log_file = yield from rescue(path, kid.kept.pid, kid.log_file, log.max_bytes)
 
     def _living(self, service: str, run: int) -> Kid | None:
         kid = self.runs.get((service, run))

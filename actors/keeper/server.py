@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -35,7 +35,6 @@ from actors.keeper.words import (
     LogLimits,
     encode,
 )
-from actors.service_logs import rotate_if_needed
 
 READ_BYTES: Final = 256 * 1024
 LINGER_S: Final = 5.0
@@ -74,6 +73,7 @@ class Server:
         self._link: Link | None = None
         self._base: dict[bytes, bytes] = {}
         self._leaving = False
+        self._log_work: Iterator[None] | None = None
         self._alone_since_s = time.monotonic()
         self._looked_s = time.monotonic()
         self._epoll = select.epoll()
@@ -89,7 +89,7 @@ class Server:
         """Serve until told to leave, or alone and without work for a while."""
         self._take_signals()
         while not self._is_done():
-            events = self._epoll.poll(watch.LOOK_S)
+            events = self._epoll.poll(watch.LOOK_S if self._log_work is None else 0)
             if any(fd == self._wake.fileno() for fd, _ in events):  # a death comes before any talk
                 self._drain_wake()
                 self._kids.reap()
@@ -99,6 +99,7 @@ class Server:
                 elif self._link is not None and fd == self._link.socket.fileno():
                     self._serve(self._link, mask)
             self._look()
+            self._work_on_logs()
 
     def _is_done(self) -> bool:
         if self._kids.by_pid or self._link is not None:
@@ -130,16 +131,15 @@ class Server:
             return
         self._looked_s = now_s
         self._record.look()
-        if self._link is None:
-            self._rotate_logs()
-        else:
+        if self._link is not None:
             self._look_at_daemon(self._link, now_s)
+        elif self._log_work is None:
+            self._log_work = self._kids.look_after_logs()
 
-    def _rotate_logs(self) -> None:
-        """While no daemon lives that does it. One at a time: a restart must not wait for many."""
-        for log in self._kids.living_logs():
-            with contextlib.suppress(OSError):  # no room: the daemon says so when it is back
-                rotate_if_needed(Path(log.path), log.max_bytes, log.backups)
+    def _work_on_logs(self) -> None:
+        """One slice, while no daemon lives that does it: a restart must not wait for the copy of a whole log."""
+        if self._log_work is not None and next(self._log_work, self) is self:
+            self._log_work = None
 
     def _look_at_daemon(self, link: Link, now_s: float) -> None:
         if link.watch is None:
@@ -171,6 +171,7 @@ class Server:
         if self._link is not None:  # only one daemon holds the state directory's lock: the older one is no more
             self._drop(self._link, "superseded")
         connection.setblocking(False)
+        self._log_work = None  # from now on the daemon does it
         self._link = Link(connection, pid, pidfd)
         self._epoll.register(connection, select.EPOLLIN)
 

@@ -1,0 +1,239 @@
+"""Keeping a service's log small, and bringing back one that was deleted or moved away under the service.
+
+Services hold the file open themselves (``O_APPEND``), so it is rotated by copying its bytes away and truncating it in
+place: no pipe, nobody to wait for, and it works for processes of an earlier daemon too. What a service writes in the
+moment between the last look at the end and the truncation is lost.
+
+All work is cut into slices: the generators here do a bounded piece of it between two ``yield``s, so that the keeper's
+one thread sees deaths in between. The daemon's log keeper thread simply runs them to their end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, TypeVar
+
+SLICE_BYTES: Final = 256 * 1024
+EMERGENCY_BYTES: Final = 1024 * 1024
+"""What is kept of a log that ran away when there is no room for a copy."""
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LAST_SLICES: Final = 16
+_GIVE_UP_AFTER: Final = 4
+"""A writer that is faster than our copying: after so many times what is to be kept, the newest piece must do."""
+
+Steps = Iterator[None]
+Result = TypeVar("Result")
+
+
+def backup_path(path: Path, number: int) -> Path:
+    """The ``number``-th older file; 1 is the newest."""
+    return path.with_name(f"{path.name}.{number}")
+
+
+def run(steps: Steps) -> bool:
+    """All steps at once; returns whether there was anything to do."""
+    return sum(1 for _ in steps) > 0
+
+
+def finish(steps: Generator[None, None, Result]) -> Result:
+    """All steps at once; returns what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
+def rotate_if_needed(path: Path, max_bytes: int, backups: int) -> bool:
+    """``rotation`` in one go; returns whether the log was longer than ``max_bytes``."""
+    return run(rotation(path, max_bytes, backups))
+
+
+def rotation(path: Path, max_bytes: int, backups: int) -> Steps:
+    """Move the content aside when it is longer than ``max_bytes``.
+
+    The ``backups`` older files and the log are always the newest bytes there were, without a hole but for the moment of
+    truncation (and what is written faster than it can be copied): a log that ran away fills several older files, and
+    pushes as many out. Each is shorter than twice ``max_bytes``, but for what is written while it is copied.
+
+    Raises:
+        OSError: the files cannot be written. The log is then left as it is; one that ran away (twice ``max_bytes``)
+            and for whose copy there is no room is cut to its newest MiB.
+    """
+    with contextlib.suppress(FileNotFoundError), path.open("rb+", buffering=0) as log:
+        size = _size(log)
+        if size <= max_bytes:
+            return
+        yield
+        if backups < 1:
+            log.truncate(0)
+            return
+        try:
+            yield from _copy_and_truncate(log, path, max_bytes, backups)
+        except OSError as error:
+            for number in range(backups):
+                _aside(path, number).unlink(missing_ok=True)
+            if error.errno in _NO_ROOM and size >= 2 * max_bytes:
+                _keep_newest_only(log, path, min(max_bytes, EMERGENCY_BYTES))
+            raise
+
+
+def _copy_and_truncate(log: IO[bytes], path: Path, max_bytes: int, backups: int) -> Steps:
+    size = _size(log)
+    pieces = max(1, min(backups, size // max_bytes))
+    for number in range(backups, backups - pieces, -1):  # these fall out: their room may be needed
+        backup_path(path, number).unlink(missing_ok=True)
+    at = size - pieces * max_bytes if size >= (pieces + 1) * max_bytes else 0
+    for number in range(pieces - 1, 0, -1):
+        with _aside(path, number).open("wb", buffering=0) as copy:
+            yield from _copy(log, copy, at, at + max_bytes)
+        at += max_bytes
+    with _aside(path, 0).open("wb", buffering=0) as copy:
+        at = yield from _copy_to_the_end(log, copy, at, max_bytes)
+        _put_in_place(path, pieces, backups)
+        for _ in range(_LAST_SLICES):
+            copied = _copy_slice(log, copy, at)
+            at += copied
+            if copied < SLICE_BYTES:
+                break
+        os.ftruncate(log.fileno(), 0)
+
+
+def _copy(log: IO[bytes], copy: IO[bytes], at: int, end: int) -> Steps:
+    while at < end:
+        at += _copy_slice(log, copy, at, end - at)
+        yield
+
+
+def _copy_to_the_end(log: IO[bytes], copy: IO[bytes], at: int, max_bytes: int) -> Generator[None, None, int]:
+    """Copy until the file stands still, or is outrun; returns up to where."""
+    limit = at + _GIVE_UP_AFTER * max(max_bytes, SLICE_BYTES)
+    while copied := _copy_slice(log, copy, at):
+        at += copied
+        if at >= limit and _size(log) - at > SLICE_BYTES:
+            copy.truncate(0)
+            copy.seek(0)
+            at = max(at, _size(log) - max_bytes)
+            for _ in range(1 + max_bytes // SLICE_BYTES):
+                at += _copy_slice(log, copy, at)
+                yield
+            break
+        yield
+    return at
+
+
+def _copy_slice(log: IO[bytes], copy: IO[bytes], at: int, most: int = SLICE_BYTES) -> int:
+    block = os.pread(log.fileno(), min(most, SLICE_BYTES), at)
+    _write_all(copy, block)
+    return len(block)
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    while data:
+        data = data[file.write(data) :]
+
+
+def _put_in_place(path: Path, pieces: int, backups: int) -> None:
+    for number in range(backups - pieces, 0, -1):
+        with contextlib.suppress(FileNotFoundError):
+            backup_path(path, number).replace(backup_path(path, number + pieces))
+    for number in range(pieces - 1, -1, -1):
+        _aside(path, number).replace(backup_path(path, number + 1))
+
+
+def _keep_newest_only(log: IO[bytes], path: Path, kept_bytes: int) -> None:
+    """Truncating makes the room that the copy needs."""
+    size = _size(log)
+    newest = os.pread(log.fileno(), kept_bytes, max(0, size - kept_bytes))
+    os.ftruncate(log.fileno(), 0)
+    with backup_path(path, 1).open("wb", buffering=0) as copy:
+        _write_all(copy, newest)
+
+
+def _aside(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.rotating{number or ''}")
+
+
+def _size(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+# -- deleted and moved logs -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """The file a service writes into, as it was at the last look: which one, and up to where it was at its place."""
+
+    device: int
+    inode: int
+    size: int
+
+
+def rescue(path: Path, pid: int, before: LogFile | None, max_bytes: int) -> Generator[None, None, LogFile | None]:
+    """Bring what a service writes back to its log's path, when that file was deleted or moved away.
+
+    Args:
+        before: what the last call returned for this path (``yield from`` gives it); None at first.
+        max_bytes: of more than this only the newest are brought back.
+
+    Returns the file to remember. What was in a moved file stays there; only what is added is taken out again.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    fd = _descriptor(path, pid, before)
+    if fd is None:
+        return None
+    with contextlib.suppress(FileNotFoundError), open(fd, "rb+", buffering=0) as held:  # noqa: PTH123  a link of /proc
+        now = os.fstat(held.fileno())
+        known = before if before is not None and before.inode == now.st_ino else None
+        if _is_at(path, now):
+            return LogFile(now.st_dev, now.st_ino, now.st_size)
+        is_gone = now.st_nlink == 0
+        begin = known.size if known is not None else 0 if is_gone else now.st_size
+        begin = min(begin, now.st_size)
+        if now.st_size > begin:
+            yield
+            yield from _bring_back(held, path, max(begin, now.st_size - max_bytes), max_bytes)
+            os.ftruncate(held.fileno(), 0 if is_gone else begin)
+        return LogFile(now.st_dev, now.st_ino, 0 if is_gone else begin)
+    return before
+
+
+def _bring_back(held: IO[bytes], path: Path, at: int, max_bytes: int) -> Steps:
+    limit = at + _GIVE_UP_AFTER * max(max_bytes, SLICE_BYTES)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o640), "wb", buffering=0) as log:
+        while at < limit and (copied := _copy_slice(held, log, at)):
+            at += copied
+            yield
+
+
+def _descriptor(path: Path, pid: int, before: LogFile | None) -> str | None:
+    """The service's standard output (or error) if that is its log, wherever the file is now."""
+    for number in (1, 2):
+        fd = f"/proc/{pid}/fd/{number}"
+        try:
+            now, link = os.stat(fd), os.readlink(fd)  # noqa: PTH115,PTH116  a link of /proc
+        except OSError:
+            continue
+        place = path.parent.resolve() / path.name
+        is_known = before is not None and (before.device, before.inode) == (now.st_dev, now.st_ino)
+        if is_known or link in (str(place), f"{place} (deleted)"):
+            return fd
+    return None
+
+
+def _is_at(path: Path, status: os.stat_result) -> bool:
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino)
