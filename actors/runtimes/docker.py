@@ -223,6 +223,9 @@ class DockerRuntime:
     def _container_to_start(self, spec: LaunchSpec, run: int, *, is_known: bool) -> str:
         """The container for the next run: the stopped one of an equal spec, or a new one for a differing one."""
         found = self._containers.find(spec)
+        if found is not None and found.is_going:
+            self._containers.await_removal(found.id, _REPLACE_GRACE_S)
+            found = self._containers.find(spec)
         if is_attached(spec):
             if found is None:
                 raise LaunchError(self._containers.missing_text(spec))

@@ -7,6 +7,8 @@ attach to is named by its owner, and only started and stopped.
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -38,6 +40,7 @@ from actors.runtimes.environment import read_variables
 
 _CONFLICT: Final = 409
 _SERVER_ERROR: Final = 500
+_LOOK_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,11 @@ class Found:
     @property
     def is_restarting(self) -> bool:
         return is_restarting(self.inspected)
+
+    @property
+    def is_going(self) -> bool:
+        """Somebody removes it at this moment: it cannot be started, and its name is not free yet."""
+        return self.inspected["State"]["Status"] in ("removing", "dead")
 
     @property
     def started_at(self) -> float:
@@ -135,7 +143,7 @@ class Containers:
         """Start it; nothing happens when it runs already. One of ours that never ran is removed when it cannot start.
 
         Raises:
-            LaunchError: the engine refused. ``docker.errors.NotFound`` when the container is gone.
+            LaunchError: the engine refused. ``docker.errors.NotFound`` when the container is gone, or just going.
         """
         try:
             self._engine.ask(lambda client: client.api.start(container_id))
@@ -145,8 +153,19 @@ class Containers:
             self._remove_if_only_created(spec, container_id)
             raise launch_error(spec, "start", error) from error  # a network is missing
         except APIError as error:
+            found = self._inspect(container_id)
+            if found is not None and found.is_going:
+                raise NotFound(f"container {container_id[:12]} is being removed") from error
             self._remove_if_only_created(spec, container_id)
             raise launch_error(spec, "start", error) from error
+
+    def await_removal(self, container_id: str, timeout_s: float) -> None:
+        """Until somebody else's removal of it is over. Raises LaunchError when that takes longer, TruthUnknown."""
+        deadline, pause = time.monotonic() + timeout_s, threading.Event()
+        while (found := self._inspect(container_id)) is not None and found.is_going:
+            if time.monotonic() >= deadline:
+                raise LaunchError(f"container {container_id[:12]} is being removed, which does not end")
+            pause.wait(_LOOK_S)
 
     def remove(self, spec: LaunchSpec, found: Found) -> None:
         """Remove one of ours; anybody else's is left alone."""
