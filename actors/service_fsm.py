@@ -143,7 +143,26 @@ class StopAsked:
     mode: StopMode
 
 
-Event = Begun | DependencySeen | Adopted | Launched | LaunchRefused | RetryDue | RunEnded | HealthSeen | StopAsked
+@dataclass(frozen=True, slots=True)
+class RulesChanged:
+    """The file was edited under the run; ``ready`` names those of the new dependencies that are ready now."""
+
+    rules: Rules
+    ready: frozenset[str] = frozenset()
+
+
+Event = (
+    Begun
+    | DependencySeen
+    | Adopted
+    | Launched
+    | LaunchRefused
+    | RetryDue
+    | RunEnded
+    | HealthSeen
+    | StopAsked
+    | RulesChanged
+)
 
 # -- effects ----------------------------------------------------------------------------------------------------------
 
@@ -238,6 +257,8 @@ def _take(now: _Step, event: Event) -> None:
             _health(now, seen, detail)
         case StopAsked(reason, mode):
             _stop(now, reason, mode)
+        case RulesChanged(rules, ready):
+            _rules_changed(now, rules, ready)
         case _:
             pass
 
@@ -317,6 +338,20 @@ def _health(now: _Step, seen: Verdict, detail: str | None) -> None:
             now.run = replace(now.run, stop=reason)
             now.move(RunState.STOPPING, text)
             now.effects.append(StopRun())
+
+
+def _rules_changed(now: _Step, rules: Rules, ready: frozenset[str]) -> None:
+    """The run goes on as it is: only one that still waits may begin now, and probes may begin or end."""
+    was_probed = now.run.rules.is_probed
+    now.run = replace(now.run, rules=rules, missing=rules.dependencies - ready)
+    if now.run.state in LIVE and was_probed and not rules.is_probed:
+        is_unproven = now.run.state is RunState.UP
+        now.move(RunState.READY)
+        if is_unproven:
+            now.effects.append(SayReady())
+    elif now.run.state in LIVE and rules.is_probed and not was_probed:
+        now.effects.append(BeginProbing())
+    _launch_if_free(now)
 
 
 def _stop(now: _Step, reason: ExitReason, mode: StopMode) -> None:
