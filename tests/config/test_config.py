@@ -115,6 +115,9 @@ GRID = {
         "1: services.a.max_restarts: 50 restarts take 1251.1 s of backoff: never within 60 s; "
         "lower max_restarts or the backoff, or raise within"
     ],
+    "services: {a: {runtime: docker, container: c, replicas: 2}}": [
+        "1: services.a.replicas: an attached container is one container: it cannot have replicas; or have one replica"
+    ],
     "runbooks: {directories: [none]}": [
         "1: runbooks.directories[0]: /base/none is no folder; create it, or mend the path"
     ],
