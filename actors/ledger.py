@@ -38,6 +38,16 @@ class ManualStop:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaled:
+    """A person chose the number of replicas; it wins over the file's. ``at`` is wall time (Unix seconds)."""
+
+    replicas: int
+    by: str
+    at: float
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceRecord:
     """What is known of a service. ``identity`` is the runtime's own (pid and ticks, or container id and start)."""
 
@@ -51,6 +61,7 @@ class ServiceRecord:
     last_exit: Mapping[str, Any] | None = None
     restarts: int = 0
     stopped: ManualStop | None = None
+    scaled: Scaled | None = None
 
 
 Entry = dict[str, Any]
@@ -81,6 +92,8 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
         case "desired":
             stop = entry["stopped"]
             return replace(record, stopped=None if stop is None else ManualStop(**stop))
+        case "scaled":
+            return replace(record, scaled=None if entry["scaled"] is None else Scaled(**entry["scaled"]))
         case "record":
             return _record_from(entry["record"])
         case unknown:
@@ -88,10 +101,13 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
 
 
 def _record_from(raw: Mapping[str, Any]) -> ServiceRecord:
-    stop = raw.get("stopped")
-    return ServiceRecord(
-        **{**raw, "phase": Phase(raw["phase"]), "stopped": None if stop is None else ManualStop(**stop)}
-    )
+    stop, scaled = raw.get("stopped"), raw.get("scaled")
+    made = {
+        "phase": Phase(raw["phase"]),
+        "stopped": None if stop is None else ManualStop(**stop),
+        "scaled": None if scaled is None else Scaled(**scaled),
+    }
+    return ServiceRecord(**{**raw, **made})
 
 
 class Ledger:
@@ -136,6 +152,15 @@ class Ledger:
     def stopped_by(self, service: str, stop: ManualStop | None) -> None:
         """Remember that a person stopped the service (or, with None, wants it to run again)."""
         self._write({"is": "desired", "service": service, "stopped": None if stop is None else asdict(stop)})
+
+    def scaled_by(self, service: str, scaled: Scaled | None) -> None:
+        """Remember the number of replicas a person chose (or, with None, go by the file's again)."""
+        self._write({"is": "scaled", "service": service, "scaled": None if scaled is None else asdict(scaled)})
+
+    def retire(self, service: str) -> None:
+        """Drop what is known of a service that is taken out while the daemon runs; run numbers are never used twice."""
+        fresh = ServiceRecord(service, run=self.record(service).run)
+        self._write({"is": "record", "service": service, "record": _plain(fresh)})
 
     def forget(self, service: str) -> None:
         """Drop all that is known of a service that is no longer configured (from the file at the next opening)."""

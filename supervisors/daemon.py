@@ -33,7 +33,9 @@ EXIT_GAVE_UP: Final = 70
 SETTLE_S: Final = 5.0
 """``ready`` waits this long for services that are still starting; then it is said with what is missing."""
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""A closed terminal (SIGHUP) ends the daemon in order too: nothing may stay up unsupervised."""
+"""A closed terminal (SIGHUP) ends the daemon in order too: nothing may stay up unsupervised. Without a terminal, SIGHUP
+means: read the file again.
+"""
 KILL_LIMIT_S: Final = 5.0
 
 
@@ -55,6 +57,11 @@ class RootEnded:
     reason: ExitReason
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadCommand:
+    """SIGHUP without a terminal."""
+
+
 @dataclass
 class Daemon:
     """Args:
@@ -62,6 +69,7 @@ class Daemon:
     manager: looks at it.
     address: of the operator's HTTP interface, once the tree is up.
     close: ends the threads that are no node of the tree.
+    reload: applies the edited file on SIGHUP; None: SIGHUP ends the daemon.
     """
 
     start_root: Callable[[], Supervisor]
@@ -70,8 +78,9 @@ class Daemon:
     address: Callable[[], str | None]
     close: Callable[[], None]
     view: View | None = None
+    reload: Callable[[], None] | None = None
     kills: list[threading.Thread] = field(default_factory=list)
-    commands: queue.SimpleQueue[StopCommand | RootEnded] = field(default_factory=queue.SimpleQueue)
+    commands: queue.SimpleQueue[StopCommand | RootEnded | ReloadCommand] = field(default_factory=queue.SimpleQueue)
 
     def run(self) -> int:
         """Runs until the tree has ended; returns the exit code."""
@@ -121,6 +130,8 @@ class Daemon:
             match self.commands.get():
                 case RootEnded(reason):
                     return EXIT_WELL if asked else self._gave_up(reason)
+                case ReloadCommand():
+                    self._begin_reload()
                 case StopCommand(mode, by):
                     asked += 1
                     if asked == 1:
@@ -131,6 +142,11 @@ class Daemon:
                         self._await_kills()
                         return EXIT_FAILED
                     structlog.get_logger().info("stopping", by=by, mode=mode.value, time_asked=asked)
+
+    def _begin_reload(self) -> None:
+        """On a thread of its own: a stop must not wait for it."""
+        if self.reload is not None:
+            threading.Thread(target=self.reload, name="reload", daemon=True).start()
 
     def _kill_all(self) -> None:
         """The second request: no service gets its grace any more."""
@@ -169,6 +185,9 @@ class Daemon:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         def obey(number: int, _frame: FrameType | None) -> None:
+            if number == signal.SIGHUP and self.reload is not None:
+                self.commands.put(ReloadCommand())
+                return
             self.ask_to_stop(keep_services=False, by=signal.Signals(number).name)
 
         before = {one: signal.signal(one, obey) for one in STOPPING}
@@ -177,6 +196,11 @@ class Daemon:
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
+
+
+def on_terminal() -> bool:
+    """Whether a person's terminal may close under the daemon."""
+    return any(stream is not None and not stream.closed and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def _is_late(node: Any) -> bool:

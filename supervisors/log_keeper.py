@@ -29,6 +29,10 @@ class LogKeeper:
     def is_alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
+    def update(self, limits: Mapping[Path, tuple[int, int]]) -> None:
+        """Other limits, or other files, from the next look on. Any thread."""
+        self._limits = dict(limits)
+
     def start(self) -> None:
         self._closed.clear()
         self._thread = threading.Thread(target=self._run, name="log-keeper", daemon=True)
