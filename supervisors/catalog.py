@@ -88,6 +88,14 @@ class Catalog:
         with self._lock:
             self._now = moment(source, self._now.config, families)
 
+    def replicas(self) -> dict[str, int]:
+        """How many replicas each service of the file has."""
+        now = self._now
+        return {
+            name: 0 if self.is_idle(name) else sum(node in now.config.services for node in nodes)
+            for name, nodes in now.families.items()
+        }
+
     def family(self, name: str) -> tuple[str, ...]:
         """The nodes a command for this name is about, first to last: all replicas of a service, or one node.
 

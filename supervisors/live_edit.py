@@ -227,8 +227,8 @@ class LiveEdit:
             if state in (NodeState.READY, NodeState.DEGRADED):
                 return
             if state in SETTLED_BAD and status is not None:
-                last = f": {status.last_exit.cause}" if status.last_exit is not None else ""
-                raise CommandFailed(f"{name}: {state.value}{last or f': {status.detail}'}")
+                last = status.last_exit.cause if status.last_exit is not None else "for no known reason"
+                raise CommandFailed(f"{name}: {state.value}: {status.detail or last}")
             if state is NodeState.STOPPED and self._is_down(name):
                 return
             if time.monotonic() >= deadline:

@@ -215,7 +215,11 @@ class LocalManager:
         snapshot = self.usage.laid_over(self.system.board.snapshot())
         records = self.steering.ledger.records()
         now = self.system.clock.wall()
-        return {path: with_scale(with_manual_stop(status, records), records, now) for path, status in snapshot.items()}
+        replicas = self.catalog.replicas()
+        return {
+            path: with_scale(with_manual_stop(status, records), records, now, replicas)
+            for path, status in snapshot.items()
+        }
 
     def _find(self, name: str) -> Node:
         return tree_json.find(tree_json.tree_json(self.system.board.snapshot(), self.system.clock.wall())["root"], name)
@@ -273,12 +277,19 @@ def with_manual_stop(status: NodeStatus, records: Mapping[str, ServiceRecord]) -
     return replace(status, detail=f"stopped by {stop.by} at {tree_json.rfc3339(stop.at)}{why}", since=stop.at)
 
 
-def with_scale(status: NodeStatus, records: Mapping[str, ServiceRecord], now: float) -> NodeStatus:
-    """The status with who chose the number of replicas, when and why, if a person did. Pure."""
-    record = records.get(status.path.rsplit("/", 1)[-1])
-    if status.kind is not NodeKind.SERVICE or record is None or record.scaled is None:
+def with_scale(
+    status: NodeStatus, records: Mapping[str, ServiceRecord], now: float, replicas: Mapping[str, int]
+) -> NodeStatus:
+    """The status of a service with how many replicas it has, and who chose that, when and why. Pure."""
+    name = status.path.rsplit("/", 1)[-1]
+    if status.kind is not NodeKind.SERVICE or name not in replicas:
         return status
-    scaled = record.scaled
+    if replicas[name] != 1:
+        status = replace(status, extra={**status.extra, "replicas": replicas[name]})
+    record = records.get(name)
+    scaled = record.scaled if record is not None else None
+    if scaled is None:
+        return replace(status, detail="scaled to 0 by the file") if replicas[name] == 0 else status
     why = f": {scaled.why}" if scaled.why else ""
     text = f"scaled to {scaled.replicas} by {scaled.by} {age(now - scaled.at)} ago{why}"
     facts = {"replicas": scaled.replicas, "by": scaled.by, "at": tree_json.rfc3339(scaled.at), "why": scaled.why}

@@ -40,6 +40,8 @@ class Node(TypedDict):
     restarts: int
     restarts_in_window: int
     wanted: bool
+    replicas: NotRequired[int]
+    scaled: NotRequired[Mapping[str, Any]]
     children: NotRequired[list[Node]]
     strategy: NotRequired[str]
     intensity: NotRequired[int]

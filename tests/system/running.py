@@ -102,13 +102,17 @@ def write_config(folder: Path, services: Mapping[str, Any], **more: Any) -> Path
 
 
 @contextmanager
-def daemon(config: Path, state: Path, *, wait: bool = True) -> Iterator[Running]:
-    """Start the daemon on ``config``; ended and swept when the block is left."""
+def daemon(config: Path, state: Path, *, wait: bool = True, terminal: int | None = None) -> Iterator[Running]:
+    """Start the daemon on ``config``; ended and swept when the block is left.
+
+    ``terminal``: a descriptor of the terminal it reads from; it has none without.
+    """
     log = state.parent / f"{state.name}.log"
     environ = {**os.environ, "SELFHEAL_STATE": str(state), "PYTHONUNBUFFERED": "1"}
     with log.open("a", encoding="utf-8") as errors:
         process = subprocess.Popen(
             [*SELFHEAL, "run", "--config", str(config), "--state", str(state)],
+            stdin=subprocess.DEVNULL if terminal is None else terminal,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
