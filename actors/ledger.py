@@ -55,6 +55,16 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaled:
+    """A person chose the number of replicas; it wins over the file's. ``at`` is wall time (Unix seconds)."""
+
+    replicas: int
+    by: str
+    at: float
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceRecord:
     """What is known of a service. ``identity`` is the runtime's own (pid and ticks, or container id and start).
 
@@ -73,6 +83,7 @@ class ServiceRecord:
     stopped: ManualStop | None = None
     proof: Proof | None = None
     pacing: Mapping[str, Any] | None = None
+    scaled: Scaled | None = None
 
 
 Entry = dict[str, Any]
@@ -115,6 +126,8 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
             return replace(record, restarts=record.restarts + 1)
         case "desired":
             return replace(record, stopped=_wish(entry["stopped"]))
+        case "scaled":
+            return replace(record, scaled=_scaled(entry["scaled"]))
         case "record":
             return _record_from(entry["record"])
         case unknown:
@@ -129,8 +142,17 @@ def _record_from(raw: Mapping[str, Any]) -> ServiceRecord:
             "phase": Phase(raw["phase"]),
             "stopped": _wish(raw.get("stopped")),
             "proof": _proof(raw.get("proof")),
+            "scaled": _scaled(raw.get("scaled")),
         }
     )
+
+
+def _scaled(raw: Mapping[str, Any] | None) -> Scaled | None:
+    if raw is None:
+        return None
+    if type(raw["replicas"]) is not int or raw["replicas"] < 0:
+        raise ValueError(f"no number of replicas: {raw['replicas']!r}")
+    return Scaled(raw["replicas"], str(raw["by"]), float(raw["at"]), str(raw.get("why", "")))
 
 
 def _proof(raw: Mapping[str, Any] | None) -> Proof | None:
@@ -259,6 +281,15 @@ class Ledger:
     def stopped_by(self, service: str, stop: ManualStop | None) -> None:
         """Remember that a person stopped the service (or, with None, wants it to run again)."""
         self._write({"is": "desired", "service": service, "stopped": None if stop is None else asdict(stop)})
+
+    def scaled_by(self, service: str, scaled: Scaled | None) -> None:
+        """Remember the number of replicas a person chose (or, with None, go by the file's again)."""
+        self._write({"is": "scaled", "service": service, "scaled": None if scaled is None else asdict(scaled)})
+
+    def retire(self, service: str) -> None:
+        """Drop what is known of a service that is taken out while the daemon runs; run numbers are never used twice."""
+        fresh = ServiceRecord(service, run=self.record(service).run)
+        self._write({"is": "record", "service": service, "record": _plain(fresh)})
 
     def forget(self, service: str) -> None:
         """Drop all that is known of a service that is no longer configured (from the file at the next opening)."""

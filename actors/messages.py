@@ -136,6 +136,13 @@ class AddChild:
 
 
 @dataclass(frozen=True, slots=True)
+class SpecReplaced:
+    """From its supervisor: the child's spec is another from now on; the present run goes on."""
+
+    spec: ChildSpec
+
+
+@dataclass(frozen=True, slots=True)
 class RestartPermit:
     """From its supervisor: whether a crash of the service's run may be answered by its restart at once."""
 

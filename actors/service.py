@@ -7,7 +7,7 @@ message from a watcher thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from actors.health import HealthPolicy, HealthState, observe
 from actors.health import begin as begin_health
 from actors.kernel import SupervisedActor
 from actors.ledger import Ledger, Proof, ServiceRecord
-from actors.messages import DependencyChanged, IoDone, RestartPermit, Wake
+from actors.messages import DependencyChanged, IoDone, RestartPermit, SpecReplaced, Wake
 from actors.probes import Probe, ProbeResult, ProbeVerdict, run_probe
 from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, RestartAtOnce, Runtime, TruthUnknown
 from actors.runtimes.observing import Observing
@@ -40,6 +40,7 @@ from actors.service_fsm import (
     RetryDue,
     RetryLater,
     Rules,
+    RulesChanged,
     RunEnded,
     RunSeen,
     RunState,
@@ -113,6 +114,7 @@ class ServiceActor(SupervisedActor):
         self._ready_dependencies: set[str] = set()
         self._is_permitted = False
         self._is_armed = False
+        self._is_probing = False
 
     # -- kernel hooks ---------------------------------------------------------------------------------------------
 
@@ -125,18 +127,8 @@ class ServiceActor(SupervisedActor):
 
     def handle(self, message: Any) -> Any:
         match message:
-            case IoDone(tag="launch"):
-                self._launch_done(message)
-            case IoDone(tag="adopt"):
-                self._adoption_done(message)
-            case IoDone(tag="arm", error=error) if error is not None:
-                self.log.warning("cannot arm the restart", error=str(error))
-            case IoDone(tag="probe"):
-                self._probe_done(message)
-            case IoDone(tag="stop", error=error) if error is not None:
-                self._stop_failed(error)
             case IoDone():
-                pass
+                self._io_done(message)
             case RunEnded(status):
                 self._run_ended(status)
             case RunSeen():
@@ -147,6 +139,8 @@ class ServiceActor(SupervisedActor):
             case DependencyChanged(name, is_ready):
                 (self._ready_dependencies.add if is_ready else self._ready_dependencies.discard)(name)
                 self._take(DependencySeen(name, is_ready))
+            case SpecReplaced(spec):
+                self._replan(spec.args[0])
             case Wake(token):
                 self._woke(token)
             case _:
@@ -163,6 +157,19 @@ class ServiceActor(SupervisedActor):
                 self._take(RetryDue())
             case _:
                 raise ValueError(f"unknown wake {token!r}")
+
+    def _io_done(self, done: IoDone) -> None:
+        match done:
+            case IoDone(tag="launch"):
+                self._launch_done(done)
+            case IoDone(tag="adopt"):
+                self._adoption_done(done)
+            case IoDone(tag="arm", error=error) if error is not None:
+                self.log.warning("cannot arm the restart", error=str(error))
+            case IoDone(tag="probe"):
+                self._probe_done(done)
+            case IoDone(tag="stop", error=error) if error is not None:
+                self._stop_failed(error)
 
     def stop_requested(self, reason: ExitReason) -> None:
         self._take(StopAsked(reason, self.stop_mode))
@@ -209,6 +216,20 @@ class ServiceActor(SupervisedActor):
                     self.context.system.waits.run(lambda: self._runtime.stop(handle, grace_s), self.ref, "stop")
             case Exit(reason):
                 self.exit(reason)
+
+    def _replan(self, plan: ServicePlan) -> None:
+        """The file was edited in what needs no new run: this one goes on under the new plan."""
+        before, self._plan = self._plan, plan
+        board, dependencies = self.context.system.board, plan.rules.dependencies
+        board.forget(tuple(before.rules.dependencies - dependencies), self.ref)
+        ready = board.wait_for(tuple(dependencies), self.ref) if dependencies else {}
+        self._ready_dependencies = {name for name, is_ready in ready.items() if is_ready}
+        if self._health is not None:
+            self._health = replace(self._health, policy=plan.health)
+        self._take(RulesChanged(plan.rules, frozenset(self._ready_dependencies)))
+        handle = self._handle
+        if before.rules.policy is not plan.rules.policy and self._is_armed and handle is not None:
+            self.context.system.io.run(lambda: self._runtime.arm(handle, self._order), self.ref, "arm")
 
     # -- launch -----------------------------------------------------------------------------------------------------
 
@@ -318,17 +339,22 @@ class ServiceActor(SupervisedActor):
     def _begin_probing(self) -> None:
         now = self.context.system.clock.now()
         self._health = begin_health(self._plan.health, now, was_ready=self._run.state is RunState.READY)
-        self._probe()
+        if not self._is_probing:
+            self._probe()
 
     def _probe(self) -> None:
         probe, timeout_s = self._plan.probe, self._plan.probe_timeout_s
-        if probe is not None and self._run.state in (RunState.UP, RunState.READY, RunState.DEGRADED):
+        self._is_probing = probe is not None and self._run.state in LIVE
+        if probe is not None and self._is_probing:
             self.context.system.io.run(lambda: run_probe(probe, timeout_s), self.ref, "probe")
 
     def _probe_done(self, done: IoDone) -> None:
         if done.error is not None:
             raise done.error
         if self._health is None or self.is_exiting:
+            return
+        if self._plan.probe is None:  # it was taken out of the file meanwhile
+            self._is_probing = False
             return
         result: ProbeResult = done.result
         self._health, verdict = observe(self._health, result, self.context.system.clock.now())

@@ -161,6 +161,14 @@ class StopDue:
     """Time to try a stop again that failed."""
 
 
+@dataclass(frozen=True, slots=True)
+class RulesChanged:
+    """The file was edited under the run; ``ready`` names those of the new dependencies that are ready now."""
+
+    rules: Rules
+    ready: frozenset[str] = frozenset()
+
+
 Event = (
     Begun
     | DependencySeen
@@ -173,6 +181,7 @@ Event = (
     | RunSeen
     | StopAsked
     | StopDue
+    | RulesChanged
 )
 
 # -- effects ----------------------------------------------------------------------------------------------------------
@@ -243,7 +252,7 @@ def step(run: ServiceRun, event: Event) -> tuple[ServiceRun, tuple[Effect, ...]]
     return now.run, tuple(now.effects)
 
 
-def _take(now: _Step, event: Event) -> None:
+def _take(now: _Step, event: Event) -> None:  # noqa: PLR0912  one branch an event
     match event:
         case Begun(ready):
             now.run = replace(now.run, missing=now.run.missing - ready)
@@ -270,6 +279,8 @@ def _take(now: _Step, event: Event) -> None:
             _seen(now, seen)
         case StopAsked(reason, mode):
             _stop(now, reason, mode)
+        case RulesChanged(rules, ready):
+            _rules_changed(now, rules, ready)
         case _:
             pass
 
@@ -385,6 +396,20 @@ def _own_health(now: _Step, seen: Observed) -> None:
             _health(now, Verdict.UNHEALTHY, seen.health_detail)
         case _:
             pass
+
+
+def _rules_changed(now: _Step, rules: Rules, ready: frozenset[str]) -> None:
+    """The run goes on as it is: only one that still waits may begin now, and probes may begin or end."""
+    was_probed = now.run.rules.is_probed
+    now.run = replace(now.run, rules=rules, missing=rules.dependencies - ready)
+    if now.run.state in LIVE and was_probed and not rules.is_probed:
+        is_unproven = now.run.state is RunState.UP
+        now.move(RunState.READY)
+        if is_unproven:
+            now.effects.append(SayReady())
+    elif now.run.state in LIVE and rules.is_probed and not was_probed:
+        now.effects.append(BeginProbing())
+    _launch_if_free(now)
 
 
 def _stop(now: _Step, reason: ExitReason, mode: StopMode) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from config.models import BackoffConfig, SystemConfig
+from config.replicas import expanded, scale_problem
 from config.source import Path
 
 Complaint = tuple[Path, str, str]
@@ -205,6 +206,20 @@ def existing_runbook_directories(config: SystemConfig) -> Iterator[Complaint]:
             yield ("runbooks", "directories", number), f"{directory} is no folder", "create it, or mend the path"
 
 
+def replicas_fit(config: SystemConfig) -> Iterator[Complaint]:
+    """Each replica has a name and ports of its own."""
+    problems = {name: scale_problem(config, name, service.replicas) for name, service in config.services.items()}
+    bad = {name: text for name, text in problems.items() if text is not None}
+    for name, text in bad.items():
+        yield ("services", name, "replicas"), text, "or have one replica"
+    made = expanded(config, dict.fromkeys(bad, 1))
+    base = {node: name for name, nodes in made.families.items() for node in nodes}
+    known = set(no_port_clash(config))
+    for path, message, suggestion in no_port_clash(made.config):
+        if (path, message, suggestion) not in known:
+            yield (path[0], base.get(str(path[1]), path[1]), *path[2:]), message, suggestion
+
+
 def _similar(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else ""
@@ -220,4 +235,5 @@ ALL_CHECKS: Final[tuple[Check, ...]] = (
     no_port_clash,
     reachable_budgets,
     existing_runbook_directories,
+    replicas_fit,
 )

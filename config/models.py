@@ -16,6 +16,9 @@ RESERVED: Final = frozenset({"root", "journal", "runtimes", "services", "bridges
 """Names of the tree's own nodes."""
 
 
+MAX_REPLICAS: Final = 200
+
+
 def _not_reserved(name: str) -> str:
     if name in RESERVED:
         raise ValueError(f"{name!r} is a name of the tree itself; choose another")
@@ -109,7 +112,7 @@ class HealthCheckConfig(Model):
     """How to see that a service works: exactly one of `http`, `tcp`, `exec`."""
 
     http: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+")] | None = None
-    tcp: Annotated[str, StringConstraints(pattern=r"^[^\s]+:\d{1,5}$")] | None = None
+    tcp: Annotated[str, StringConstraints(pattern=r"^[^\s]+:(\d{1,5}|\d*\{(\d+\+)?replica\})$")] | None = None
     exec: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     interval: PositiveSeconds = 5.0
     timeout: PositiveSeconds = 2.0
@@ -182,6 +185,7 @@ class ServiceConfig(Model):
     volumes: tuple[str, ...] = ()
     network: str | None = None
     on_shutdown: Literal["stop", "leave"] | None = None
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
     log: LogConfig = LogConfig()
     limits: dict[LimitName, LimitValue] = Field(default_factory=dict)
     nice: Annotated[int, Field(ge=-20, le=19)] | None = None

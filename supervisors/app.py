@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -29,6 +29,7 @@ from actors.keeper.client import Hello
 from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
 from actors.monitor import CHECK_S, MonitorActor, Watched
+from actors.refs import ActorRef
 from actors.runtimes.base import Runtime
 from actors.runtimes.cgroups import open_cgroups
 from actors.runtimes.docker import DockerRuntime
@@ -41,28 +42,34 @@ from actors.spec import ChildSpec, Pacing
 from actors.strays import Strays
 from bridge_link.errors import LinkError
 from config import ConfigError, SystemConfig, ending_with, load_config, resolve_state_dir
+from config.replicas import expanded
 from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
-from supervisors.daemon import EXIT_FAILED, Daemon, View
+from supervisors.catalog import Catalog, moment
+from supervisors.daemon import EXIT_FAILED, Daemon, View, on_terminal
+from supervisors.decisions.model import Ask, Refused
 from supervisors.exit_with import code_at_end
 from supervisors.instance import instance_of
 from supervisors.leftovers import Cleaner, leftovers
-from supervisors.library import SupervisionError, Supervisor
+from supervisors.library import SupervisionError, Supervisor, call
+from supervisors.live_edit import LiveEdit
 from supervisors.local_manager import LocalManager, daemon_info
 from supervisors.log_keeper import LogKeeper
 from supervisors.logging_setup import configure_logging
-from supervisors.manager import Manager
+from supervisors.manager import CommandFailed, Manager
 from supervisors.outside_acts import OutsideActs, Plan
 from supervisors.overseers import Overseers
 from supervisors.pacing_memory import LedgerMemory
 from supervisors.pulse import Pulse
 from supervisors.recovery import Recovery, RecoveryPlan
+from supervisors.reload import OwnFile, Reloader, reload_by_signal
 from supervisors.runbook_ports import SteeredServices
 from supervisors.service_plans import service_plan
 from supervisors.single_root import RootLock, StateInUse
 from supervisors.status_line import status_line
 from supervisors.steering import Steering
-from supervisors.tree import TreeParts, build_tree, homes, unit_order, upper
+from supervisors.supervisor import CallRequest
+from supervisors.tree import TreeParts, build_tree, upper
 from supervisors.usage import UsageBook
 
 EXIT_BAD_CONFIG: Final = 2
@@ -70,7 +77,6 @@ Told = Callable[[str, Callable[[], str | None]], Callable[[], str | None]]
 """Makes what tells a trouble into what tells it and alerts it once."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """Threads hand over to each other on the way from a death to the next spawn; Python's default of 5 ms is long there."""
-STOP_MARGIN_S: Final = 5.0
 LOCK_TAKEN: Final = register("daemon.lock.taken", "the state directory is ours, nothing was read")
 MISSED_COUNTED: Final = register("daemon.missed.counted", "a restart while no daemon lived is counted, not forgotten")
 RESTART_COUNTED: Final = register("daemon.restart.counted", "a restart is counted, the new run was not asked for")
@@ -104,7 +110,8 @@ def run_daemon(
     try:
         with RootLock(state_dir) as lock, _log_place(state_dir, has_view=make_view is not None):
             reached(LOCK_TAKEN)
-            return _App(config, state_dir, lock, overseers).daemon(make_view).run()
+            own_file = OwnFile(config_path.absolute(), environ)
+            return _App(config, state_dir, own_file, lock, overseers).daemon(make_view).run()
     except StateInUse as error:
         print(f"selfheal: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -178,14 +185,18 @@ class _Places:
 class _App:
     """One daemon, built."""
 
-    def __init__(self, config: SystemConfig, state_dir: Path, lock: RootLock, overseers: Overseers) -> None:
+    def __init__(
+        self, config: SystemConfig, state_dir: Path, own_file: OwnFile, lock: RootLock, overseers: Overseers
+    ) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         raise_limits()
-        self.config = config
         self.overseers = overseers
         self.places = _Places(state_dir)
         self.lock = lock
         self.ledger = Ledger(state_dir / "ledger.jsonl")
+        self.own_file = own_file
+        self.catalog = self._catalog(config)
+        self.config = config = self.catalog.config
         self.live = LiveRuns()
         self.memory = LedgerMemory(self.ledger, SystemClock(), self._service_path)
         self._daemon: Daemon | None = None
@@ -211,10 +222,8 @@ class _App:
             self.beats,
         )
         self._listen_outside()
-        self.log_keeper = LogKeeper(
-            {log_path(state_dir, name): (one.log.max_size, one.log.backups) for name, one in config.services.items()},
-            self._log_writers,
-        )
+        self.log_keeper = LogKeeper(self._log_limits(config), self._log_writers)
+        self.parts: TreeParts | None = None
 
     def _log_writers(self) -> dict[Path, int]:
         """On the log keeper's thread: the living processes that write their logs themselves."""
@@ -226,6 +235,21 @@ class _App:
         }
 
     # -- what there is ----------------------------------------------------------------------------------------------
+
+    def _catalog(self, source: SystemConfig) -> Catalog:
+        """What runs: the file's services, with the replicas somebody scaled them to."""
+        records = self.ledger.records().items()
+        made = expanded(source, {name: one.scaled.replicas for name, one in records if one.scaled is not None})
+        for name, why in made.ignored.items():
+            structlog.get_logger().warning("remembered scale not used", service=name, why=why)
+        first = moment(source, made.config, made.families)
+        return Catalog(first, lambda config: self.log_keeper.update(self._log_limits(config)))
+
+    def _log_limits(self, config: SystemConfig) -> dict[Path, tuple[int, int]]:
+        return {
+            log_path(self.places.root, name): (one.log.max_size, one.log.backups)
+            for name, one in config.services.items()
+        }
 
     def _runtimes(self) -> dict[str, Runtime]:
         environment = self._service_environment()
@@ -244,12 +268,13 @@ class _App:
         """What others do to our containers is decided upon up here."""
         docker = self.runtimes.get("docker")
         if isinstance(docker, DockerRuntime):
-            plans = {
-                name: Plan(service_plan(name, one, self.places.logs).launch, one.graceful_shutdown_timeout)
-                for name, one in self.config.services.items()
-                if one.runtime == "docker"
-            }
-            docker.outside.listener = OutsideActs(self.steering, docker, plans, self.recovery.happened)
+            docker.outside.listener = OutsideActs(self.steering, docker, self._plan_of, self.recovery.happened)
+
+    def _plan_of(self, name: str) -> Plan | None:
+        service = self.catalog.config.services.get(name)
+        if service is None:
+            return None
+        return Plan(service_plan(name, service, self.places.logs).launch, service.graceful_shutdown_timeout)
 
     def _service_environment(self) -> dict[str, str]:
         return {**os.environ, "SELFHEAL_STATE": str(self.places.root)}
@@ -276,7 +301,7 @@ class _App:
         services = self.config.services
         graces_s = {name: service.graceful_shutdown_timeout for name, service in services.items()}
         attached = {name for name, one in services.items() if one.runtime == "docker" and one.image is None}
-        return Cleaner(leftovers(self.ledger.records(), graces_s, attached), self.runtimes, self.ledger.forget)
+        return Cleaner(leftovers(self.ledger.records(), graces_s, attached), self.runtimes, self.ledger.retire)
 
     def _service_path(self, name: str) -> str | None:
         return self.steering.path_or_none(name)
@@ -285,16 +310,48 @@ class _App:
         return instance_of(self.places.root)
 
     def _steering(self) -> Steering:
-        limits = {
-            name: service.graceful_shutdown_timeout + STOP_MARGIN_S for name, service in self.config.services.items()
-        }
-        return Steering(self.system, self.ledger, homes(self.config), limits, self._commanded)
+        return Steering(self.system, self.ledger, self.catalog.homes, self.catalog.stop_limits_s, self._commanded)
 
-    def _order(self) -> tuple[str, ...]:
-        groups = self.config.groups
-        return tuple(
-            name for unit in unit_order(self.config) for name in (groups[unit].services if unit in groups else (unit,))
+    # -- edits of the running tree ----------------------------------------------------------------------------------
+
+    def _reloader(self) -> Reloader:
+        editor = LiveEdit(
+            self.system,
+            self.catalog,
+            self.ledger,
+            self.live,
+            self.runtimes,
+            self.cleaner,
+            self._parts_now,
+            self._prepare,
         )
+        return Reloader(
+            self.own_file, self.catalog, editor, self.ledger, self.system.clock.wall, self.recovery.commanded
+        )
+
+    def _parts_now(self) -> TreeParts:
+        if self.parts is None:
+            raise CommandFailed("the tree is not up yet")
+        return replace(self.parts, held=self._held())
+
+    def _held(self) -> frozenset[str]:
+        return frozenset(name for name, record in self.ledger.records().items() if record.stopped is not None)
+
+    def _prepare(self, wanted: SystemConfig) -> None:
+        """The first container of a daemon that had none needs the runtime, and its watcher in the tree."""
+        if "docker" in self.runtimes or all(one.runtime != "docker" for one in wanted.services.values()):
+            return
+        self.runtimes["docker"] = DockerRuntime(self.ledger, self._instance())
+        self._listen_outside()
+        watchers = self._watchers()
+        for path, request in (
+            ("root/runtimes", CallRequest(Ask.INSERT, spec=watchers[-1])),
+            ("root", CallRequest(Ask.REPLACE, spec=upper("runtimes", watchers))),
+        ):
+            ref = self.system.whereis(path)
+            result = call(ref, request) if isinstance(ref, ActorRef) else Refused("noproc")
+            if isinstance(result, Refused):
+                raise CommandFailed(f"cannot watch the engine: {path}: {result.kind}")
 
     # -- the record of what happens -----------------------------------------------------------------------------------
 
@@ -305,7 +362,7 @@ class _App:
             self.ledger.restarted(name)
             reached(RESTART_COUNTED)
         self.recovery.reported(path, report)
-        if name == self.config.exit_with and self.steering.path_or_none(name) == path:
+        if name == self.catalog.config.exit_with and self.steering.path_or_none(name) == path:
             code = code_at_end(report)
             if code is not None:
                 self._end_with(name, code)
@@ -325,15 +382,16 @@ class _App:
         def end(keep_services: bool, by: str) -> None:
             daemon.ask_to_stop(keep_services, by)
 
-        order = self._order()
+        reloader = self._reloader()
         manager = LocalManager(
             self.system,
             self.steering,
             UsageBook(self.live),
             self.recovery.records,
             self.recovery,
-            {name: log_path(self.places.root, name) for name in order},
-            order,
+            lambda name: log_path(self.places.root, name),
+            self.catalog,
+            reloader,
             daemon_info(self.places.root, package_version(), time.time()),
             end,
         )
@@ -351,6 +409,7 @@ class _App:
             close=self._close,
             overseers=self.overseers,
             view=make_view(manager) if make_view is not None else None,
+            reload=None if on_terminal() else lambda: reload_by_signal(reloader),
         )
         return daemon
 
@@ -366,7 +425,8 @@ class _App:
         for name, service in self.config.services.items():
             record = self.ledger.record(name)
             self.system.board.publish(remembered(self.steering.path(name), service.runtime, record))
-        spec = build_tree(self.config, self._tree_parts(server))
+        self.parts = self._tree_parts(server)
+        spec = build_tree(self.config, self.parts)
         return Supervisor.start_spec(spec, system=self.system)
 
     def _tree_parts(self, server: ApiServer) -> TreeParts:
@@ -388,7 +448,7 @@ class _App:
             before=(self.recovery.journal_spec(), upper("runtimes", self._watchers())),
             bridges=self._bridges(),
             after=(self.recovery.runbooks_spec(), upper("links", links)),
-            held=frozenset(name for name, record in self.ledger.records().items() if record.stopped is not None),
+            held=self._held(),
         )
 
     def _watchers(self) -> tuple[ChildSpec, ...]:
@@ -427,7 +487,7 @@ class _App:
         return tuple(specs)
 
     def _pulse(self) -> Pulse:
-        return Pulse(self.system.whereis, supervisor_paths(self.config), self.system.clock.now)
+        return Pulse(self.system.whereis, lambda: supervisor_paths(self.catalog.config), self.system.clock.now)
 
     def _watched_systemd(self) -> Watched:
         """Tells systemd how things are, and that the daemon is well for as long as its supervisors answer."""

@@ -35,7 +35,9 @@ EXIT_GAVE_UP: Final = 70
 SETTLE_S: Final = 5.0
 """``ready`` waits this long for services that are still starting; then it is said with what is missing."""
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""A closed terminal (SIGHUP) ends the daemon in order too: nothing may stay up unsupervised."""
+"""A closed terminal (SIGHUP) ends the daemon in order too: nothing may stay up unsupervised. Without a terminal, SIGHUP
+means: read the file again.
+"""
 KILL_LIMIT_S: Final = 5.0
 EXTEND_EVERY_S: Final = 5.0
 EXTEND_BY_S: Final = 15.0
@@ -68,7 +70,12 @@ class RootEnded:
     reason: ExitReason
 
 
-Command = StopCommand | ServiceEnded | RootEnded
+@dataclass(frozen=True, slots=True)
+class ReloadCommand:
+    """SIGHUP without a terminal."""
+
+
+Command = StopCommand | ServiceEnded | RootEnded | ReloadCommand
 
 
 @dataclass
@@ -79,6 +86,7 @@ class Daemon:
     address: of the operator's HTTP interface, once the tree is up.
     close: ends the threads that are no node of the tree.
     overseers: who looks after this daemon from outside.
+    reload: applies the edited file on SIGHUP; None: SIGHUP ends the daemon.
     """
 
     start_root: Callable[[], Supervisor]
@@ -88,6 +96,7 @@ class Daemon:
     close: Callable[[], None]
     overseers: Overseers
     view: View | None = None
+    reload: Callable[[], None] | None = None
     kills: list[threading.Thread] = field(default_factory=list)
     commands: queue.SimpleQueue[Command] = field(default_factory=queue.SimpleQueue)
     is_ending: threading.Event = field(default_factory=threading.Event)
@@ -151,6 +160,8 @@ class Daemon:
                         code = its_code
                         structlog.get_logger().info("ending with its service", service=name, exit_code=code)
                         self._begin_end(root, StopMode.END_OF_DAEMON)
+                case ReloadCommand():
+                    self._begin_reload()
                 case StopCommand(mode, by):
                     asked += 1
                     if asked == 1:
@@ -174,13 +185,18 @@ class Daemon:
         """The next one; a slow end that goes on is said to go on."""
         if not (self.is_ending.is_set() and self.overseers.notifier.is_heard):
             return self.commands.get()
-        pulse = Pulse(lambda _path: root.ref, (root.path,), time.monotonic)
+        pulse = Pulse(lambda _path: root.ref, lambda: (root.path,), time.monotonic)
         while True:
             try:
                 return self.commands.get(timeout=EXTEND_EVERY_S)
             except queue.Empty:
                 if pulse.look():
                     self.overseers.notifier.extend(EXTEND_BY_S)
+
+    def _begin_reload(self) -> None:
+        """On a thread of its own: a stop must not wait for it."""
+        if self.reload is not None:
+            threading.Thread(target=self.reload, name="reload", daemon=True).start()
 
     def _kill_all(self) -> None:
         """The second request: no service gets its grace any more."""
@@ -221,6 +237,9 @@ class Daemon:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         def obey(number: int, _frame: FrameType | None) -> None:
+            if number == signal.SIGHUP and self.reload is not None:
+                self.commands.put(ReloadCommand())
+                return
             self.ask_to_stop(keep_services=False, by=signal.Signals(number).name)
 
         before = {one: signal.signal(one, obey) for one in STOPPING}
@@ -229,6 +248,11 @@ class Daemon:
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
+
+
+def on_terminal() -> bool:
+    """Whether a person's terminal may close under the daemon."""
+    return any(stream is not None and not stream.closed and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def _is_late(node: Any) -> bool:

@@ -63,12 +63,25 @@ class Cleaner:
         self._forget = forget
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._spared: set[str] = set()
 
     def start(self) -> None:
         for one in self._found:
-            thread = threading.Thread(target=self._clear, args=(one,), name=f"leftover:{one.service}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._begin(one)
+
+    def add(self, one: Leftover) -> None:
+        """One more, found while the daemon runs. Any thread."""
+        self._spared.discard(one.service)
+        self._begin(one)
+
+    def spare(self, service: str) -> None:
+        """It is wanted again: it is not cleared any more. Any thread."""
+        self._spared.add(service)
+
+    def _begin(self, one: Leftover) -> None:
+        thread = threading.Thread(target=self._clear, args=(one,), name=f"leftover:{one.service}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def close(self, timeout_s: float = 5.0) -> None:
         self._closed.set()
@@ -79,7 +92,7 @@ class Cleaner:
         log = structlog.get_logger().bind(service=one.service, configured=one.is_configured)
         runtime = self._runtimes.get(one.runtime)
         said: str | None = None
-        while runtime is not None and not self._closed.is_set():
+        while runtime is not None and not self._closed.is_set() and one.service not in self._spared:
             try:
                 reached(CLEAR_WANTED)
                 if runtime.clear(one.service, one.grace_s):

@@ -15,11 +15,15 @@ from actors.context import ActorSystem
 from actors.ledger import ServiceRecord
 from actors.service_logs import follow, tail
 from supervisors import tree_json
+from supervisors.catalog import Catalog
 from supervisors.manager import (
     DEFAULT_TIMEOUT_S,
+    Applied,
+    CommandFailed,
     DaemonInfo,
     ManagerError,
     Node,
+    PlanShown,
     Record,
     RecoveryStatus,
     Result,
@@ -28,6 +32,8 @@ from supervisors.manager import (
     Tree,
     UnknownNode,
 )
+from supervisors.phrases import age
+from supervisors.reload import Reloader
 from supervisors.steering import Steering
 from supervisors.usage import UsageBook
 
@@ -51,15 +57,16 @@ class Recovery(Protocol):
 
 @dataclass(frozen=True)
 class LocalManager:
-    """Fulfils ``supervisors.manager.Manager``. ``order`` names the services in start order."""
+    """Fulfils ``supervisors.manager.Manager``. ``catalog`` knows the services as they run now."""
 
     system: ActorSystem
     steering: Steering
     usage: UsageBook
     records: Records
     recovery: Recovery
-    logs: Mapping[str, Path]
-    order: tuple[str, ...]
+    logs: Callable[[str], Path]
+    catalog: Catalog
+    reloader: Reloader
     info_: DaemonInfo
     end: Callable[[bool, str], None]
 
@@ -129,25 +136,43 @@ class LocalManager:
     # -- steering ---------------------------------------------------------------------------------------------------
 
     def start(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
-        name = self._service(name)
-        self._note(name, "start", by)
-        return self._node(self.steering.start(name, timeout_s=timeout_s if wait else None))
+        first, *others = [self._start(one, by=by, wait=wait, timeout_s=timeout_s) for one in self._nodes(name)]
+        del others  # they were started too; the answer is the first
+        return first
 
     def stop(
         self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> Node:
-        name = self._service(name)
+        nodes = reversed(self._nodes(name))
+        return [self._stop(one, by=by, why=why, wait=wait, timeout_s=timeout_s) for one in nodes][-1]
+
+    def restart(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
+        """Replicas one after the other, newest first."""
+        nodes = reversed(self._nodes(name))
+        return [self._restart(one, by=by, wait=wait, timeout_s=timeout_s) for one in nodes][-1]
+
+    def _start(self, name: str, *, by: str, wait: bool, timeout_s: float) -> Node:
+        if self.catalog.is_idle(name):
+            raise CommandFailed(f"{name} is scaled to 0: 'selfheal services scale {name} N' starts it")
+        self._note(name, "start", by)
+        return self._node(self.steering.start(name, timeout_s=timeout_s if wait else None))
+
+    def _stop(self, name: str, *, by: str, why: str, wait: bool, timeout_s: float) -> Node:
         self._note(name, "stop", by, why)
         return self._node(self.steering.stop(name, by=by, why=why, wait=wait, timeout_s=timeout_s))
 
-    def restart(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
-        name = self._service(name)
+    def _restart(self, name: str, *, by: str, wait: bool, timeout_s: float) -> Node:
+        if self.catalog.is_idle(name):
+            raise CommandFailed(f"{name} is scaled to 0: 'selfheal services scale {name} N' starts it")
         self._note(name, "restart", by)
         return self._node(self.steering.restart(name, timeout_s=timeout_s if wait else None))
 
     def start_all(self, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Result]:
         """All are asked at once, in start order: each waits for its own dependencies."""
-        asked = [self._try(name, lambda one: self.start(one, by=by, wait=False)) for name in self.order]
+        asked = [
+            self._try(name, lambda one: self._start(one, by=by, wait=False, timeout_s=timeout_s))
+            for name in self._awake()
+        ]
         if not wait:
             return asked
         with ThreadPoolExecutor(max_workers=max(1, len(asked)), thread_name_prefix="start-all") as pool:
@@ -157,24 +182,44 @@ class LocalManager:
         self, *, by: str, why: str = "", wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> list[Result]:
         return [
-            self._try(name, lambda one: self.stop(one, by=by, why=why, wait=wait, timeout_s=timeout_s))
-            for name in reversed(self.order)
+            self._try(name, lambda one: self._stop(one, by=by, why=why, wait=wait, timeout_s=timeout_s))
+            for name in reversed(self._awake())
         ]
 
     def restart_all(self, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Result]:
-        stopped = [self._try(name, self._put_down) for name in reversed(self.order)]
+        stopped = [self._try(name, self._put_down) for name in reversed(self._awake())]
         failed = [one for one in stopped if not one["ok"]]
         return [*self.start_all(by=by, wait=wait, timeout_s=timeout_s), *failed]
 
     def shutdown(self, *, keep_services: bool = False, by: str) -> None:
         self.end(keep_services, by)
 
+    # -- the file, and how many -------------------------------------------------------------------------------------
+
+    def plan(self, config: str | None = None) -> PlanShown:
+        return self.reloader.plan(config)
+
+    def apply(
+        self, config: str | None = None, *, by: str, plan: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Applied:
+        return self.reloader.apply(config, by=by, plan=plan, timeout_s=timeout_s)
+
+    def scale(
+        self, name: str, replicas: int | None, *, by: str, why: str = "", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Applied:
+        return self.reloader.scale(name, replicas, by=by, why=why, timeout_s=timeout_s)
+
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _snapshot(self) -> dict[str, NodeStatus]:
         snapshot = self.usage.laid_over(self.system.board.snapshot())
         records = self.steering.ledger.records()
-        return {path: with_manual_stop(status, records) for path, status in snapshot.items()}
+        now = self.system.clock.wall()
+        replicas = self.catalog.replicas()
+        return {
+            path: with_scale(with_manual_stop(status, records), records, now, replicas)
+            for path, status in snapshot.items()
+        }
 
     def _find(self, name: str) -> Node:
         return tree_json.find(tree_json.tree_json(self.system.board.snapshot(), self.system.clock.wall())["root"], name)
@@ -184,6 +229,17 @@ class LocalManager:
         short = name.rsplit("/", 1)[-1]
         self.steering.status(short if name in (short, self.steering.path_or_none(short)) else name)
         return short
+
+    def _nodes(self, name: str) -> tuple[str, ...]:
+        """The services a command is about, first to last: a name means all replicas. Raises UnknownNode."""
+        if "/" in name:
+            return (self._service(name),)
+        nodes = self.catalog.family(name)
+        return tuple(self._service(one) for one in nodes) or (self._service(name),)
+
+    def _awake(self) -> tuple[str, ...]:
+        """All services in start order but those scaled to 0."""
+        return tuple(name for name in self.catalog.order if not self.catalog.is_idle(name))
 
     def _node(self, status: NodeStatus) -> Node:
         return tree_json.node_json(with_manual_stop(status, self.steering.ledger.records()))
@@ -205,7 +261,7 @@ class LocalManager:
         return self._try(asked["name"], lambda one: self._node(self.steering.await_ready(one, timeout_s)))
 
     def _log_path(self, service: str) -> Path:
-        return self.logs[self._service(service)]
+        return self.logs(self._service(service))
 
     def _note(self, name: str, command: str, by: str, why: str = "") -> None:
         self.steering.note(name, command, by, why)
@@ -219,6 +275,26 @@ def with_manual_stop(status: NodeStatus, records: Mapping[str, ServiceRecord]) -
     stop = record.stopped
     why = f": {stop.why}" if stop.why else ""
     return replace(status, detail=f"stopped by {stop.by} at {tree_json.rfc3339(stop.at)}{why}", since=stop.at)
+
+
+def with_scale(
+    status: NodeStatus, records: Mapping[str, ServiceRecord], now: float, replicas: Mapping[str, int]
+) -> NodeStatus:
+    """The status of a service with how many replicas it has, and who chose that, when and why. Pure."""
+    name = status.path.rsplit("/", 1)[-1]
+    if status.kind is not NodeKind.SERVICE or name not in replicas:
+        return status
+    if replicas[name] != 1:
+        status = replace(status, extra={**status.extra, "replicas": replicas[name]})
+    record = records.get(name)
+    scaled = record.scaled if record is not None else None
+    if scaled is None:
+        return replace(status, detail="scaled to 0 by the file") if replicas[name] == 0 else status
+    why = f": {scaled.why}" if scaled.why else ""
+    text = f"scaled to {scaled.replicas} by {scaled.by} {age(now - scaled.at)} ago{why}"
+    facts = {"replicas": scaled.replicas, "by": scaled.by, "at": tree_json.rfc3339(scaled.at), "why": scaled.why}
+    detail = text if status.detail is None or scaled.replicas == 0 else f"{status.detail}; {text}"
+    return replace(status, detail=detail, extra={**status.extra, "scaled": facts})
 
 
 def daemon_info(state_dir: Path, version: str, started_at: float) -> DaemonInfo:

@@ -40,6 +40,8 @@ class Node(TypedDict):
     restarts: int
     restarts_in_window: int
     wanted: bool
+    replicas: NotRequired[int]
+    scaled: NotRequired[Mapping[str, Any]]
     children: NotRequired[list[Node]]
     strategy: NotRequired[str]
     intensity: NotRequired[int]
@@ -102,6 +104,42 @@ class DaemonInfo(TypedDict):
     state_dir: str
 
 
+class NodeEdit(TypedDict):
+    """What a plan does to one node, and after an apply what came of it. A change is ``{key, old, new}``."""
+
+    node: str
+    kind: str
+    action: str
+    changes: list[dict[str, Any]]
+    moves_to: NotRequired[str]
+    ok: NotRequired[bool]
+    error: NotRequired[str]
+
+
+class PlanShown(TypedDict):
+    """``plan`` names exactly this plan; ``daemon`` lists what only a restart of the daemon changes."""
+
+    schema: int
+    plan: str
+    file: str
+    empty: bool
+    nodes: list[NodeEdit]
+    daemon: list[dict[str, Any]]
+    notes: list[str]
+
+
+class Applied(TypedDict):
+    """``nodes`` are those that were touched."""
+
+    schema: int
+    plan: str
+    file: str
+    ok: bool
+    nodes: list[NodeEdit]
+    daemon: list[dict[str, Any]]
+    notes: list[str]
+
+
 Record = Mapping[str, Any]
 """An alert or an execution in the shape of ``alerts --json`` and ``executions --json``."""
 
@@ -127,6 +165,14 @@ _WHERE: Final = {"service": "'selfheal services status'", "execution": "'selfhea
 
 class CommandFailed(ManagerError):
     """The command was understood and could not be carried out, or ended badly."""
+
+
+class BadConfig(ManagerError):
+    """The file cannot be used, and nothing was changed. The text has one line a problem."""
+
+    def __init__(self, text: str, problems: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(text)
+        self.problems = tuple(problems)
 
 
 class TimedOut(ManagerError):
@@ -175,6 +221,22 @@ class Manager(Protocol):
 
     def restart_all(self, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Result]:
         """Stop all services newest first, then start all in order."""
+
+    def plan(self, config: str | None = None) -> PlanShown:
+        """What the file (the daemon's own, or another by its full path) would change. Raises ``BadConfig``."""
+
+    def apply(
+        self, config: str | None = None, *, by: str, plan: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Applied:
+        """Change the running tree to what the file says, and nothing else. Raises ``BadConfig``.
+
+        ``plan`` refuses when the plan is not the one that was shown.
+        """
+
+    def scale(
+        self, name: str, replicas: int | None, *, by: str, why: str = "", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Applied:
+        """Run so many replicas of the service, remembered over restarts; None: as many as the file says."""
 
     def alerts(self, limit: int = 50) -> Sequence[Record]:
         """The last alerts, newest first."""

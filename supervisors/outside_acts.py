@@ -7,7 +7,7 @@ Called on the Docker watcher's threads, which must not wait: each decision is ca
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -30,13 +30,13 @@ class OutsideActs:
     """Fulfils ``actors.runtimes.docker_outside.OutsideListener``.
 
     Args:
-        plans: the services that are containers.
+        plan_of: how a service is run now; None: it is not configured any more.
         record: (path, event, text), for the journal.
     """
 
     steering: Steering
     runtime: Runtime
-    plans: Mapping[str, Plan]
+    plan_of: Callable[[str], Plan | None]
     record: Callable[[str, str, str], None]
 
     def runs_again(self, service: str, started_at: float) -> None:
@@ -65,7 +65,9 @@ class OutsideActs:
         self.steering.start(service, timeout_s=None)
 
     def _stop(self, service: str) -> None:
-        plan = self.plans[service]
+        plan = self.plan_of(service)
+        if plan is None:
+            return
         handle = self.runtime.adopt(plan.launch, lambda _status: True)
         if handle is not None:
             self.runtime.stop(handle, plan.grace_s)

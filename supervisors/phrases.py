@@ -77,6 +77,8 @@ def status(node: Node, now: float) -> str:
         case "waiting":
             return _waiting(node, detail, now)
         case "stopped":
+            if node.get("replicas") == 0:
+                return detail or "scaled to 0"
             by_hand = " by hand" if node["kind"] == "service" and not node["wanted"] else ""
             return _with_detail(f"stopped{by_hand}", detail)
         case "up":

@@ -29,15 +29,15 @@ class Pulse:
 
     Args:
         whereis: the present reference of a node, by path.
-        paths: the supervisors; one that does not run now is not asked.
+        paths: the supervisors there are now; one that does not run now is not asked.
         monotonic: clock seconds.
     """
 
     def __init__(
-        self, whereis: Callable[[str], Ref | None], paths: Iterable[str], monotonic: Callable[[], float]
+        self, whereis: Callable[[str], Ref | None], paths: Callable[[], Iterable[str]], monotonic: Callable[[], float]
     ) -> None:
         self._whereis = whereis
-        self._paths = tuple(paths)
+        self._paths = paths
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._asked: dict[str, _Asked] = {}
@@ -50,7 +50,7 @@ class Pulse:
                     del self._asked[path]  # that run is over: the next is asked
             if self._asked:
                 return False
-        for path in self._paths:
+        for path in self._paths():
             ref = self._whereis(path)
             if isinstance(ref, ActorRef):
                 self._ask(path, ref)

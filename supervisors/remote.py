@@ -20,11 +20,14 @@ import httpx
 
 from supervisors.manager import (
     DEFAULT_TIMEOUT_S,
+    Applied,
+    BadConfig,
     CommandFailed,
     DaemonInfo,
     DaemonUnreachable,
     ManagerError,
     Node,
+    PlanShown,
     Record,
     RecoveryStatus,
     Result,
@@ -153,6 +156,30 @@ class RemoteManager:
 
     def restart_all(self, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Result]:
         return self._command_all("restart-all", timeout_s, by=by, wait=wait)
+
+    def plan(self, config: str | None = None) -> PlanShown:
+        answer = self._ask("POST", "/v1/plan", _ANSWER_S, json={"config": config})
+        return cast("PlanShown", answer)
+
+    def apply(
+        self, config: str | None = None, *, by: str, plan: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Applied:
+        return self._edit("/v1/apply", {"config": config, "by": by, "plan": plan, "timeout_s": timeout_s})
+
+    def scale(
+        self, name: str, replicas: int | None, *, by: str, why: str = "", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Applied:
+        order = {"replicas": replicas, "by": by, "why": why, "timeout_s": timeout_s}
+        return self._edit(f"/services/{_in_path(name)}/scale", order)
+
+    def _edit(self, path: str, order: Mapping[str, Any]) -> Applied:
+        """Services are stopped with their own graces: only the daemon knows how long an edit takes."""
+        with self._reachable():
+            response = self._client.post(path, json=order, timeout=httpx.Timeout(_CONNECT_S, read=None))
+        body = _body(response)
+        if "nodes" not in body:
+            _raise_for(response)
+        return cast("Applied", body)
 
     def shutdown(self, *, keep_services: bool = False, by: str) -> None:
         self._ask("POST", "/v1/stop", _ANSWER_S, params={"keep_services": keep_services, "by": by})
@@ -284,6 +311,8 @@ def _error(body: Mapping[str, Any], text: str) -> ManagerError:
             return TimedOut(text)
         case "unreachable":
             return DaemonUnreachable(text)
+        case "bad_config":
+            return BadConfig(text, body.get("problems", ()))
         case _:
             return CommandFailed(text)
 

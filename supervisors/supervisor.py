@@ -22,6 +22,7 @@ from actors.messages import (
     ChildStarted,
     ChildStartFailed,
     RestartPermit,
+    SpecReplaced,
     StopMode,
     StopYourself,
     Wake,
@@ -46,6 +47,7 @@ from supervisors.decisions.model import (
     Report,
     ReportKind,
     Requeue,
+    Respec,
     SelfStarted,
     SelfStartFailed,
     StartActor,
@@ -131,6 +133,8 @@ class SupervisorActor(SupervisedActor):
                 self._take(self._call(message))
             case AddChild(spec):
                 self._take(Call(None, Ask.START, spec=spec))
+            case SpecReplaced():
+                pass  # it counts when this supervisor is started anew; live edits of its children are calls
             case RefOf(child_id):
                 grip = self._grips.get(child_id)
                 return grip.ref if grip is not None and grip.ref.is_alive else None
@@ -169,7 +173,8 @@ class SupervisorActor(SupervisedActor):
         for effect in effects:
             if isinstance(effect, (Answer, Report)):  # who hears an answer sees it on the board too
                 self._act(effect)
-        if tuple(before.children) != tuple(self._state.children) or before.mode is not self._state.mode:
+        is_same = before.mode is self._state.mode and before.flags is self._state.flags
+        if not is_same or tuple(before.children) != tuple(self._state.children):
             self._publish(_SHOWN[self._state.mode])
 
     def _recalled(self, specs: tuple[ChildSpec, ...]) -> dict[str, ChildPast]:
@@ -196,6 +201,8 @@ class SupervisorActor(SupervisedActor):
                 self._start_actor(spec, incarnation)
             case StopActor(child_id, _, reason, mode):
                 self._grips[child_id].ref.tell(StopYourself(reason, mode))
+            case Respec(spec):
+                self._grips[spec.id].ref.tell(SpecReplaced(spec))
             case KillActor(child_id):
                 self._kill(child_id)
             case WakeAt(at_s):
@@ -207,10 +214,12 @@ class SupervisorActor(SupervisedActor):
             case Report():
                 self._pass_on(effect)
             case Forget(child_id):
-                self._grips.pop(child_id, None)
-                self._permits.pop(child_id, None)
-                self.context.system.names.pop(self._path_of(child_id), None)
-                self.context.system.board.remove(self._path_of(child_id))
+                self._forget(child_id)
+            case _:
+                self._act_on_self(effect)
+
+    def _act_on_self(self, effect: Effect) -> None:
+        match effect:
             case SelfStarted():
                 self.started()
                 self.ready()
@@ -218,6 +227,12 @@ class SupervisorActor(SupervisedActor):
                 self.start_failed(reason)
             case ExitSelf(reason):
                 self.exit(reason)
+
+    def _forget(self, child_id: str) -> None:
+        self._grips.pop(child_id, None)
+        self._permits.pop(child_id, None)
+        self.context.system.names.pop(self._path_of(child_id), None)
+        self.context.system.board.remove(self._path_of(child_id))
 
     def _answer(self, number: int, result: Result) -> None:
         """A started child is answered with the reference of the very run that was asked for."""

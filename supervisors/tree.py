@@ -42,7 +42,7 @@ def build_tree(config: SystemConfig, parts: TreeParts) -> ChildSpec:
     """The root's child spec: everything the daemon supervises, in start order."""
     children = (
         *parts.before,
-        _services(config, parts),
+        services_spec(config, parts),
         upper("bridges", parts.bridges),
         *parts.after,
     )
@@ -68,9 +68,10 @@ def homes(config: SystemConfig) -> dict[str, str]:
     return {name: of_group.get(name, "root/services") for name in config.services}
 
 
-def _services(config: SystemConfig, parts: TreeParts) -> ChildSpec:
+def services_spec(config: SystemConfig, parts: TreeParts) -> ChildSpec:
+    """The supervisor of all groups and lone services."""
     children = [
-        _group(unit, config, parts) if unit in config.groups else _service(unit, config, parts, WaitFor.STARTED)
+        group_spec(unit, config, parts) if unit in config.groups else service_spec(unit, config, parts)
         for unit in unit_order(config)
     ]
     return Supervisor.spec(
@@ -79,26 +80,39 @@ def _services(config: SystemConfig, parts: TreeParts) -> ChildSpec:
         intensity=ROOT_INTENSITY,
         period_s=ROOT_PERIOD_S,
         children=children,
-        held=parts.held & frozenset(config.services),
+        held=held_nodes(config, parts) & frozenset(config.services),
     )
 
 
-def _group(name: str, config: SystemConfig, parts: TreeParts) -> ChildSpec:
+def held_nodes(config: SystemConfig, parts: TreeParts) -> frozenset[str]:
+    """Whom nothing starts by itself: what a person stopped, and what is scaled to 0."""
+    return parts.held | {name for name, service in config.services.items() if service.replicas == 0}
+
+
+def group_spec(name: str, config: SystemConfig, parts: TreeParts) -> ChildSpec:
+    """The supervisor of one group."""
     group: GroupConfig = config.groups[name]
     strategy = Strategy(group.strategy)
-    gate = WaitFor.READY if strategy.is_group else WaitFor.STARTED
     return Supervisor.spec(
         name,
         strategy=strategy,
         intensity=group.intensity.restarts,
         period_s=group.intensity.period,
-        children=[_service(service, config, parts, gate) for service in group.services],
-        held=parts.held & frozenset(group.services),
+        children=[service_spec(service, config, parts) for service in group.services],
+        held=held_nodes(config, parts) & frozenset(group.services),
     )
 
 
-def _service(name: str, config: SystemConfig, parts: TreeParts, gate: WaitFor) -> ChildSpec:
+def waits_for_ready(name: str, config: SystemConfig) -> bool:
+    """Whether the next of its group starts only when this one is ready."""
+    home = next((group for group in config.groups.values() if name in group.services), None)
+    return home is not None and Strategy(home.strategy).is_group
+
+
+def service_spec(name: str, config: SystemConfig, parts: TreeParts) -> ChildSpec:
+    """One service, in its group if it has one."""
     service = config.services[name]
+    gate = WaitFor.READY if waits_for_ready(name, config) else WaitFor.STARTED
     return ChildSpec(
         id=name,
         start=ServiceActor,

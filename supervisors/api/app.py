@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from supervisors.api.failures import AnswerOurFaults, answer_failures
 from supervisors.api.guard import LoopbackOnly
 from supervisors.api.logs import logs_router
+from supervisors.api.reload import reload_router
 from supervisors.api.services import services_router
 from supervisors.api.v1 import v1_router
 from supervisors.manager import SCHEMA, Manager
@@ -44,6 +45,7 @@ def create_app(manager: Manager) -> FastAPI:
 
     app.include_router(services_router(manager))
     app.include_router(v1_router(manager))
+    app.include_router(reload_router(manager))
     app.include_router(logs_router(manager))
     return app
 

@@ -11,16 +11,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from supervisors.manager import CommandFailed, DaemonUnreachable, ManagerError, TimedOut, UnknownNode
+from supervisors.manager import BadConfig, CommandFailed, DaemonUnreachable, ManagerError, TimedOut, UnknownNode
 
 STATUS: Final[dict[type[ManagerError], int]] = {
     UnknownNode: 404,
+    BadConfig: 422,
     CommandFailed: 409,
     TimedOut: 504,
     DaemonUnreachable: 503,
 }
 KINDS: Final[dict[type[ManagerError], str]] = {
     UnknownNode: "unknown_node",
+    BadConfig: "bad_config",
     CommandFailed: "command_failed",
     TimedOut: "timed_out",
     DaemonUnreachable: "unreachable",
@@ -39,6 +41,8 @@ def answer_failures(app: FastAPI) -> None:
         status, kind = STATUS.get(type(error), 409), KINDS.get(type(error), "command_failed")
         if isinstance(error, UnknownNode):
             return failure(status, kind, str(error), error.suggestion, name=error.name, what=error.what)
+        if isinstance(error, BadConfig):
+            return failure(status, kind, str(error), problems=list(error.problems))
         return failure(status, kind, str(error))
 
     @app.exception_handler(RequestValidationError)

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 
-from supervisors.manager import DEFAULT_TIMEOUT_S, SCHEMA, Manager, Node, Result
+from supervisors.manager import DEFAULT_TIMEOUT_S, SCHEMA, Applied, Manager, Node, Result
 
 LONGEST_WAIT_S = 3600.0
 
@@ -15,6 +16,14 @@ By = Annotated[str, Query(max_length=200, description="who asks, for the record"
 Why = Annotated[str, Query(max_length=500, description="why, for the record")]
 Wait = Annotated[bool, Query(description="answer only when it is done")]
 Timeout = Annotated[float, Query(gt=0, le=LONGEST_WAIT_S, description="seconds to wait for it")]
+
+
+class ScaleOrder(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    replicas: int | None
+    by: str = Field("http", max_length=200)
+    why: str = Field("", max_length=500)
+    timeout_s: float = Field(DEFAULT_TIMEOUT_S, gt=0, le=LONGEST_WAIT_S)
 
 
 def services_router(manager: Manager) -> APIRouter:
@@ -54,7 +63,22 @@ def services_router(manager: Manager) -> APIRouter:
     ) -> dict[str, Any]:
         return _service(manager.restart(name, by=by, wait=wait, timeout_s=timeout_s))
 
+    @routes.post("/{name:path}/scale")
+    def scale(name: str, order: ScaleOrder) -> JSONResponse:
+        """``replicas`` null: as many as the file says."""
+        made = manager.scale(name, order.replicas, by=order.by, why=order.why, timeout_s=order.timeout_s)
+        return edited(made)
+
     return routes
+
+
+def edited(made: Applied) -> JSONResponse:
+    """All steps went well: 200. Otherwise 409 with what did not."""
+    if made["ok"]:
+        return JSONResponse(made)
+    failed = [one["node"] for one in made["nodes"] if one.get("ok") is False]
+    error = f"{len(failed)} of {len(made['nodes'])} nodes failed: {', '.join(failed)}"
+    return JSONResponse({**made, "error": error, "kind": "some_failed", "suggestion": None}, status_code=409)
 
 
 def _service(node: Node) -> dict[str, Any]:

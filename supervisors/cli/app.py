@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from supervisors.cli.commands import alert, daemon, looking, recovery, runbook, services, tree
+from supervisors.cli.commands import alert, daemon, looking, recovery, reload, runbook, services, tree
 from supervisors.cli.exits import FAILED, WELL, Quit, code_of
 from supervisors.cli.outside import Outside, command
 from supervisors.cli.terminal import complain
@@ -21,6 +21,8 @@ def make_app() -> typer.Typer:
     app.command("run")(daemon.run)
     app.command("stop")(daemon.stop)
     app.command("tree")(tree.tree)
+    app.command("plan")(reload.plan)
+    app.command("apply")(reload.apply)
     app.command("alerts")(recovery.alerts)
     app.command("executions")(recovery.executions)
     app.command("logs")(looking.logs)

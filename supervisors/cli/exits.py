@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from supervisors.manager import DaemonUnreachable, ManagerError, TimedOut
+from supervisors.manager import BadConfig, DaemonUnreachable, ManagerError, TimedOut
 
 WELL: Final = 0
 FAILED: Final = 1
@@ -26,4 +26,6 @@ class Quit(Exception):
 def code_of(error: ManagerError) -> int:
     if isinstance(error, DaemonUnreachable):
         return UNREACHABLE
+    if isinstance(error, BadConfig):
+        return WRONG_USAGE
     return TIMED_OUT if isinstance(error, TimedOut) else FAILED

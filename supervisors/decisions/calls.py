@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from actors.messages import StopMode
 from actors.spec import SHUTDOWN, ChildSpec, ChildType
-from supervisors.decisions import reconcile
+from supervisors.decisions import edits, reconcile
 from supervisors.decisions.admission import check_child
 from supervisors.decisions.model import ALIVE, Ask, Call, Child, ChildCounts, ChildInfo, Ok, Phase, Refused
 from supervisors.decisions.work import Work
@@ -36,19 +36,25 @@ def serve(work: Work, call: Call) -> None:
             _restart(work, call)
         case Ask.DELETE:
             _delete(work, call)
+        case Ask.REPLACE | Ask.TAKE_OUT | Ask.INSERT | Ask.ARRANGE:
+            edits.EDITS[call.ask](work, call)
         case Ask.WHICH:
             work.reply(call.number, Ok(which(work)))
         case Ask.COUNT:
             work.reply(call.number, Ok(count(work)))
         case Ask.GET_SPEC:
-            child = work.children.get(call.id or "")
-            template = work.flags.template
-            if template is not None and (child is not None or call.id == template.id):
-                work.reply(call.number, Ok(template))
-            elif child is not None:
-                work.reply(call.number, Ok(child.spec))
-            else:
-                work.reply(call.number, Refused("not_found"))
+            _get_spec(work, call)
+
+
+def _get_spec(work: Work, call: Call) -> None:
+    child = work.children.get(call.id or "")
+    template = work.flags.template
+    if template is not None and (child is not None or call.id == template.id):
+        work.reply(call.number, Ok(template))
+    elif child is not None:
+        work.reply(call.number, Ok(child.spec))
+    else:
+        work.reply(call.number, Refused("not_found"))
 
 
 def _start(work: Work, call: Call) -> None:

@@ -83,6 +83,7 @@ class Child:
         held: a person stopped it; no strategy starts it.
         recycle: a group restart needs it down before anything is started.
         doomed: it is forgotten as soon as it is down.
+        is_moving: it leaves for another supervisor: its record is the answer when it is down.
         is_new: added by a call and not yet started once: a failed start forgets it.
         incarnation: number of its present or last run, unique within one supervisor's life.
         turn: order among siblings that wait to be started (one_for_one).
@@ -99,6 +100,7 @@ class Child:
     recycle: bool = False
     doomed: bool = False
     is_new: bool = False
+    is_moving: bool = False
     incarnation: int = 0
     is_ready: bool = False
     ready_at: float | None = None
@@ -114,6 +116,11 @@ class Child:
     def is_tried_again(self) -> bool:
         """Its restart failed and is on its way back through the mailbox (OTP ``restarting``)."""
         return self.phase is Phase.RESTARTING and self.not_before is None
+
+    @property
+    def is_backing_off(self) -> bool:
+        """It waits for the moment of its next try."""
+        return self.phase in (Phase.RESTARTING, Phase.PARKED) and self.not_before is not None
 
 
 class Mode(enum.Enum):
@@ -169,13 +176,24 @@ class StopRequested:
 
 
 class Ask(enum.Enum):
-    """The run-time calls (OTP), and ``HOLD``: terminate, and let no strategy start it again (beyond OTP)."""
+    """The run-time calls (OTP), and what a live edit of the tree needs (beyond OTP).
+
+    * ``HOLD``: terminate, and let no strategy start it again;
+    * ``REPLACE``: another spec for a child, which goes on as it is; a running one is told its new spec;
+    * ``TAKE_OUT``: let go of a child without ending what it stands for, and forget it; the answer is its record;
+    * ``INSERT``: start a child, with the record of another supervisor's ``TAKE_OUT`` or ``HELD`` if one is given;
+    * ``ARRANGE``: the children's order (``args``), and with ``spec`` other flags.
+    """
 
     START = "start_child"
     TERMINATE = "terminate_child"
     RESTART = "restart_child"
     DELETE = "delete_child"
     HOLD = "hold_child"
+    REPLACE = "replace_child"
+    TAKE_OUT = "take_out_child"
+    INSERT = "insert_child"
+    ARRANGE = "arrange_children"
     WHICH = "which_children"
     COUNT = "count_children"
     GET_SPEC = "get_childspec"
@@ -220,6 +238,14 @@ class StopActor:
     incarnation: int
     reason: ExitReason
     mode: StopMode
+
+
+@dataclass(frozen=True, slots=True)
+class Respec:
+    """Tell the running child its new spec."""
+
+    spec: ChildSpec
+    incarnation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +335,7 @@ class Forget:
 Effect = (
     StartActor
     | StopActor
+    | Respec
     | KillActor
     | WakeAt
     | Requeue

@@ -137,7 +137,7 @@ class Work:
         )
         if child.doomed or (not child.wanted and self._is_dropped_when_down(child)):
             self.forget(child)
-        self.answer(child.spec.id, Ok())
+        self.answer(child.spec.id, Ok(child) if child.is_moving else Ok())
 
     def _is_dropped_when_down(self, child: Child) -> bool:
         return self.is_dynamic or child.spec.restart is Restart.TEMPORARY

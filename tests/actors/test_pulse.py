@@ -28,7 +28,7 @@ def tree(system: ActorSystem) -> Supervisor:
 
 
 def pulse_of(system: ActorSystem) -> Pulse:
-    return Pulse(system.whereis, ("root", "root/inner", "root/not-there"), time.monotonic)
+    return Pulse(system.whereis, lambda: ("root", "root/inner", "root/not-there"), time.monotonic)
 
 
 def test_those_that_answer_are_well_again_and_again(system: ActorSystem) -> None:
@@ -43,7 +43,7 @@ def test_those_that_answer_are_well_again_and_again(system: ActorSystem) -> None
 @pytest.mark.parametrize("who", ["root", "root/inner"])
 def test_one_that_hangs_is_seen_and_named(system: ActorSystem, who: str) -> None:
     root, go_on, now_s = tree(system), threading.Event(), 100.0
-    pulse = Pulse(system.whereis, ("root", "root/inner"), lambda: now_s)
+    pulse = Pulse(system.whereis, lambda: ("root", "root/inner"), lambda: now_s)
     ref = system.whereis(who)
     assert ref is not None
     ref.tell(AreYouThere(lambda: _wait(go_on)))

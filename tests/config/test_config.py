@@ -118,6 +118,9 @@ GRID = {
     "exit_with: jobb\nservices: {job: {command: [x]}}": [
         "1: exit_with: there is no service 'jobb'; did you mean 'job'?"
     ],
+    "services: {a: {runtime: docker, container: c, replicas: 2}}": [
+        "1: services.a.replicas: an attached container is one container: it cannot have replicas; or have one replica"
+    ],
     "runbooks: {directories: [none]}": [
         "1: runbooks.directories[0]: /base/none is no folder; create it, or mend the path"
     ],

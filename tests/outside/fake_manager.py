@@ -14,10 +14,14 @@ from actors.board import LastExit, NodeKind, NodeState, NodeStatus
 from supervisors import tree_json
 from supervisors.manager import (
     DEFAULT_TIMEOUT_S,
+    Applied,
+    BadConfig,
     CommandFailed,
     DaemonInfo,
     ManagerError,
     Node,
+    NodeEdit,
+    PlanShown,
     Record,
     RecoveryStatus,
     Result,
@@ -140,6 +144,51 @@ class FakeManager:
 
     def restart_all(self, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Result]:
         return [self._try(one, lambda name: self.restart(name, by=by, wait=wait, timeout_s=timeout_s)) for one in _ALL]
+
+    def plan(self, config: str | None = None) -> PlanShown:
+        self._read(config)
+        return PlanShown(
+            schema=1,
+            plan="p1",
+            file=config or "own.yaml",
+            empty=False,
+            nodes=[self._edit()],
+            daemon=[],
+            notes=["a note"],
+        )
+
+    def apply(
+        self, config: str | None = None, *, by: str, plan: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Applied:
+        self._read(config)
+        if plan not in (None, "p1"):
+            raise CommandFailed(f"the plan is another by now (p1, not {plan})")
+        self.calls.append(("apply", config, by, plan, timeout_s))
+        return self._applied("web")
+
+    def scale(
+        self, name: str, replicas: int | None, *, by: str, why: str = "", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Applied:
+        self._service(name)
+        self.calls.append(("scale", name, replicas, by, why, timeout_s))
+        return self._applied(name)
+
+    def _read(self, config: str | None) -> None:
+        if config is not None and "bad" in config:
+            problems = [{"file": config, "line": line, "text": f"k{line}: m"} for line in (1, 2)]
+            raise BadConfig("k1: m\nk2: m", problems)
+
+    def _edit(self) -> NodeEdit:
+        change = {"key": "max_restarts", "old": 5, "new": 9}
+        return NodeEdit(node="web", kind="service", action="update_in_place", changes=[change])
+
+    def _applied(self, name: str) -> Applied:
+        is_ok = name not in self.broken
+        edit = self._edit()
+        edit["ok"] = is_ok
+        if not is_ok:
+            edit["error"] = "boom"
+        return Applied(schema=1, plan="p1", file="own.yaml", ok=is_ok, nodes=[edit], daemon=[], notes=[])
 
     def alerts(self, limit: int = 50) -> Sequence[Record]:
         alert = {

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from actors.board import NodeState
-from supervisors.manager import CommandFailed, Manager, TimedOut, UnknownNode
+from supervisors.manager import BadConfig, CommandFailed, Manager, TimedOut, UnknownNode
 from supervisors.tree_json import find
 from tests.outside.fake_manager import GROUP, FakeManager
 
@@ -127,6 +127,28 @@ def test_following_a_log(manager: Manager, fake: FakeManager) -> None:
     assert [next(lines) for _ in range(3)] == ["four", "", '{"line": 1}']
     closed.set()
     assert list(lines) == []
+
+
+def test_plans_and_edits_are_the_same_from_everywhere(manager: Manager, fake: FakeManager) -> None:
+    assert manager.plan() == fake.plan()
+    assert manager.plan("/x/other.yaml")["file"] == "/x/other.yaml"
+    assert manager.apply("/x/other.yaml", by="ann", plan="p1", timeout_s=5.0)["ok"]
+    assert manager.scale("web", 3, by="bob", why="load", timeout_s=6.0)["nodes"][0]["node"] == "web"
+    assert manager.scale("web", None, by="bob")["ok"]
+    assert fake.calls[:2] == [("apply", "/x/other.yaml", "ann", "p1", 5.0), ("scale", "web", 3, "bob", "load", 6.0)]
+    assert fake.calls[2][2] is None
+
+
+def test_a_bad_file_another_plan_and_a_node_that_failed_are_told(manager: Manager, fake: FakeManager) -> None:
+    for ask in (lambda: manager.plan("/x/bad.yaml"), lambda: manager.apply("/x/bad.yaml", by="ann")):
+        with pytest.raises(BadConfig) as caught:
+            ask()
+        assert [problem["text"] for problem in caught.value.problems] == ["k1: m", "k2: m"]
+    with pytest.raises(CommandFailed, match="the plan is another by now"):
+        manager.apply(by="ann", plan="p2")
+    fake.broken.add("web")
+    made = manager.apply(by="ann")
+    assert (made["ok"], made["nodes"][0].get("error")) == (False, "boom")
 
 
 def test_the_end_is_asked_for_once(manager: Manager, fake: FakeManager) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -30,6 +30,7 @@ from actors.spec import (
     WaitFor,
 )
 from supervisors.decisions import step as judgement
+from supervisors.decisions.edits import HELD
 from supervisors.decisions.model import (
     Answer,
     Ask,
@@ -44,6 +45,7 @@ from supervisors.decisions.model import (
     Phase,
     Report,
     Requeue,
+    Respec,
     SelfStarted,
     SelfStartFailed,
     StartActor,
@@ -146,6 +148,10 @@ class World:
                 self.ends.append(effect)
                 if self.live:
                     raise Violated(f"ended while {sorted(self.live)} live")
+            case Respec(spec, incarnation):
+                run = self.live.get(spec.id)
+                if run is not None and run.incarnation != incarnation:
+                    raise Violated(f"{spec.id}#{incarnation} is told its new spec; #{run.incarnation} lives")
             case SelfStarted() | Report() | Forget():
                 pass
             case unknown:
@@ -293,6 +299,12 @@ class World:
             is_blocked = is_blocked or self.state.flags.strategy.is_group
 
 
+def _has_died(state: SupervisorState, child_id: str, incarnation: int) -> bool:
+    return any(
+        isinstance(one, ChildExited) and (one.id, one.incarnation) == (child_id, incarnation) for one in state.deferred
+    )
+
+
 def random_world(random: Random) -> World:
     strategy = random.choice([Strategy.ONE_FOR_ONE, Strategy.ONE_FOR_ALL, Strategy.REST_FOR_ONE])
     auto = random.choice([AutoShutdown.NEVER, AutoShutdown.NEVER, *AutoShutdown])
@@ -340,6 +352,10 @@ def random_calls(world: World, how_many: int) -> None:
         lambda n: Call(n, Ask.GET_SPEC, _some(world)),
         lambda n: Call(n, Ask.START, spec=random_spec(world.random, _some(world), AutoShutdown.NEVER)),
         lambda n: Call(n, Ask.START, spec=random_spec(world.random, f"n{n}", AutoShutdown.NEVER)),
+        lambda n: Call(n, Ask.REPLACE, spec=random_spec(world.random, _some(world), AutoShutdown.NEVER)),
+        lambda n: Call(n, Ask.TAKE_OUT, _some(world)),
+        lambda n: Call(n, Ask.INSERT, spec=random_spec(world.random, f"n{n}", AutoShutdown.NEVER), args=_load(world)),
+        lambda n: Call(n, Ask.ARRANGE, spec=_flags(world), args=tuple(reversed(tuple(world.state.children)))),
     ]
 
     def ask(number: int) -> None:
@@ -348,6 +364,20 @@ def random_calls(world: World, how_many: int) -> None:
 
     for number in range(how_many):
         world.at(world.random.random() * 12, lambda n=number: ask(n))
+
+
+def _load(world: World) -> tuple[object, ...]:
+    """What a child comes with: nothing, the wish not to be started, or the record it had elsewhere."""
+    records = [replace(child, is_moving=True) for child in world.state.children.values()]
+    return world.random.choice([(), (HELD,), *[(record,) for record in records]])
+
+
+def _flags(world: World) -> Flags | None:
+    """Other flags for a static supervisor; None: only another order."""
+    flags = world.state.flags
+    strategy = world.random.choice([Strategy.ONE_FOR_ONE, Strategy.ONE_FOR_ALL, Strategy.REST_FOR_ONE])
+    is_static = flags.strategy is not Strategy.SIMPLE_ONE_FOR_ONE and world.random.random() < 0.7
+    return replace(flags, strategy=strategy, intensity=flags.intensity + 2) if is_static else None
 
 
 def _some(world: World) -> str:

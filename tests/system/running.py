@@ -103,18 +103,26 @@ def write_config(folder: Path, services: Mapping[str, Any], **more: Any) -> Path
 
 @contextmanager
 def daemon(
-    config: Path, state: Path, *, wait: bool = True, program: Sequence[str] = SELFHEAL, words: Sequence[str] = ()
+    config: Path,
+    state: Path,
+    *,
+    wait: bool = True,
+    program: Sequence[str] = SELFHEAL,
+    words: Sequence[str] = (),
+    terminal: int | None = None,
 ) -> Iterator[Running]:
     """Start the daemon on ``config``; ended and swept when the block is left.
 
     Args:
         program: what stands for the command line; ``words`` are more arguments of ``run``.
+        terminal: a descriptor of the terminal it reads from; it has none without.
     """
     log = state.parent / f"{state.name}.log"
     environ = {**os.environ, "SELFHEAL_STATE": str(state), "PYTHONUNBUFFERED": "1"}
     with log.open("a", encoding="utf-8") as errors:
         process = subprocess.Popen(
             [*program, "run", "--config", str(config), "--state", str(state), *words],
+            stdin=subprocess.DEVNULL if terminal is None else terminal,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

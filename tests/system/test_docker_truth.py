@@ -270,7 +270,8 @@ def test_trap_34_a_restart_policy_of_somebody_else_is_drift(place: Place) -> Non
 
 
 def _policy(container: Container, name: Literal["always", "no"]) -> None:
-    container.update(restart_policy={"Name": name, "MaximumRetryCount": 0})
+    policy: Any = {"Name": name, "MaximumRetryCount": 0}
+    container.update(restart_policy=policy)
 
 
 def _is_ready(place: Place, word: str) -> bool:

@@ -309,10 +309,15 @@ def test_an_impatient_ctrl_c_leaves_no_process_either(tmp_path: Path) -> None:
 
 def test_a_closed_terminal_ends_it_in_order(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with daemon(write_config(tmp_path, {"a": SLEEPER}), state) as selfheal:
-        selfheal.until_ready()
-        assert selfheal.stop(signal.SIGHUP) == 0
-        assert of_state(state) == []
+    ours, theirs = os.openpty()
+    try:
+        with daemon(write_config(tmp_path, {"a": SLEEPER}), state, terminal=theirs) as selfheal:
+            selfheal.until_ready()
+            assert selfheal.stop(signal.SIGHUP) == 0
+            assert of_state(state) == []
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_slow_stops_do_not_stand_in_the_way_of_a_restart(tmp_path: Path) -> None:

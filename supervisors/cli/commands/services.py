@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from supervisors.cli.commands.reload import show_applied
 from supervisors.cli.exits import FAILED, TIMED_OUT, WRONG_USAGE, Quit
 from supervisors.cli.outside import Outside, command, seconds_of
 from supervisors.cli.terminal import complain, print_json, say
@@ -79,7 +80,24 @@ def restart(
     )
 
 
-COMMANDS = {"status": status, "start": start, "stop": stop, "restart": restart}
+@command
+def scale(
+    outside: Outside,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which service.", show_default=False)],
+    replicas: Annotated[int | None, typer.Argument(metavar="N", help="How many; 0: none.", show_default=False)] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="As many as the file says.")] = False,
+    timeout: Timeout = "60s",
+    why: Why = "",
+) -> None:
+    """Run N replicas of a service, remembered until --reset. What is too much is stopped newest first."""
+    if reset == (replicas is not None):
+        raise Quit(WRONG_USAGE, "say how many replicas, or --reset" + (", not both" if reset else ""))
+    with outside.manager() as manager:
+        made = manager.scale(name, replicas, by=outside.by, why=why, timeout_s=seconds_of(timeout))
+    show_applied(outside, made)
+
+
+COMMANDS = {"status": status, "start": start, "stop": stop, "restart": restart, "scale": scale}
 
 OneService = Callable[[RemoteManager, str], Node]
 AllServices = Callable[[RemoteManager], list[Result]]

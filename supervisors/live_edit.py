@@ -1,0 +1,265 @@
+"""Carries out a plan on the running tree, node by node, and keeps the catalog equal to what is really there.
+
+Runs on one ordinary thread at a time (the reloader's lock); asks supervisors by their calls and never touches an actor.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from actors.board import NodeState
+from actors.context import ActorSystem
+from actors.ledger import Ledger
+from actors.refs import ActorRef
+from actors.runtimes.base import LaunchError, Runtime, StopFailed
+from actors.service import LiveRuns
+from config.models import ServiceConfig, SystemConfig
+from supervisors.catalog import Catalog
+from supervisors.decisions.edits import HELD
+from supervisors.decisions.model import Ask, Refused
+from supervisors.layouts import arranged, with_group, with_service, without_service
+from supervisors.leftovers import Cleaner, Leftover
+from supervisors.library import call
+from supervisors.manager import CommandFailed, ManagerError, TimedOut
+from supervisors.plans import Action, Entry, Plan, group_of
+from supervisors.steering import CALL_MARGIN_S, SETTLED_BAD
+from supervisors.supervisor import CallRequest
+from supervisors.tree import (
+    TreeParts,
+    group_spec,
+    held_nodes,
+    homes,
+    service_spec,
+    services_spec,
+    unit_order,
+    waits_for_ready,
+)
+
+SERVICES: Final = "root/services"
+LOOK_S: Final = 0.05
+CALL_S: Final = 30.0
+
+
+@dataclass
+class LiveEdit:
+    """Args:
+    parts: what new nodes are given, with whom a person stopped by now.
+    prepare: makes what the wanted configuration needs beside its nodes (a runtime not used so far).
+    """
+
+    system: ActorSystem
+    catalog: Catalog
+    ledger: Ledger
+    live: LiveRuns
+    runtimes: Mapping[str, Runtime]
+    cleaner: Cleaner
+    parts: Callable[[], TreeParts]
+    prepare: Callable[[SystemConfig], None] = lambda _config: None
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def carry_out(self, plan: Plan, wanted: SystemConfig, timeout_s: float) -> dict[str, str]:
+        """One step failing does not hold up the others. Returns what failed, by node."""
+        self.errors = {}
+        deadline = time.monotonic() + timeout_s
+        services = [entry for entry in plan.changed if entry.kind == "service"]
+        groups = [entry for entry in plan.changed if entry.kind == "group"]
+        self.prepare(wanted)
+        try:
+            for entry in services:
+                if entry.action is Action.REMOVE:
+                    self._try(entry.node, self._remove, entry, wanted)
+            for entry in groups:
+                if entry.action is Action.CREATE:
+                    self._try(entry.node, self._create_group, entry.node, wanted)
+            for entry in services:
+                if entry.action is Action.UPDATE:
+                    self._try(entry.node, self._place, entry.node, wanted)
+            begun = self._begin_all(services, wanted, deadline)
+        finally:
+            self._arrange_all(groups, wanted)
+        for entry in begun:
+            self._try(entry.node, self._settle, entry.node, deadline)
+        return self.errors
+
+    def _begin_all(self, services: list[Entry], wanted: SystemConfig, deadline: float) -> list[Entry]:
+        """Restarts and creations in start order; in a group that waits for readiness one waits for the one before."""
+        begun = []
+        for entry in services:
+            if entry.action not in (Action.RESTART, Action.CREATE):
+                continue
+            self._try(entry.node, self._begin, entry, wanted)
+            if entry.node in self.errors or self._is_held(entry.node, wanted):
+                continue
+            begun.append(entry)
+            if waits_for_ready(entry.node, wanted):
+                self._try(entry.node, self._settle, entry.node, deadline)
+        return [entry for entry in begun if entry.node not in self.errors]
+
+    def _try(self, node: str, step: Callable[..., None], *what: Any) -> None:
+        try:
+            step(*what)
+        except (ManagerError, StopFailed, LaunchError, TimeoutError) as error:
+            self.errors.setdefault(node, str(error))
+            structlog.get_logger().error("reload: a step failed", node=node, error=str(error))
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def _remove(self, entry: Entry, wanted: SystemConfig) -> None:
+        name, old = entry.node, self.catalog.config.services[entry.node]
+        if entry.is_idle:
+            self._call(self._home(name), CallRequest(Ask.HOLD, name), self._stop_limit_s(name))
+            self._place(name, wanted)
+            return
+        if old.container is not None or old.compose is not None:  # it was never ours to stop
+            self._call(self._home(name), CallRequest(Ask.TAKE_OUT, name), self._stop_limit_s(name))
+        else:
+            self._call(self._home(name), CallRequest(Ask.HOLD, name), self._stop_limit_s(name))
+            self._call(self._home(name), CallRequest(Ask.DELETE, name))
+        self.catalog.become(without_service(self.catalog.config, name))
+        self._clear(name, old)
+        self.ledger.retire(name)
+
+    def _clear(self, name: str, old: ServiceConfig) -> None:
+        """Whatever of it is still there (a stopped container). What cannot be cleared now is tried again."""
+        if old.runtime == "docker" and old.image is None:
+            return
+        try:
+            self.runtimes[old.runtime].clear(name, old.graceful_shutdown_timeout)
+        except (StopFailed, LaunchError):
+            self.cleaner.add(Leftover(name, old.runtime, old.graceful_shutdown_timeout, is_configured=False))
+            raise
+
+    def _create_group(self, name: str, wanted: SystemConfig) -> None:
+        config = with_group(self.catalog.config, wanted, name)
+        self._call(SERVICES, CallRequest(Ask.INSERT, spec=group_spec(name, config, self.parts())))
+        self.catalog.become(config)
+
+    def _begin(self, entry: Entry, wanted: SystemConfig) -> None:
+        """Start it as it is wanted: for the first time, or anew."""
+        name, old = entry.node, self.catalog.config.services.get(entry.node)
+        self.cleaner.spare(name)
+        if old is None:
+            self._insert(name, wanted, (HELD,) if self._is_held(name, wanted) else ())
+            self.catalog.become(with_service(self.catalog.config, wanted, name))
+            return
+        self._call(self._home(name), CallRequest(Ask.HOLD, name), self._stop_limit_s(name))
+        with self._started_again(name, wanted):
+            if old.image is not None and wanted.services[name].image is None:
+                self._clear(name, old)
+            self._place(name, wanted)
+
+    @contextmanager
+    def _started_again(self, name: str, wanted: SystemConfig) -> Iterator[None]:
+        """Whatever goes wrong meanwhile: a restart does not end as a stop."""
+        try:
+            yield
+        finally:
+            if not self._is_held(name, wanted):
+                self._call(self._home(name), CallRequest(Ask.RESTART, name))
+
+    def _place(self, name: str, wanted: SystemConfig) -> None:
+        """The wanted plan for a node that is there, under the wanted supervisor; its run goes on."""
+        old_home, new_home = self._home(name), homes(wanted)[name]
+        if old_home == new_home:
+            self._call(old_home, CallRequest(Ask.REPLACE, spec=service_spec(name, wanted, self.parts())))
+        else:
+            record = self._call(old_home, CallRequest(Ask.TAKE_OUT, name), self._stop_limit_s(name))
+            held = (HELD,) if self._is_held(name, wanted) else ()
+            self._insert(name, wanted, (record,) if record is not None else held)
+        self.catalog.become(with_service(self.catalog.config, wanted, name))
+
+    def _insert(self, name: str, wanted: SystemConfig, luggage: tuple[Any, ...]) -> None:
+        home = homes(wanted)[name]
+        self._call(home, CallRequest(Ask.INSERT, spec=service_spec(name, wanted, self.parts()), args=luggage))
+        group = group_of(wanted, name)
+        order = wanted.groups[group].services if group is not None else unit_order(wanted)
+        self._call(home, CallRequest(Ask.ARRANGE, args=order))
+
+    # -- order, and what supervisors are started anew with ----------------------------------------------------------
+
+    def _arrange_all(self, groups: list[Entry], wanted: SystemConfig) -> None:
+        for entry in groups:
+            if entry.action is Action.REMOVE:
+                self._try(entry.node, self._remove_group, entry.node)
+        config = arranged(self.catalog.config, wanted)
+        self.catalog.become(config)
+        for name, group in config.groups.items():
+            self._try(name, self._arrange, name, group.services, config)
+        self._try("services", self._arrange_services, config)
+
+    def _remove_group(self, name: str) -> None:
+        left = self.catalog.config.groups[name].services
+        if left:
+            raise CommandFailed(f"group {name} still has {', '.join(left)}")
+        self._call(SERVICES, CallRequest(Ask.TERMINATE, name))
+        self._call(SERVICES, CallRequest(Ask.DELETE, name))
+
+    def _arrange(self, name: str, members: tuple[str, ...], config: SystemConfig) -> None:
+        spec, parts = group_spec(name, config, self.parts()), self.parts()
+        home = f"{SERVICES}/{name}"
+        flags = self._call(SERVICES, CallRequest(Ask.GET_SPEC, name)).args[0]
+        if flags.strategy is not spec.args[0].strategy:
+            for member in members:  # the strategy says whether the next waits for it
+                self._call(home, CallRequest(Ask.REPLACE, spec=service_spec(member, config, parts)))
+        self._call(home, CallRequest(Ask.ARRANGE, spec=spec.args[0], args=members))
+        self._call(SERVICES, CallRequest(Ask.REPLACE, spec=spec))
+
+    def _arrange_services(self, config: SystemConfig) -> None:
+        self._call(SERVICES, CallRequest(Ask.ARRANGE, args=unit_order(config)))
+        self._call("root", CallRequest(Ask.REPLACE, spec=services_spec(config, self.parts())))
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _settle(self, name: str, deadline: float) -> None:
+        """Wait until it is ready, or ended as its policy allows. Raises CommandFailed, TimedOut."""
+        pause, path = threading.Event(), f"{self._home(name)}/{name}"
+        while True:
+            status = self.system.board.get(path)
+            state = status.state if status is not None else NodeState.WAITING
+            if state in (NodeState.READY, NodeState.DEGRADED):
+                return
+            if state in SETTLED_BAD and status is not None:
+                last = status.last_exit.cause if status.last_exit is not None else "for no known reason"
+                raise CommandFailed(f"{name}: {state.value}: {status.detail or last}")
+            if state is NodeState.STOPPED and self._is_down(name):
+                return
+            if time.monotonic() >= deadline:
+                detail = f" ({status.detail})" if status is not None and status.detail else ""
+                raise TimedOut(f"{name}: not ready in time: {state.value}{detail}")
+            pause.wait(LOOK_S)
+
+    def _is_down(self, name: str) -> bool:
+        """Its supervisor does not mean to start it again."""
+        children = self._call(self._home(name), CallRequest(Ask.WHICH))
+        return any(child.id == name and child.state == "stopped" for child in children)
+
+    def _is_held(self, name: str, wanted: SystemConfig) -> bool:
+        return name in held_nodes(wanted, self.parts())
+
+    def _home(self, name: str) -> str:
+        return self.catalog.homes[name]
+
+    def _stop_limit_s(self, name: str) -> float:
+        return self.catalog.stop_limits_s[name] + CALL_MARGIN_S
+
+    def _call(self, home: str, request: CallRequest, timeout_s: float = CALL_S) -> Any:
+        """Raises CommandFailed, TimedOut."""
+        ref = self.system.whereis(home)
+        what = f"{request.ask.value} {getattr(request.spec, 'id', None) or request.id or ''}".strip()
+        if not isinstance(ref, ActorRef):
+            raise CommandFailed(f"{what}: the supervisor {home} is not up")
+        try:
+            result = call(ref, request, timeout_s)
+        except TimeoutError as late:
+            raise TimedOut(f"{what}: {home} did not answer within {timeout_s:g} s") from late
+        if isinstance(result, Refused):
+            detail = f": {result.detail}" if result.detail else ""
+            raise CommandFailed(f"{what}: refused by {home}: {result.kind}{detail}")
+        return result.value

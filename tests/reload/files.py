@@ -1,0 +1,47 @@
+"""Random configuration files for the reload tests: services that sleep, groups of all strategies, replicas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hypothesis import strategies as st
+
+from config import SystemConfig, parse_config
+from config.replicas import expanded
+
+NAMES = ("a", "b", "c", "d", "e")
+SLEEPS = ("1000", "1001")
+STRATEGIES = ("one_for_one", "rest_for_one", "one_for_all")
+
+
+@st.composite
+def files(draw: st.DrawFn) -> dict[str, Any]:
+    """A file's data. Dependencies go from later to earlier names, so that nothing waits for itself."""
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1))
+    services: dict[str, Any] = {}
+    for name in names:
+        services[name] = {
+            "command": ["sleep", draw(st.sampled_from(SLEEPS))],
+            "max_restarts": draw(st.integers(1, 3)),
+            "restart_policy": draw(st.sampled_from(["always", "on_failure"])),
+            "graceful_shutdown_timeout": draw(st.sampled_from(["3s", "4s"])),
+            "replicas": draw(st.sampled_from([1, 1, 1, 1, 0, 2, 3])),
+        }
+    free = draw(st.permutations(names))
+    groups = {}
+    for group in ("g", "h"):
+        members = [free.pop() for _ in range(draw(st.integers(0, 2))) if free]
+        if members:
+            groups[group] = {"strategy": draw(st.sampled_from(STRATEGIES)), "services": members}
+    return {"version": 1, "services": services, "groups": groups}
+
+
+def parsed(data: dict[str, Any]) -> SystemConfig:
+    return parse_config("selfheal.yaml", yaml.safe_dump(data, sort_keys=False), {}, Path("/base"))
+
+
+def nodes(data: dict[str, Any]) -> SystemConfig:
+    """The configuration with one service a node."""
+    return expanded(parsed(data)).config

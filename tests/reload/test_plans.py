@@ -1,0 +1,141 @@
+"""What an edit means: each key's consequence, nothing shown that may be secret, and a plan that leads where it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from config.models import ServiceConfig, SystemConfig
+from supervisors.layouts import result_of
+from supervisors.plans import HIDDEN, SERVICE_KEYS, Action, Change, Plan, make_plan, start_order
+from tests.reload.files import files, nodes
+
+SLEEP = {"command": ["sleep", "1000"]}
+
+
+def plan(before: dict[str, Any], after: dict[str, Any]) -> Plan:
+    return make_plan(nodes(before), nodes(after))
+
+
+def one(service: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"services": {"a": service, "b": SLEEP}} | more
+
+
+def actions(made: Plan) -> dict[str, Action]:
+    return {entry.node: entry.action for entry in made.changed}
+
+
+def test_every_key_of_a_service_is_classified() -> None:
+    assert set(SERVICE_KEYS) == set(ServiceConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"restart_policy": "on_failure"},
+        {"backoff": {"initial": "1s"}},
+        {"max_restarts": 2},
+        {"within": "50s"},
+        {"on_exhausted": "escalate"},
+        {"health_check": {"tcp": "127.0.0.1:7001"}},
+        {"graceful_shutdown_timeout": "1s"},
+        {"log": {"max_size": "1MB"}},
+        {"description": "sleeps"},
+        {"dependencies": ["b"]},
+        {"required_resources": {"memory_mb": 5}},
+        {"on_shutdown": "leave"},
+    ],
+)
+def test_what_only_rules_a_service_is_changed_in_place(edit: dict[str, Any]) -> None:
+    assert actions(plan(one(SLEEP), one(SLEEP | edit)))["a"] is Action.UPDATE
+
+
+@pytest.mark.parametrize(
+    "edit", [{"command": ["sleep", "5"]}, {"working_dir": "/tmp"}, {"environment": {"A": "1"}}]
+)  # fmt: skip
+def test_what_makes_it_another_process_restarts_that_one_alone(edit: dict[str, Any]) -> None:
+    assert actions(plan(one(SLEEP), one(SLEEP | edit))) == {"a": Action.RESTART}
+
+
+@pytest.mark.parametrize(
+    "edit", [{"image": "x:2"}, {"ports": ["80"]}, {"volumes": ["v:/v"]}, {"network": "n"}, {"log": {"backups": 1}}]
+)
+def test_what_makes_it_another_container_restarts_it(edit: dict[str, Any]) -> None:
+    container = {"runtime": "docker", "image": "x:1"}
+    assert actions(plan(one(container), one(container | edit))) == {"a": Action.RESTART}
+
+
+def test_old_and_new_values_are_told_and_those_of_the_environment_are_not() -> None:
+    made = plan(
+        one(SLEEP | {"environment": {"TOKEN": "hunter1", "GONE": "x"}}),
+        one(SLEEP | {"environment": {"TOKEN": "hunter2"}, "max_restarts": 9}),
+    )
+    entry = next(entry for entry in made.changed if entry.node == "a")
+    assert set(entry.changes) == {
+        Change("environment.TOKEN", HIDDEN, HIDDEN),
+        Change("environment.GONE", HIDDEN, None),
+        Change("max_restarts", 5, 9),
+    }
+    assert "hunter" not in repr(made)
+
+
+def test_a_move_between_groups_keeps_the_run() -> None:
+    before = one(SLEEP, groups={"g": {"services": ["a"]}})
+    after = one(SLEEP, groups={"h": {"services": ["b", "a"]}})
+    made = plan(before, after)
+    assert actions(made) == {"h": Action.CREATE, "a": Action.UPDATE, "b": Action.UPDATE, "g": Action.REMOVE}
+    moved = next(entry for entry in made.changed if entry.node == "a")
+    assert (moved.moves_to, moved.changes) == ("h", (Change("group", "g", "h"),))
+
+
+def test_groups_and_order_are_changed_in_place() -> None:
+    before = one(SLEEP, groups={"g": {"strategy": "rest_for_one", "services": ["a", "b"]}})
+    after = one(SLEEP, groups={"g": {"strategy": "one_for_all", "services": ["b", "a"]}})
+    assert actions(plan(before, after)) == {"g": Action.UPDATE}
+
+
+def test_what_only_a_restart_of_the_daemon_changes_is_said() -> None:
+    links = {"operator": {"address": "127.0.0.1:9999"}}
+    made = plan(one(SLEEP), one(SLEEP, links=links, watchdog={"frozen_after": "9s"}))
+    assert made.changed == ()
+    assert {change.key for change in made.daemon} == {"links.operator.address", "watchdog.frozen_after"}
+    assert not made.is_empty
+
+
+def test_scaling_is_a_plan_with_another_number() -> None:
+    three, two, none = (one(SLEEP | {"replicas": count}) for count in (3, 2, 0))
+    assert actions(plan(two, three)) == {"a.3": Action.CREATE}
+    assert actions(plan(three, two)) == {"a.3": Action.REMOVE}
+    gone = plan(three, none).changed
+    assert [(entry.node, entry.action, entry.is_idle) for entry in gone] == [
+        ("a", Action.REMOVE, True),
+        ("a.3", Action.REMOVE, False),
+        ("a.2", Action.REMOVE, False),
+    ]
+    assert actions(plan(none, two)) == {"a": Action.CREATE, "a.2": Action.CREATE}
+
+
+@given(files())
+@settings(max_examples=30, deadline=None)
+def test_the_plan_of_no_edit_is_empty(data: dict[str, Any]) -> None:
+    assert plan(data, data).is_empty
+
+
+@given(files(), files())
+@settings(max_examples=80, deadline=None)
+def test_a_plan_leads_to_what_is_wanted_and_then_is_empty(before: dict[str, Any], after: dict[str, Any]) -> None:
+    running, wanted = nodes(before), nodes(after)
+    made = make_plan(running, wanted)
+    reached = result_of(made, running, wanted)
+    assert reached == wanted
+    assert start_order(reached) == start_order(wanted)
+    assert make_plan(reached, wanted).is_empty
+    _untouched_are_equal(made, running, wanted)
+
+
+def _untouched_are_equal(made: Plan, running: SystemConfig, wanted: SystemConfig) -> None:
+    for entry in made.entries:
+        if entry.kind == "service" and entry.action is Action.UNCHANGED:
+            assert running.services[entry.node] == wanted.services[entry.node]

@@ -1,0 +1,217 @@
+"""Edits of a real tree of real processes: the untouched keep their pids, failures are told, a crash of ours adopts."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from actors.ledger import ManualStop, Phase
+from actors.messages import ExitNow
+from actors.refs import ActorRef
+from actors.spec import ExitReason
+from config.models import SystemConfig
+from supervisors.decisions.model import Ask, Ok
+from supervisors.library import call
+from supervisors.manager import BadConfig, CommandFailed, UnknownNode
+from supervisors.plans import Action, make_plan
+from supervisors.supervisor import CallRequest
+from supervisors.tree import unit_order
+from tests.reload.files import files, nodes
+from tests.reload.place import Place, alive, place
+from tests.support.eventually import eventually
+
+SLEEP = {"command": ["sleep", "1000"]}
+
+
+def shape(config: SystemConfig) -> dict[str, tuple[str, ...]]:
+    """What the board should show."""
+    groups = {f"root/services/{name}": one.services for name, one in config.groups.items()}
+    return {"root/services": unit_order(config), **groups}
+
+
+@given(before=files(), after=files())
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+def test_untouched_nodes_keep_their_pid_and_the_rest_becomes_what_is_wanted(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    wanted, running = nodes(after), nodes(before)
+    plan = make_plan(running, wanted)
+    with TemporaryDirectory() as folder, place(Path(folder), before) as here:
+        old = here.until_ready()
+        made = here.apply(after)
+        assert made["ok"], made
+        new = here.until_ready()
+        for entry in plan.entries:
+            if entry.kind != "service":
+                continue
+            name = entry.node
+            match entry.action:
+                case Action.UNCHANGED | Action.UPDATE:
+                    assert new[name] == old[name], (name, "was not to be touched")
+                case Action.RESTART:
+                    assert new[name] != old[name]
+                    assert not alive(old[name])
+                case Action.REMOVE:
+                    assert new.get(name) is None
+                    assert not alive(old[name])
+                case Action.CREATE:
+                    assert alive(new[name]) is not entry.is_idle
+        assert here.catalog.config == wanted
+        assert here.shown() == shape(wanted)
+        commands = {name: tuple(psutil.Process(pid).cmdline()) for name, pid in new.items() if pid is not None}
+        assert commands == {name: one.command for name, one in wanted.services.items() if one.replicas}
+        assert here.reloader.plan()["empty"]
+
+
+def running(here: Place, path: str) -> list[str]:
+    ref = here.system.whereis(path)
+    assert isinstance(ref, ActorRef)
+    result = call(ref, CallRequest(Ask.WHICH), 10)
+    assert isinstance(result, Ok)
+    return [child.id for child in result.value if child.state == "running"]
+
+
+def crash(here: Place, path: str) -> None:
+    ref = here.system.whereis(path)
+    assert isinstance(ref, ActorRef)
+    ref.tell(ExitNow(ExitReason.crashed("a fault of ours")))
+    eventually(lambda: here.system.whereis(path) is not ref and here.system.whereis(path), within_s=20)
+
+
+@pytest.mark.parametrize("path", ["root/services", "root/services/g"])
+def test_a_supervisor_started_anew_knows_the_edited_tree(tmp_path: Path, path: str) -> None:
+    before = {"services": {"a": SLEEP, "b": SLEEP, "gone": SLEEP}, "groups": {"g": {"services": ["a", "gone"]}}}
+    after = {"services": {"a": SLEEP, "b": SLEEP, "new": SLEEP}, "groups": {"g": {"services": ["new", "b", "a"]}}}
+    with place(tmp_path, before) as here:
+        here.until_ready()
+        assert here.apply(after)["ok"]
+        pids = here.until_ready()
+        crash(here, path)
+        eventually(lambda: running(here, "root/services/g") == ["new", "b", "a"], within_s=20)
+        assert running(here, "root/services") == ["g"]
+        assert {name: handle.pid for name, (_, handle) in here.live.by_service.items()} == pids
+        assert all(alive(pid) for pid in pids.values())
+        assert here.ledger.record("gone").phase is Phase.NEVER
+
+
+def test_a_bad_file_changes_nothing_and_names_every_problem(tmp_path: Path) -> None:
+    with place(tmp_path, {"services": {"a": SLEEP}}) as here:
+        pids = here.until_ready()
+        with pytest.raises(BadConfig) as caught:
+            here.apply({"services": {"a": {"command": 5}, "b": {}}, "groups": {"g": {"services": ["x"]}}})
+        assert len(caught.value.problems) == 3
+        assert here.until_ready() == pids
+
+
+def test_what_fails_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    broken = {"command": ["/no/such/program"], "max_restarts": 0}
+    before = {"services": {"a": SLEEP, "b": SLEEP, "c": SLEEP}}
+    after = {"services": {"a": SLEEP | broken, "b": {"command": ["sleep", "1001"]}, "new": SLEEP}}
+    with place(tmp_path, before) as here:
+        old = here.until_ready()
+        made = here.apply(after)
+        assert not made["ok"]
+        told = {one["node"]: (one.get("ok"), "program" in one.get("error", "")) for one in made["nodes"]}
+        assert told == {"a": (False, True), "b": (True, False), "new": (True, False), "c": (True, False)}
+        assert not alive(old["c"])
+        assert here.catalog.config == nodes(after), "the broken one is in force too: its command is what the file says"
+        here.apply(before)
+        assert set(here.until_ready()) == {"a", "b", "c"}
+
+
+def test_a_plan_that_is_another_by_now_is_refused(tmp_path: Path) -> None:
+    with place(tmp_path, {"services": {"a": SLEEP}}) as here:
+        here.until_ready()
+        here.write({"services": {"a": SLEEP, "b": SLEEP}})
+        seen = here.reloader.plan()["plan"]
+        with pytest.raises(CommandFailed, match="the plan is another by now"):
+            here.apply({"services": {"a": SLEEP, "c": SLEEP}}, plan=seen)
+        assert set(here.pids()) == {"a"}
+        assert here.apply({"services": {"a": SLEEP, "b": SLEEP}}, plan=seen)["ok"]
+        assert set(here.until_ready()) == {"a", "b"}
+
+
+def test_two_edits_at_once_are_one_after_the_other(tmp_path: Path) -> None:
+    with place(tmp_path, {"services": {"a": SLEEP}}) as here:
+        pids = here.until_ready()
+        here.write({"services": {"a": SLEEP, "b": SLEEP}})
+        made: list[dict[str, Any]] = []
+
+        def apply() -> None:
+            made.append(dict(here.reloader.apply(by="test", timeout_s=30)))
+
+        threads = [threading.Thread(target=apply) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert sorted(len(one["nodes"]) for one in made) == [0, 0, 0, 1]
+        assert here.until_ready()["a"] == pids["a"]
+
+
+def test_what_a_person_stopped_stays_stopped_over_an_edit(tmp_path: Path) -> None:
+    with place(tmp_path, {"services": {"a": SLEEP, "b": SLEEP}}) as here:
+        here.until_ready()
+        here.ledger.stopped_by("a", ManualStop("ann", 1.0))
+        made = here.apply({"services": {"a": {"command": ["sleep", "1001"]}, "b": SLEEP}})
+        assert made["ok"], made
+        assert here.pids()["a"] is None
+
+
+def test_scaling_stops_the_newest_first_and_touches_no_other(tmp_path: Path) -> None:
+    data = {"services": {"a": SLEEP, "w": SLEEP | {"replicas": 2}}, "groups": {"g": {"services": ["w", "a"]}}}
+    with place(tmp_path, data) as here:
+        two = here.until_ready()
+        assert here.reloader.scale("w", 4, by="ann", why="load", timeout_s=30)["ok"]
+        four = here.until_ready()
+        assert {name: four[name] for name in two} == two
+        assert here.shown()["root/services/g"] == ("w", "w.2", "w.3", "w.4", "a")
+        here.system.board.listen(gone := Gone())
+        made = here.reloader.scale("w", 1, by="bob", timeout_s=30)
+        assert [one["node"] for one in made["nodes"]] == ["w.4", "w.3", "w.2"]
+        assert gone.order == ["w.4", "w.3", "w.2"]
+        assert here.until_ready() == {"w": two["w"], "a": two["a"]}
+        record = here.ledger.record("w").scaled
+        assert record is not None
+        assert (record.replicas, record.by) == (1, "bob")
+        assert here.reloader.plan()["empty"], "the remembered number wins over the file's"
+        assert here.reloader.scale("w", None, by="bob", timeout_s=30)["ok"]
+        assert len(here.until_ready()) == 3
+
+
+class Gone:
+    """Notes the order in which services stop."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+
+    def __call__(self, status: Any) -> None:
+        name = status.path.rsplit("/", 1)[-1]
+        if status.state.value == "stopping" and name not in self.order:
+            self.order.append(name)
+
+
+def test_scaled_to_nothing_and_back(tmp_path: Path) -> None:
+    with place(tmp_path, {"services": {"w": SLEEP | {"replicas": 2}}}) as here:
+        old = here.until_ready()
+        assert here.reloader.scale("w", 0, by="ann", timeout_s=30)["ok"]
+        assert here.until_ready() == {"w": None}
+        assert not any(alive(pid) for pid in old.values())
+        assert here.reloader.scale("w", 2, by="ann", timeout_s=30)["ok"]
+        assert all(alive(pid) for pid in here.until_ready().values())
+
+
+def test_what_cannot_be_scaled_says_why(tmp_path: Path) -> None:
+    checked = SLEEP | {"health_check": {"tcp": "127.0.0.1:7009"}}
+    with place(tmp_path, {"services": {"a": checked}}) as here:
+        with pytest.raises(CommandFailed, match=r"a: cannot scale: all would be asked at '127\.0\.0\.1:7009'"):
+            here.reloader.scale("a", 2, by="ann", timeout_s=5)
+        with pytest.raises(UnknownNode):
+            here.reloader.scale("nobody", 2, by="ann", timeout_s=5)
+        assert here.ledger.record("a").scaled is None
