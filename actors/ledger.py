@@ -57,6 +57,9 @@ class ServiceRecord:
     last_exit: Mapping[str, Any] | None = None
     restarts: int = 0
     stopped: ManualStop | None = None
+    exited_run: int = 0
+    counted_run: int = 0
+    """The newest run whose end is written, and the newest whose restart is counted: it is counted only once."""
 
 
 Entry = dict[str, Any]
@@ -79,11 +82,12 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
                 record, phase=Phase.LAUNCHED, identity=dict(entry["identity"]), started_at=float(entry["started_at"])
             )
         case "exited" if entry["run"] == record.run:
-            return replace(record, phase=Phase.EXITED, last_exit=dict(entry["exit"]))
+            return replace(record, phase=Phase.EXITED, last_exit=dict(entry["exit"]), exited_run=record.run)
         case "launched" | "exited":
             return record
         case "restarted":
-            return replace(record, restarts=record.restarts + 1)
+            counted_run = max(record.counted_run, int(entry.get("run", 0)))
+            return replace(record, restarts=record.restarts + 1, counted_run=counted_run)
         case "desired":
             stop = entry["stopped"]
             return replace(record, stopped=None if stop is None else ManualStop(**stop))
@@ -134,9 +138,15 @@ class Ledger:
     def exited(self, service: str, run: int, exit_facts: Mapping[str, Any]) -> None:
         self._write({"is": "exited", "service": service, "run": run, "exit": exit_facts})
 
-    def restarted(self, service: str) -> int:
-        """Count one restart; returns the total for as long as the ledger lives."""
-        self._write({"is": "restarted", "service": service})
+    def restarted(self, service: str, run: int | None = None) -> int:
+        """Count one restart; returns the total for as long as the ledger lives.
+
+        Args:
+            run: the run that ended, when it may have been counted by an earlier daemon: then it is not counted again.
+        """
+        known = self.record(service)
+        if run is None or run > known.counted_run:
+            self._write({"is": "restarted", "service": service, "run": known.exited_run if run is None else run})
         return self.record(service).restarts
 
     def stopped_by(self, service: str, stop: ManualStop | None) -> None:

@@ -212,7 +212,7 @@ class _App:
         nursery = KeeperNursery(self.places.root, hello, self.watcher, Spawner(environment), clock)
         nursery.ensure()
         for missed in nursery.missed:
-            self.ledger.restarted(missed.service)
+            self.ledger.restarted(missed.service, missed.run)
             reached(MISSED_COUNTED)
             nursery.recorded(missed.service, missed.run)
         return nursery
