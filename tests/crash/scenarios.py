@@ -196,7 +196,7 @@ _LIST: Final = (
         slow_pair,
         (ready, keeper_dies, crash, wait_for_strike),
         births=_A_TWICE,
-        restarts=_A_RESTARTED,
+        restarts={"a": (0, 1)},  # nobody else saw the end
     ),
     Scenario(
         "removed",

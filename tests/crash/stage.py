@@ -21,6 +21,7 @@ class Struck(Exception):
 class Stage:
     """Args:
     wanted: how many living instances each service must have now.
+    is_counted: whether every restart must be counted; none may ever be counted twice.
     target: the service that is acted upon.
     """
 
@@ -30,6 +31,7 @@ class Stage:
     notes: Notes = field(init=False)
     daemon: DaemonProcess | None = None
     wanted: Mapping[str, int] = field(default_factory=dict)
+    is_counted: bool = True
     _port: int | None = None
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ MOMENTS: Final = ("idle", "busy", "starting")
 """When the daemon is killed: settled; just after some children were; while it is still coming up."""
 _PATIENCE: Final = {
     "max_restarts": 1_000_000,
+    "within": "30d",
     "backoff": {"initial": "20ms", "max": "200ms", "reset_after": "500ms"},
 }
 
@@ -66,7 +67,7 @@ class Storm:
         chance = random.Random(self.seed)
         self._configure()
         daemon = self.world.start(notes="storm")
-        missing, _ = self._settle()
+        missing, _ = self._settle(daemon)
         if missing:
             raise AssertionError(f"the storm could not begin: {missing}; {self.world.log.read_text()[-3000:]}")
         waves = []
@@ -110,7 +111,7 @@ class Storm:
             self.world.kill_keeper()
         began = time.monotonic()
         daemon = self.world.start(notes="storm")
-        missing, unready = self._settle(frozenset(before) - killed)
+        missing, unready = self._settle(daemon, frozenset(before) - killed)
         took_s = time.monotonic() - began
         after = self._identities()
         changed = [name for name in self.names if name not in killed and after.get(name) != before[name]]
@@ -123,12 +124,16 @@ class Storm:
         )
         return daemon, wave
 
-    def _settle(self, survivors: frozenset[str] = frozenset()) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _settle(
+        self, daemon: DaemonProcess, survivors: frozenset[str] = frozenset()
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Until all are shown ready and live once. Returns who did not come, and survivors' states that dropped."""
         unready: dict[str, None] = {}
         wrong: list[str] = ["no daemon answers"]
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
+            if (code := daemon.wait(0)) is not None:
+                return (f"the daemon ended with {code}",), tuple(unready)
             nodes = self.world.nodes()
             for name in survivors & nodes.keys():
                 if nodes[name]["state"] != "ready":
