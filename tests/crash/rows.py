@@ -13,7 +13,7 @@ from tests.crash.scenarios import ONCE, SCENARIOS, Scenario
 from tests.crash.stage import Stage, Struck
 from tests.crash.world import Unlike, World
 
-STRIKE_S = 20.0
+STRIKE_S = 60.0
 OK = "ok"
 NOT_REACHED = "not reached"
 NOT_AGAIN = "ok, not passed again"
@@ -200,7 +200,7 @@ class _OtherDies:
         return self._stage.has_struck
 
     def _watch(self) -> None:
-        while not self._over.wait(0.0005) and not self._has_struck():
+        while not self._over.wait(0.002) and not self._has_struck():
             pass
         if not self._has_struck():
             return

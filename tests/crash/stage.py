@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tests.crash.warm import DaemonProcess
 from tests.crash.world import Notes, Unlike, World
 
-LIMIT_S = 30.0
+LIMIT_S = 90.0
 LOOK_S = 0.04
 
 

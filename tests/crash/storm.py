@@ -18,7 +18,7 @@ from tests.crash.warm import DaemonProcess
 from tests.crash.world import World
 from tests.system.running import free_port
 
-LIMIT_S: Final = 90.0
+LIMIT_S: Final = 180.0
 LOOK_S: Final = 0.03
 STARTING_S: Final = 2.5
 BUSY_S: Final = 0.5
