@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SELFHEAL := $(BIN)/selfheal
 
 .PHONY: help run test check format tree service-start service-stop service-status service-restart conformance \
-	bench lock clean
+	bench crash-matrix kill-storm lock clean
 
 help: ## this list
 	@grep -hE '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -67,6 +67,12 @@ conformance: $(VENV)/.dev ## run OTP scenarios: make conformance SCENARIOS=file.
 
 bench: $(VENV)/.dev ## crash -> running again, beside a bare Python loop
 	$(BIN)/python benchmarks/restart_latency.py
+
+crash-matrix: $(VENV)/.dev ## kill daemon and keeper at every fail point, and again while they recover (an hour)
+	$(BIN)/python -m tests.crash --pairs all
+
+kill-storm: $(VENV)/.dev ## kill the daemon a hundred times over 10 processes and 10 containers
+	$(BIN)/python benchmarks/kill_storm.py
 
 lock: ## write the lock files anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-header --quiet --extra daemon pyproject.toml -o requirements.lock

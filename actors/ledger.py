@@ -84,6 +84,9 @@ class ServiceRecord:
     proof: Proof | None = None
     pacing: Mapping[str, Any] | None = None
     scaled: Scaled | None = None
+    exited_run: int = 0
+    counted_run: int = 0
+    """The newest run whose end is written, and the newest whose restart is counted: it is counted only once."""
 
 
 Entry = dict[str, Any]
@@ -113,7 +116,7 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
                 record, phase=Phase.LAUNCHED, identity=dict(entry["identity"]), started_at=float(entry["started_at"])
             )
         case "exited" if entry["run"] == record.run:
-            return replace(record, phase=Phase.EXITED, last_exit=dict(entry["exit"]))
+            return replace(record, phase=Phase.EXITED, last_exit=dict(entry["exit"]), exited_run=record.run)
         case "ready" if entry["run"] == record.run:
             return replace(record, proof=_proof(entry["proof"]))
         case "launched" | "exited" | "ready":
@@ -123,7 +126,8 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
         case "recaused":
             return replace(record, last_exit={**(record.last_exit or {}), "cause": str(entry["cause"])})
         case "restarted":
-            return replace(record, restarts=record.restarts + 1)
+            counted_run = max(record.counted_run, int(entry.get("run", 0)))
+            return replace(record, restarts=record.restarts + 1, counted_run=counted_run)
         case "desired":
             return replace(record, stopped=_wish(entry["stopped"]))
         case "scaled":
@@ -169,7 +173,7 @@ def _checked(record: ServiceRecord) -> ServiceRecord:
     Raises:
         TypeError, ValueError.
     """
-    numbers = (record.run, record.restarts)
+    numbers = (record.run, record.restarts, record.exited_run, record.counted_run)
     words = (record.service, record.runtime, record.token)
     if not all(type(number) is int and number >= 0 for number in numbers) or not all(
         isinstance(word, str) for word in words
@@ -273,9 +277,15 @@ class Ledger:
         """Why the last known end came is known better now."""
         self._write({"is": "recaused", "service": service, "cause": cause})
 
-    def restarted(self, service: str) -> int:
-        """Count one restart; returns the total for as long as the ledger lives."""
-        self._write({"is": "restarted", "service": service})
+    def restarted(self, service: str, run: int | None = None) -> int:
+        """Count one restart; returns the total for as long as the ledger lives.
+
+        Args:
+            run: the run that ended, when it may have been counted by an earlier daemon: then it is not counted again.
+        """
+        known = self.record(service)
+        if run is None or run > known.counted_run:
+            self._write({"is": "restarted", "service": service, "run": known.exited_run if run is None else run})
         return self.record(service).restarts
 
     def stopped_by(self, service: str, stop: ManualStop | None) -> None:

@@ -291,8 +291,9 @@ class _App:
         nursery = KeeperNursery(self.places.root, hello, self.watcher, Spawner(environment), clock)
         nursery.ensure()
         for missed in nursery.missed:
-            self.ledger.restarted(missed.service)
-            self.memory.missed(missed.service, clock.wall() if missed.end is None else missed.end.at)
+            if missed.run > self.ledger.record(missed.service).counted_run:
+                self.memory.missed(missed.service, clock.wall() if missed.end is None else missed.end.at)
+            self.ledger.restarted(missed.service, missed.run)
             reached(MISSED_COUNTED)
             nursery.recorded(missed.service, missed.run)
         return nursery

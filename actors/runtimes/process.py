@@ -142,7 +142,7 @@ class ProcessRuntime:
             current = self._runs.get(spec.service)
             if current is not None and current.take_over(on_exit):
                 return current.handle
-            kept = self._nursery.kept(spec.service)
+            kept = self._kept_news(spec.service)
             if kept is not None and (current is None or kept.run > current.handle.run):
                 return self._adopt_kept(spec.service, kept, on_exit)
             if current is not None:
@@ -368,6 +368,14 @@ class ProcessRuntime:
         record = self._ledger.record(service)
         known = {record.token} if record.runtime == NAME else set()
         return unrecorded(self._ledger.path.parent, service, known)
+
+    def _kept_news(self, service: str) -> Kept | None:
+        """What the keeper keeps, unless an earlier daemon had gone on from that and was killed before it said so."""
+        kept = self._nursery.kept(service)
+        if kept is None or kept.ended is None or kept.run >= self._ledger.record(service).run:
+            return kept
+        self._nursery.recorded(service, kept.run)
+        return None
 
     def _adopt_kept(self, service: str, kept: Kept, on_exit: OnExit) -> ProcessHandle:
         """A run the keeper knows: one that lives, or whose end nobody was there to hear of."""

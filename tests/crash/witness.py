@@ -28,7 +28,7 @@ def container(folder: Path, name: str, port: int, **more: Any) -> dict[str, Any]
     """The configuration of a witness as a container. Its witness folder is mounted at the same place."""
     script = (
         f"trap 'exit 0' TERM; echo 1 >>{folder}/{name}.births; "
-        f"{{ nc -l -p {port} -s 127.0.0.1 || echo 1 >>{folder}/{name}.twins; }} & wait"
+        f"{{ nc -l -p {port} || echo 1 >>{folder}/{name}.twins; }} & wait"
     )
     return {
         "runtime": "docker",

@@ -6,12 +6,14 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
+from actors.failpoints import KEEPER_VARIABLE, NOTES_VARIABLE
 from actors.keeper import watch
 from actors.keeper.client import connect
 from actors.keeper.kids import CLAIM_BEATS
@@ -256,6 +258,61 @@ def test_services_outlive_the_keeper_and_their_end_is_seen(kept_place: KeptPlace
     line = read_line(again.pid)
     assert line is not None
     assert {line.parent} == kept_place.keepers(), "by a new keeper"
+
+
+@pytest.fixture
+def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Arms the next keeper; the file appears when it has died of it."""
+
+    def arm(point: str) -> Path:
+        notes = tmp_path / "notes"
+        notes.mkdir()
+        monkeypatch.setenv(KEEPER_VARIABLE, point)
+        monkeypatch.setenv(NOTES_VARIABLE, str(notes))
+        return notes / f"died.{point}"
+
+    return arm
+
+
+def test_what_a_keeper_started_with_its_last_breath_is_taken_on(
+    deadly: Callable[[str], Path], kept_place: KeptPlace, births: Path
+) -> None:
+    died = deadly("keeper.spawned")
+    handle = kept_place.daemon().launch(announcing(kept_place, births), 1, Exits())
+    assert died.exists()
+    assert started(births, 1) == [handle.pid]
+    holds_for(lambda: pids_in(births) == [handle.pid], 0.3)
+
+
+@pytest.mark.parametrize("point", ["keeper.armed.spawned", "keeper.armed.recorded"])
+def test_what_a_keeper_started_again_with_its_last_breath_is_taken_on(
+    point: str, deadly: Callable[[str], Path], kept_place: KeptPlace, births: Path
+) -> None:
+    died = deadly(point)
+    runtime, on_exit = kept_place.daemon(), Exits()
+    handle = runtime.launch(announcing(kept_place, births), 1, on_exit)
+    runtime.arm(handle, at_once)
+    os.kill(started(births, 1)[0], signal.SIGKILL)
+    on_exit.one()
+    assert died.exists()
+    _, second = started(births, 2)
+    again = runtime.launch(announcing(kept_place, births), 2, Exits())
+    assert again.pid == second
+    holds_for(lambda: len(pids_in(births)) == 2, 0.3)
+
+
+def test_what_the_keeper_was_not_told_to_forget_is_no_news(kept_place: KeptPlace) -> None:
+    """A daemon that had gone on to the next run was killed before it said so."""
+    first = kept_place.daemon()
+    handle = first.launch(kept_place.spec("a", script("exit 3")), 1, Exits(answer=False))
+    eventually(lambda: not lives(handle.pid), within_s=LONG_S)
+    kept_place.nurseries[-1].close()
+    later = kept_place.daemon()
+    later._ledger.intent("a", 2, "process", "token of a run that was never started")
+    on_exit = Exits()
+    assert later.adopt(kept_place.spec("a", RUNS), on_exit) is None
+    assert not on_exit.seen
+    assert later._ledger.record("a").run == 2
 
 
 def test_a_service_of_a_killed_keeper_is_stopped_whole(kept_place: KeptPlace, tmp_path: Path) -> None:

@@ -50,6 +50,17 @@ def test_everything_is_there_again_after_reopening(path: Path) -> None:
     assert before["b"].stopped == ManualStop("alice", 30.0, "maintenance")
 
 
+def test_the_restart_after_a_run_is_counted_once_whoever_counts_it(path: Path) -> None:
+    ledger = Ledger(path)
+    story(ledger)  # the daemon that saw run 1 end has counted it
+    assert ledger.restarted("a", 1) == 1
+    ledger.close()
+    later = Ledger(path)
+    assert later.restarted("a", 1) == 1, "its successor hears of that end too"
+    assert later.restarted("a", 2) == 2
+    assert later.restarted("a") == 3, "a try that started nothing counts as before"
+
+
 def test_opening_shortens_to_one_line_a_service(path: Path) -> None:
     ledger = Ledger(path)
     for run in range(1, 200):
