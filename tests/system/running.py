@@ -8,10 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -102,13 +103,25 @@ def write_config(folder: Path, services: Mapping[str, Any], **more: Any) -> Path
 
 
 @contextmanager
-def daemon(config: Path, state: Path, *, wait: bool = True) -> Iterator[Running]:
-    """Start the daemon on ``config``; ended and swept when the block is left."""
+def daemon(
+    config: Path,
+    state: Path,
+    *,
+    wait: bool = True,
+    before: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Running]:
+    """Start the daemon on ``config``; ended and swept when the block is left.
+
+    Args:
+        before: what runs it (another user's, in another namespace).
+        environment: more of it.
+    """
     log = state.parent / f"{state.name}.log"
-    environ = {**os.environ, "SELFHEAL_STATE": str(state), "PYTHONUNBUFFERED": "1"}
+    environ = {**os.environ, "SELFHEAL_STATE": str(state), "PYTHONUNBUFFERED": "1"} | dict(environment)
     with log.open("a", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [*SELFHEAL, "run", "--config", str(config), "--state", str(state)],
+            [*before, *SELFHEAL, "run", "--config", str(config), "--state", str(state)],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
