@@ -115,6 +115,8 @@ class ServiceActor(SupervisedActor):
         self._is_permitted = False
         self._is_armed = False
         self._is_probing = False
+        self._is_stopping = False
+        self._held_end: ExitStatus | None = None
 
     # -- kernel hooks ---------------------------------------------------------------------------------------------
 
@@ -130,7 +132,7 @@ class ServiceActor(SupervisedActor):
             case IoDone():
                 self._io_done(message)
             case RunEnded(status):
-                self._run_ended(status)
+                self._end_seen(status)
             case RunSeen():
                 self._take(message)
             case RestartPermit(at_once):
@@ -168,8 +170,8 @@ class ServiceActor(SupervisedActor):
                 self.log.warning("cannot arm the restart", error=str(error))
             case IoDone(tag="probe"):
                 self._probe_done(done)
-            case IoDone(tag="stop", error=error) if error is not None:
-                self._stop_failed(error)
+            case IoDone(tag="stop"):
+                self._stop_done(done)
 
     def stop_requested(self, reason: ExitReason) -> None:
         self._take(StopAsked(reason, self.stop_mode))
@@ -213,6 +215,7 @@ class ServiceActor(SupervisedActor):
             case StopRun():
                 handle, grace_s = self._handle, self._plan.grace_s
                 if handle is not None:
+                    self._is_stopping = True
                     self.context.system.waits.run(lambda: self._runtime.stop(handle, grace_s), self.ref, "stop")
             case Exit(reason):
                 self.exit(reason)
@@ -305,6 +308,22 @@ class ServiceActor(SupervisedActor):
         if not self._is_armed:
             return None
         return RestartAtOnce(only_on_failure=self._run.rules.policy is RestartPolicy.ON_FAILURE)
+
+    def _end_seen(self, status: ExitStatus) -> None:
+        """A service that is stopped is down when its descendants are, too: then the stop is done."""
+        if self._is_stopping:
+            self._held_end = status
+        else:
+            self._run_ended(status)
+
+    def _stop_done(self, done: IoDone) -> None:
+        self._is_stopping = False
+        if self._held_end is not None:
+            if done.error is not None:  # the main process is down: whoever starts the next run sweeps first
+                self.log.error("stop failed", error=str(done.error))
+            self._run_ended(self._held_end)
+        elif done.error is not None:
+            self._stop_failed(done.error)
 
     def _run_ended(self, status: ExitStatus) -> None:
         """The next run must not wait for this: the record and the crash's last lines are the pool's work."""

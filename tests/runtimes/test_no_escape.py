@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,47 +16,13 @@ from actors.runtimes.cgroups import OFF_VARIABLE, _bases, open_cgroups
 from actors.runtimes.process import ProcessHandle, ProcessRuntime
 from actors.runtimes.procfs import TokenScan, identity_of, read_line
 from tests.runtimes.worlds import LONG_S, RUNS, Exits, KeptPlace, ProcessPlace
+from tests.support.escapees import ESCAPES, escape, lives_lived, script, storm
 from tests.support.eventually import eventually, holds_for
-
-FORK_STORM = """
-import mmap, os, sys, time
-runners, end = int(sys.argv[2]), time.monotonic() + 60
-with open(sys.argv[1], "w+b") as file:
-    file.truncate(8 * runners)
-    lives = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
-for one in range(runners):
-    if os.fork() == 0:
-        while time.monotonic() < end:  # one life of a millisecond after the other, each in a session of its own
-            if os.fork():
-                os._exit(0)
-            os.setsid()
-            lives[one] += 1
-        os._exit(0)
-print("ready", flush=True)
-time.sleep(60)
-"""
-ESCAPES = {
-    "setsid": "setsid sh -c '{say}' &",
-    "double-fork": "(setsid sh -c '(setsid sh -c \"{say_inner}\" &)' &) ;",
-    "clean-environment": "env -i setsid /bin/sh -c '{say}' &",
-    "ignores-TERM": "setsid sh -c 'trap \"\" TERM; {say}' &",
-}
-
-
-def script(text: str) -> tuple[str, ...]:
-    return ("sh", "-c", text)
 
 
 def lives(pid: int) -> bool:
     line = read_line(pid)
     return line is not None and not line.is_dead
-
-
-def escape(how: str, pid_file: Path, then: str = "exec sleep 1000") -> tuple[str, ...]:
-    """A main process with a descendant that says its pid and lives on."""
-    say = f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 1000"
-    text = ESCAPES[how].format(say=say, say_inner=say.replace("$", "\\$"))
-    return script(f"{text} while [ ! -e {pid_file} ]; do sleep 0.01; done; echo ready; {then}")
 
 
 def pid_in(path: Path) -> int:
@@ -140,18 +105,18 @@ def test_whoever_hides_is_gone_before_the_run_after_a_crash(place: KeptPlace, tm
 
 def test_a_fork_storm_ends_within_a_second_of_the_grace(place: KeptPlace, tmp_path: Path) -> None:
     runtime, grace_s, lives_file = place.daemon(), 0.5, tmp_path / "lives"
-    handle = runtime.launch(place.spec("a", (sys.executable, "-S", "-c", FORK_STORM, str(lives_file), "4")), 1, Exits())
+    handle = runtime.launch(place.spec("a", storm(lives_file, 4)), 1, Exits())
     place.wait_ready(handle)
     if place.has_cgroups:
         eventually(lambda: is_placed(runtime, handle), within_s=LONG_S)
-    eventually(lambda: min(memoryview(lives_file.read_bytes()).cast("Q")) > 20, within_s=LONG_S, what="the storm")
+    eventually(lambda: min(lives_lived(lives_file)) > 20, within_s=LONG_S, what="the storm")
     begun_s = time.monotonic()
-    runtime.stop(handle, grace_s)
+    assert runtime.stop(handle, grace_s).signal == signal.SIGKILL
     took_s = time.monotonic() - begun_s
-    last = lives_file.read_bytes()
-    holds_for(lambda: lives_file.read_bytes() == last, 0.5)
+    last = lives_lived(lives_file)
+    holds_for(lambda: lives_lived(lives_file) == last, 0.5)
     assert TokenScan().members(handle.token)[0] == ()
-    assert took_s < grace_s + 1.0
+    assert grace_s < took_s < grace_s + 1.0
 
 
 # -- by control group -------------------------------------------------------------------------------------------------

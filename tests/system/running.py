@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -110,18 +111,22 @@ def daemon(
     program: Sequence[str] = SELFHEAL,
     words: Sequence[str] = (),
     terminal: int | None = None,
+    before: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Running]:
     """Start the daemon on ``config``; ended and swept when the block is left.
 
     Args:
         program: what stands for the command line; ``words`` are more arguments of ``run``.
         terminal: a descriptor of the terminal it reads from; it has none without.
+        before: what runs it (another user's, in another namespace).
+        environment: more of it.
     """
     log = state.parent / f"{state.name}.log"
-    environ = {**os.environ, "SELFHEAL_STATE": str(state), "PYTHONUNBUFFERED": "1"}
+    environ = {**os.environ, "SELFHEAL_STATE": str(state), "PYTHONUNBUFFERED": "1"} | dict(environment)
     with log.open("a", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [*program, "run", "--config", str(config), "--state", str(state), *words],
+            [*before, *program, "run", "--config", str(config), "--state", str(state), *words],
             stdin=subprocess.DEVNULL if terminal is None else terminal,
             stdout=subprocess.PIPE,
             stderr=errors,
