@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from actors.keeper.attributes import PLAIN, SpawnFailed
 from actors.keeper.shim import argv_of
 from actors.keeper.spawning import stage_of, verdict
@@ -143,7 +145,10 @@ def _resolve(spec: LaunchSpec, path: str) -> str:
 
 
 def _open_log(spec: LaunchSpec) -> int:
-    """The service's own log file, for appending: no pipe, so the child outlives us and never blocks on us."""
+    """The service's own log file, for appending: no pipe, so the child outlives us and never blocks on us.
+
+    A service is worth more than its log: where there is no room for one it runs all the same.
+    """
     if spec.log_path is None:
         return subprocess.DEVNULL
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
@@ -154,10 +159,8 @@ def _open_log(spec: LaunchSpec) -> int:
             spec.log_path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(spec.log_path, flags, 0o640)
     except OSError as error:
-        raise LaunchError(
-            f"service {spec.service!r}: cannot open its log {spec.log_path}: {error.strerror}",
-            permanent=error.errno not in _TRANSIENT,
-        ) from error
+        structlog.get_logger().error("cannot write log", path=str(spec.log_path), error=error.strerror)
+        return subprocess.DEVNULL
 
 
 def launch_error(spec: LaunchSpec, program: str, failed: SpawnFailed) -> LaunchError:
