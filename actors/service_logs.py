@@ -74,9 +74,21 @@ def shown(beginning: bytes, length: int) -> str:
 def tail(path: Path, lines: int) -> list[str]:
     """The last ``lines`` lines, going on into the older file when the log was just rotated. A missing log is empty."""
     found = _last_lines(path, lines)
-    if len(found) < lines:
-        found = [*_last_lines(backup_path(path, 1), lines - len(found)), *found]
-    return found
+    if len(found) >= lines:
+        return found
+    older = backup_path(path, 1)
+    if found and _is_torn(older):  # a line that begins there and ends here
+        begun = _last_lines(older, lines - len(found) + 1)
+        return [*begun[:-1], begun[-1] + found[0], *found[1:]]
+    return [*_last_lines(older, lines - len(found)), *found]
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        with path.open("rb") as log:
+            return bool(log.seek(0, os.SEEK_END)) and os.pread(log.fileno(), 1, log.tell() - 1) != b"\n"
+    except FileNotFoundError:
+        return False
 
 
 def _last_lines(path: Path, lines: int, end: int | None = None) -> list[str]:
@@ -152,7 +164,7 @@ class _Follower:
 
     def new_lines(self) -> list[str]:
         """Whole lines written since the last look, those moved to the backup meanwhile first."""
-        if _inode(self._older) != self._backup:
+        if _inode(self._older) not in (None, self._backup):
             return self._after_rotation()
         torn: list[str] = []
         if _size(self._path) < self.position:  # truncated by somebody else: a torn line stays torn
