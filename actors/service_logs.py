@@ -179,18 +179,29 @@ class _Follower:
             self.is_level = True
             return []
         self._patience = 1
-        begin = self.position - len(self._anchor)
-        if _read_from(self._older, begin)[: len(self._anchor)] != self._anchor:
+        moved_bytes = _size(self._older)
+        if not self._is_our_place(moved_bytes):
             self._backup = _inode(self._older)
             self._cutter = LineCutter()
             self._begin_anew()
             return [GAP]
-        lines = self._read(self._older)
-        if self.is_level:
-            self._backup = _inode(self._older)
-            self._begin_anew()
-            self.is_level = False
+        if self.position < moved_bytes:
+            lines = self._read(self._older)
+            if not self.is_level:
+                return lines
+        else:
+            lines = []
+        self._backup = _inode(self._older)
+        self.position -= moved_bytes
+        self.is_level = False
         return lines
+
+    def _is_our_place(self, moved_bytes: int) -> bool:
+        """Whether what was read last stands where it should, in the backup with the log behind it."""
+        begin = self.position - len(self._anchor)
+        there = _read_from(self._older, begin) if begin < moved_bytes else b""
+        there += _read_from(self._path, max(0, begin - moved_bytes))
+        return there[: len(self._anchor)] == self._anchor
 
     def _begin_anew(self) -> None:
         self.position, self._anchor = 0, b""

@@ -262,6 +262,24 @@ def test_following_cuts_long_lines_too(log: Path) -> None:
     closed.set()
 
 
+@pytest.mark.parametrize("more", [0, 3000])
+def test_who_follows_sees_each_line_once_over_a_rotation_that_cuts_off_the_beginning(log: Path, more: int) -> None:
+    """The rest of the last block stays in the log: it was read already, or not."""
+    lines = [f"{number:099d}" for number in range(130)]
+    log.write_text("".join(f"{line}\n" for line in lines))
+    closed = threading.Event()
+    source = follow(log, closed, lines=1)
+    assert next(source) == lines[-1]
+    unread = [f"unread {number}" for number in range(more // 10)]
+    with log.open("a") as file:
+        file.write("".join(f"{line}\n" for line in unread))
+    assert rotate_if_needed(log, 10_000, 3)
+    with log.open("a") as file:
+        file.write("after\n")
+    assert [next(source) for _ in range(len(unread) + 1)] == [*unread, "after"]
+    closed.set()
+
+
 def test_who_follows_too_slowly_is_told_of_the_gap(log: Path) -> None:
     log.write_bytes(b"one\n")
     closed = threading.Event()
