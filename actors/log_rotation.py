@@ -1,8 +1,9 @@
 """Keeping a service's log small, and bringing back one that was deleted or moved away under the service.
 
-Services hold the file open themselves (``O_APPEND``), so it is rotated by copying its bytes away and truncating it in
-place: no pipe, nobody to wait for, and it works for processes of an earlier daemon too. What a service writes in the
-moment between the last look at the end and the truncation is lost.
+Services hold the file open themselves (``O_APPEND``), so it is rotated by copying its bytes away and cutting them off
+in place: no pipe, nobody to wait for, and it works for processes of an earlier daemon too. Where the file system can
+cut off a file's beginning (ext4, xfs) nothing is lost, at any speed of the writer. Elsewhere the file is truncated, and
+what is written between the last look at its end and that is lost.
 
 All work is cut into slices: the generators here do a bounded piece of it between two ``yield``s, so that the keeper's
 one thread sees deaths in between. The daemon's log keeper thread simply runs them to their end.
@@ -17,6 +18,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, TypeVar
+
+from actors.keeper.kernel import cut_off_beginning
 
 SLICE_BYTES: Final = 256 * 1024
 EMERGENCY_BYTES: Final = 1024 * 1024
@@ -58,9 +61,10 @@ def rotate_if_needed(path: Path, max_bytes: int, backups: int) -> bool:
 def rotation(path: Path, max_bytes: int, backups: int) -> Steps:
     """Move the content aside when it is longer than ``max_bytes``.
 
-    The ``backups`` older files and the log are always the newest bytes there were, without a hole but for the moment of
-    truncation (and what is written faster than it can be copied): a log that ran away fills several older files, and
-    pushes as many out. Each is shorter than twice ``max_bytes``, but for what is written while it is copied.
+    The ``backups`` older files and the log are always the newest bytes there were, without a hole (but for the moment
+    of a truncation, and what is written faster than it can be copied): a log that ran away fills several older files,
+    and pushes as many out. Each is shorter than twice ``max_bytes``, but for what is written while it is copied. A line
+    may begin in one file and end in the next.
 
     Raises:
         OSError: the files cannot be written. The log is then left as it is; one that ran away (twice ``max_bytes``)
@@ -96,13 +100,26 @@ def _copy_and_truncate(log: IO[bytes], path: Path, max_bytes: int, backups: int)
         at += max_bytes
     with _aside(path, 0).open("wb", buffering=0) as copy:
         at = yield from _copy_to_the_end(log, copy, at, max_bytes)
+        cut = _last_block_before(log, at)
+        if at - cut <= _size(copy):
+            copy.seek(cut - at, os.SEEK_END)
+            copy.truncate()
+            at = cut
         _put_in_place(path, pieces, backups)
+        if at == cut > 0 and cut_off_beginning(log.fileno(), cut):
+            return
         for _ in range(_LAST_SLICES):
             copied = _copy_slice(log, copy, at)
             at += copied
             if copied < SLICE_BYTES:
                 break
         os.ftruncate(log.fileno(), 0)
+
+
+def _last_block_before(log: IO[bytes], at: int) -> int:
+    """Where whole blocks end, before ``at`` and before the end of the file."""
+    block = os.fstat(log.fileno()).st_blksize
+    return max(0, min(at, _size(log) - 1) // block * block)
 
 
 def _copy(log: IO[bytes], copy: IO[bytes], at: int, end: int) -> Steps:

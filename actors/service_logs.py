@@ -74,9 +74,21 @@ def shown(beginning: bytes, length: int) -> str:
 def tail(path: Path, lines: int) -> list[str]:
     """The last ``lines`` lines, going on into the older file when the log was just rotated. A missing log is empty."""
     found = _last_lines(path, lines)
-    if len(found) < lines:
-        found = [*_last_lines(backup_path(path, 1), lines - len(found)), *found]
-    return found
+    if len(found) >= lines:
+        return found
+    older = backup_path(path, 1)
+    if found and _is_torn(older):  # a line that begins there and ends here
+        begun = _last_lines(older, lines - len(found) + 1)
+        return [*begun[:-1], begun[-1] + found[0], *found[1:]]
+    return [*_last_lines(older, lines - len(found)), *found]
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        with path.open("rb") as log:
+            return bool(log.seek(0, os.SEEK_END)) and os.pread(log.fileno(), 1, log.tell() - 1) != b"\n"
+    except FileNotFoundError:
+        return False
 
 
 def _last_lines(path: Path, lines: int, end: int | None = None) -> list[str]:
@@ -152,7 +164,7 @@ class _Follower:
 
     def new_lines(self) -> list[str]:
         """Whole lines written since the last look, those moved to the backup meanwhile first."""
-        if _inode(self._older) != self._backup:
+        if _inode(self._older) not in (None, self._backup):
             return self._after_rotation()
         torn: list[str] = []
         if _size(self._path) < self.position:  # truncated by somebody else: a torn line stays torn
@@ -167,18 +179,29 @@ class _Follower:
             self.is_level = True
             return []
         self._patience = 1
-        begin = self.position - len(self._anchor)
-        if _read_from(self._older, begin)[: len(self._anchor)] != self._anchor:
+        moved_bytes = _size(self._older)
+        if not self._is_our_place(moved_bytes):
             self._backup = _inode(self._older)
             self._cutter = LineCutter()
             self._begin_anew()
             return [GAP]
-        lines = self._read(self._older)
-        if self.is_level:
-            self._backup = _inode(self._older)
-            self._begin_anew()
-            self.is_level = False
+        if self.position < moved_bytes:
+            lines = self._read(self._older)
+            if not self.is_level:
+                return lines
+        else:
+            lines = []
+        self._backup = _inode(self._older)
+        self.position -= moved_bytes
+        self.is_level = False
         return lines
+
+    def _is_our_place(self, moved_bytes: int) -> bool:
+        """Whether what was read last stands where it should, in the backup with the log behind it."""
+        begin = self.position - len(self._anchor)
+        there = _read_from(self._older, begin) if begin < moved_bytes else b""
+        there += _read_from(self._path, max(0, begin - moved_bytes))
+        return there[: len(self._anchor)] == self._anchor
 
     def _begin_anew(self) -> None:
         self.position, self._anchor = 0, b""

@@ -14,6 +14,8 @@ import structlog
 from actors.log_rotation import LogFile, finish, rescue, rotate_if_needed
 
 LOOK_S: Final = 1.0
+FLOOD_LOOK_S: Final = 0.25
+"""After a rotation the next look comes sooner: that log may be flooded."""
 Limits = Mapping[Path, tuple[int, int]]
 """For each log file the bytes at which it is rotated, and how many older ones are kept."""
 
@@ -60,23 +62,30 @@ class LogKeeper:
             self._thread.join(5.0)
 
     def _run(self) -> None:
-        while not self._closed.wait(self._look_s):
-            self.look()
+        has_rotated = False
+        while not self._closed.wait(min(self._look_s, FLOOD_LOOK_S) if has_rotated else self._look_s):
+            has_rotated = self.look()
 
-    def look(self) -> None:
-        """Rotate what has grown too long, bring back what was taken away. On the log keeper's thread."""
+    def look(self) -> bool:
+        """Rotate what has grown too long, bring back what was taken away; returns whether anything was rotated.
+
+        On the log keeper's thread.
+        """
+        has_rotated = False
         limits, writers = self._limits, self._writers()
         for path in self._troubles.keys() - limits.keys():
             del self._troubles[path]
         for path in self._files.keys() - writers.keys():
             del self._files[path]
         for path, (max_bytes, backups) in limits.items():
-            self._look_at(path, max_bytes, backups, writers.get(path))
+            has_rotated |= self._look_at(path, max_bytes, backups, writers.get(path))
         self._trouble = next(iter(self._troubles.values()), None)
+        return has_rotated
 
-    def _look_at(self, path: Path, max_bytes: int, backups: int, pid: int | None) -> None:
+    def _look_at(self, path: Path, max_bytes: int, backups: int, pid: int | None) -> bool:
+        has_rotated = False
         try:
-            rotate_if_needed(path, max_bytes, backups)
+            has_rotated = rotate_if_needed(path, max_bytes, backups)
             if pid is not None:  # last, so that what it remembers is how the rotation left the file
                 self._files[path] = finish(rescue(path, pid, self._files.get(path), max_bytes))
             self._troubles.pop(path, None)
@@ -85,3 +94,4 @@ class LogKeeper:
             if self._troubles.get(path) != text:
                 self._troubles[path] = text
                 structlog.get_logger().error("cannot rotate log", path=str(path), error=error.strerror)
+        return has_rotated

@@ -1,4 +1,5 @@
-"""The few calls to the Linux kernel that both the keeper and the daemon need: subreaper, children, start ticks.
+"""The few calls to the Linux kernel that both the keeper and the daemon need: subreaper, children, start ticks, and
+cutting off a file's beginning.
 
 Standard library only, no thread.
 """
@@ -13,6 +14,7 @@ from typing import Final
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NAME: Final = 15
+_FALLOC_FL_COLLAPSE_RANGE: Final = 8
 CAN_KEEP: Final = sys.platform == "linux" and Path("/proc/self/stat").exists()
 """Whether this system has what a keeper needs: subreapers and /proc."""
 
@@ -36,6 +38,20 @@ def _prctl(option: int, value: object) -> None:
     if libc.prctl(option, value, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def cut_off_beginning(fd: int, length: int) -> bool:
+    """Remove the first ``length`` bytes of a file, whose writers go on at its end: nothing is lost (Linux 3.15).
+
+    Whole blocks only, and never the whole file. False: this file system cannot (tmpfs, btrfs), nothing has changed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        call = getattr(libc, "fallocate64", None) or libc.fallocate
+    except AttributeError:  # no Linux
+        return False
+    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return bool(call(fd, _FALLOC_FL_COLLAPSE_RANGE, 0, length) == 0)
 
 
 def children_of(pid: int) -> frozenset[int]:

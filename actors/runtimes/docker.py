@@ -43,6 +43,7 @@ from actors.runtimes.observing import OnObserved
 from actors.runtimes.procfs import ProcessIdentity, identity_of
 from actors.runtimes.runs import Run
 from actors.runtimes.usage import ProcessMeter
+from actors.service_logs import shown
 
 NAME: Final = "docker"
 _SEEN_S: Final = 2.0
@@ -211,7 +212,7 @@ class DockerRuntime:
             raw = self._engine.ask(lambda client: client.api.logs(run.handle.container_id, tail=lines, stream=False))
         except APIError:  # removed, or a log driver that cannot be read
             return ()
-        return tuple(raw.decode("utf-8", "replace").splitlines())
+        return tuple(shown(line, len(line)) for line in raw.splitlines())  # the engine itself cuts at 16 KiB
 
     def close(self) -> None:
         self._closed.set()

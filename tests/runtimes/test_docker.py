@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from actors.runtimes.docker import DockerRuntime
 from actors.runtimes.docker_engine import DockerEngine
 from actors.runtimes.docker_exits import ContainerEvent, read_event
 from actors.runtimes.docker_spec import LABEL_SPEC_HASH, container_name
+from actors.runtimes.settings import EnvironmentFile, EnvironmentSources, Limit, ProcessSettings
 from tests.runtimes.docker_place import DockerPlace
 from tests.runtimes.worlds import LONG_S, RUNS, STUBBORN, Exits
 from tests.support.docker_engine import IMAGE
@@ -435,3 +437,44 @@ def test_trap_33_an_idle_stream_does_not_delay_the_end(docker_place: DockerPlace
 
 def test_one_image_serves_all_tests(docker_place: DockerPlace) -> None:
     assert docker_place.client.images.get(IMAGE).tags == [IMAGE]
+
+
+# -- settings and variables -------------------------------------------------------------------------------------------
+
+
+def test_a_container_gets_its_limits_and_its_user(docker_place: DockerPlace) -> None:
+    settings = ProcessSettings((Limit("nofile", 64, 128),), user="1234", group="2345")
+    command = ("sh", "-c", "ulimit -n; ulimit -Hn; cat /proc/self/status")
+    runtime, on_exit = docker_place.daemon(), Exits()
+    handle = runtime.launch(docker_place.spec("a", command, settings=settings), 1, on_exit)
+    assert on_exit.one().code == 0
+    lines = docker_place.container(handle).logs().decode().splitlines()
+    assert lines[:2] == ["64", "128"]
+    ids = {line.split()[0]: line.split()[1] for line in lines if line.startswith(("Uid:", "Gid:"))}
+    assert ids == {"Uid:": "1234", "Gid:": "2345"}
+
+
+def test_a_changed_environment_file_counts_at_the_next_start_and_not_before(
+    docker_place: DockerPlace, tmp_path: Path
+) -> None:
+    file = tmp_path / "env"
+    file.write_text("WORD=one\n")
+    sources = EnvironmentSources((EnvironmentFile(file),))
+    spec = docker_place.spec("a", ("sh", "-c", "echo $WORD; exec sleep 1000"), sources=sources)
+    first = docker_place.daemon()
+    handle = first.launch(spec, 1, Exits())
+    first.close()
+    file.write_text("WORD=two\n")
+    second = docker_place.daemon()
+    adopted = second.adopt(spec, Exits())
+    assert adopted is not None
+    assert adopted.container_id == handle.container_id  # a running one is left as it is
+    second.stop(adopted, 1.0)
+    again = second.launch(spec, 2, Exits())
+    assert again.container_id != handle.container_id
+    eventually(lambda: docker_place.container(again).logs() == b"two\n", within_s=LONG_S)
+    second.stop(again, 1.0)
+    assert second.launch(spec, 3, Exits()).container_id == again.container_id  # nothing changed: the same container
+    file.unlink()
+    with pytest.raises(LaunchError, match=f"environment file {file} does not exist"):
+        docker_place.daemon().launch(replace(spec, service=f"b-{docker_place.id}"), 1, Exits())

@@ -9,7 +9,15 @@ import pytest
 
 from actors.runtimes.base import ContainerSpec, LaunchError, LaunchSpec
 from actors.runtimes.docker_exits import ContainerEvent, classify, read_event, signal_number
-from actors.runtimes.docker_spec import create_arguments, is_ours, parse_ports, spec_hash, unix_time
+from actors.runtimes.docker_spec import (
+    LABEL_VARIABLES,
+    create_arguments,
+    is_ours,
+    parse_ports,
+    spec_hash,
+    unix_time,
+)
+from actors.runtimes.settings import EnvironmentFile, EnvironmentSources, Limit, ProcessSettings
 
 SPEC = LaunchSpec("a", ("run",), environment={"K": "v"}, container=ContainerSpec(image="i:1"))
 
@@ -133,3 +141,28 @@ def test_engine_times() -> None:
     assert unix_time("1970-01-01T00:01:00Z") == 60.0
     assert unix_time("0001-01-01T00:00:00Z") == 0.0
     assert unix_time("2026-11-24T00:29:55.047122062Z") == pytest.approx(1795480195.047122)
+
+
+def test_limits_and_users_are_told_to_the_engine() -> None:
+    limits = (Limit("nofile", 64, 128), Limit("core", -1, -1))
+    spec = replace(SPEC, settings=ProcessSettings(limits, user="1000", group="www", groups=("7", "video")))
+    made = create_arguments(spec, 1, "x")
+    assert made["user"] == "1000:www"
+    assert made["group_add"] == ["7", "video"]
+    assert made["ulimits"] == [
+        {"Name": "nofile", "Soft": 64, "Hard": 128},
+        {"Name": "core", "Soft": -1, "Hard": -1},
+    ]
+    assert spec_hash(spec) != spec_hash(SPEC)
+    assert not {"user", "group_add", "ulimits", "environment_files"} & create_arguments(SPEC, 1, "x").keys()
+
+
+def test_changed_values_of_files_are_seen_at_a_start_and_not_at_an_adoption() -> None:
+    spec = replace(SPEC, sources=EnvironmentSources((EnvironmentFile(Path("/etc/env")),)))
+    first = create_arguments(spec, 1, "x", {"K": "one"})
+    second = create_arguments(spec, 1, "x", {"K": "two"})
+    assert first["environment"] == {"K": "one", "SELFHEAL_SERVICE": "a"}
+    assert spec_hash(spec) != spec_hash(SPEC)
+    assert first["labels"]["selfheal.spec_hash"] == second["labels"]["selfheal.spec_hash"] == spec_hash(spec)
+    assert first["labels"][LABEL_VARIABLES] != second["labels"][LABEL_VARIABLES]
+    assert LABEL_VARIABLES not in create_arguments(SPEC, 1, "x")["labels"]
