@@ -11,6 +11,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -103,6 +104,8 @@ class DockerRuntime:
         self._specs: dict[str, LaunchSpec] = {}
         self._kills_owed: dict[str, DockerRun] = {}
         self._closed = threading.Event()
+        self._finish_lock = threading.Lock()
+        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="docker-aside")
         self.outside = Outside(instance)
         self.watcher = watcher or DockerWatcher(DockerEngine(address))
         self.watcher.on_trouble(self.outside.lose_sight)
@@ -199,6 +202,7 @@ class DockerRuntime:
     def close(self) -> None:
         self._closed.set()
         self.watcher.close()
+        self._aside.shutdown(wait=True, cancel_futures=True)
         self._engine.close()
 
     # -- birth ----------------------------------------------------------------------------------------------------
@@ -399,14 +403,23 @@ class DockerRuntime:
                     self.kill(run.handle)
 
     def _died(self, run: DockerRun, event: ContainerEvent) -> None:
-        """137 alone may be an OOM kill, which only the engine can tell: one look, and only then."""
-        oom_killed = False
-        was_killed = any(known.action in ("kill", "oom") for known in self._events(run.handle))
-        if event.exit_code == _CODE_SIGKILL and not run.asked and not was_killed:
-            with contextlib.suppress(TruthUnknown):
-                inspected = self._engine.inspect(event.container_id)
-                oom_killed = bool(inspected and inspected["State"]["OOMKilled"])
-        self._finish(run, event.exit_code, oom_killed=oom_killed, at=event.at)
+        """137 alone may be an OOM kill whose event was lost. Only the engine can tell, which is busy with the death: it
+        is asked at once, but nobody waits for its answer before the next start.
+        """
+        was_told = any(known.action in ("kill", "oom") for known in self._events(run.handle))
+        is_unclear = event.exit_code == _CODE_SIGKILL and not run.asked and not was_told
+        looked = self._aside.submit(self._engine.inspect, event.container_id) if is_unclear else None
+        self._finish(run, event.exit_code, at=event.at)
+        if looked is not None:
+            looked.add_done_callback(lambda done: self._known_better(run, event.at, done))
+
+    def _known_better(self, run: DockerRun, at: float, done: Future[Mapping[str, Any] | None]) -> None:
+        inspected = None if done.exception() is not None else done.result()
+        if inspected is None or identity_from(inspected) != run.handle.identity or not inspected["State"]["OOMKilled"]:
+            return
+        record = self._ledger.record(run.handle.service)
+        if record.last_exit is not None and record.last_exit.get("at") == at:
+            self._ledger.recaused(run.handle.service, "OOM")
 
     def _settle(self, run: DockerRun) -> None:
         """Ask the engine whether the run still lives.
@@ -462,11 +475,14 @@ class DockerRuntime:
                 events=self._events(handle) if events is None else events,
                 stop_signal=handle.stop_signal,
             )
-        if run.finish(status):
+        with self._finish_lock:  # in the ledger before anybody can start the next run
+            if run.status is not None:
+                return
             self.outside.end(handle.service, handle.run)
-            if handle.process is not None:
-                self._meter.forget(handle.process)
             self._ledger.exited(handle.service, handle.run, asdict(status))
+            run.finish(status)
+        if handle.process is not None:
+            self._meter.forget(handle.process)
 
     def _ask_to_stop(self, run: DockerRun, grace_s: int) -> None:
         container_id = run.handle.container_id

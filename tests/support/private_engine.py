@@ -1,7 +1,7 @@
 """A Docker engine of a test's own, to be ended and started at will: the shared one is nobody's to stop.
 
-Its own containerd, data, sockets and cgroup parent; no bridge, no iptables. Needs root. Everything it started is ended
-by pid.
+Its own containerd, data, sockets, cgroup parent and network namespace: an engine told to have no bridge removes the one
+it finds, which would be the shared engine's. Needs root. Everything it started is ended by pid.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ class PrivateEngine:
     """``start``, ``stop(SIGTERM or SIGKILL)``, ``start`` again; ``close`` ends all of it."""
 
     def __init__(self, folder: Path, *, live_restore: bool) -> None:
-        if os.geteuid() != 0 or shutil.which("dockerd") is None or shutil.which("containerd") is None:
-            pytest.skip("a private engine needs root, dockerd and containerd")
+        missing = [program for program in ("dockerd", "containerd", "unshare") if shutil.which(program) is None]
+        if os.geteuid() != 0 or missing:
+            pytest.skip(f"a private engine needs root and {', '.join(missing) or 'nothing else'}")
         self.folder = folder
         self.socket = folder / "docker.sock"
         self.address = f"unix://{self.socket}"
@@ -47,7 +48,7 @@ class PrivateEngine:
         empty.write_text("{}", encoding="ascii")
         options = ["--live-restore"] if self._live_restore else []
         command = [
-            *("dockerd", "--config-file", str(empty), "--host", self.address, *options),
+            *("unshare", "--net", "--", "dockerd", "--config-file", str(empty), "--host", self.address, *options),
             *("--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec")),
             *("--pidfile", str(self.folder / "engine.pid"), "--containerd", str(self.folder / "containerd.sock")),
             *("--bridge", "none", "--iptables=false", "--cgroup-parent", self._cgroup),
