@@ -9,12 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
+from actors.board import NodeState
 from actors.runtimes.base import LaunchError, LaunchSpec, Runtime, StopFailed
 from supervisors.manager import ManagerError
 from supervisors.steering import Steering
+
+_DOWN: Final = frozenset({NodeState.STOPPED, NodeState.FAILED, NodeState.CRASH_LOOP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,8 @@ class OutsideActs:
             self.happened(service, "drift", f"runs, started from outside, although {stopped.by} stopped it: left alone")
 
     def was_no_wish(self, service: str) -> None:
-        if self.steering.ledger.record(service).stopped is None:
+        is_down = self.steering.status(service).state in _DOWN
+        if is_down and self.steering.ledger.record(service).stopped is None:
             self.happened(service, "stopped", "stopped with its engine, by nobody's wish: started again")
             self._aside(service, self._take_on)
 
@@ -60,9 +65,12 @@ class OutsideActs:
             self.record(path, event, text)
 
     def _take_on(self, service: str) -> None:
-        """A start finds the running container, or starts it. One that runs already, or is about to, is left to it."""
-        self.steering.ledger.restarted(service)
-        self.steering.start(service, timeout_s=None)
+        """A start finds the running container, or starts it. What is being started anyway is left to that."""
+        state = self.steering.status(service).state
+        if state in _DOWN:
+            self.steering.ledger.restarted(service)
+        if state in _DOWN or state is NodeState.WAITING:
+            self.steering.start(service, timeout_s=None)
 
     def _stop(self, service: str) -> None:
         plan = self.plan_of(service)

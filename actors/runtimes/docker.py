@@ -11,6 +11,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -65,8 +66,8 @@ FOUND: Final = register("daemon.container.found", "a running container of ours w
 STOP_WANTED: Final = register("daemon.container.stop", "a stop was asked for, the engine was not")
 STOP_ASKED: Final = register("daemon.container.stopped", "the engine has stopped it, the end was not seen")
 END_SEEN: Final = register("daemon.container.end.seen", "its end was seen, it is not told or written")
-END_TOLD: Final = register("daemon.container.end.told", "the actor has the news, the exit is not written")
-END_RECORDED: Final = register("daemon.container.end.recorded", "the exit is written")
+END_TOLD: Final = register("daemon.container.end.told", "the actor has the news, the exit is written")
+END_RECORDED: Final = register("daemon.container.end.recorded", "the exit is written, nobody was told")
 OLD_STOPPED: Final = register("daemon.container.old.stopped", "one not wanted any more is down, it is not removed")
 OLD_REMOVED: Final = register("daemon.container.old.removed", "one not wanted any more is removed")
 
@@ -119,6 +120,8 @@ class DockerRuntime:
         self._specs: dict[str, LaunchSpec] = {}
         self._kills_owed: dict[str, DockerRun] = {}
         self._closed = threading.Event()
+        self._finish_lock = threading.Lock()
+        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="docker-aside")
         self.outside = Outside(instance)
         self.watcher = watcher or DockerWatcher(DockerEngine(address))
         self.watcher.on_trouble(self.outside.lose_sight)
@@ -217,6 +220,7 @@ class DockerRuntime:
     def close(self) -> None:
         self._closed.set()
         self.watcher.close()
+        self._aside.shutdown(wait=True, cancel_futures=True)
         self._engine.close()
 
     # -- birth ----------------------------------------------------------------------------------------------------
@@ -429,14 +433,23 @@ class DockerRuntime:
                     self.kill(run.handle)
 
     def _died(self, run: DockerRun, event: ContainerEvent) -> None:
-        """137 alone may be an OOM kill, which only the engine can tell: one look, and only then."""
-        oom_killed = False
-        was_killed = any(known.action in ("kill", "oom") for known in self._events(run.handle))
-        if event.exit_code == _CODE_SIGKILL and not run.asked and not was_killed:
-            with contextlib.suppress(TruthUnknown):
-                inspected = self._engine.inspect(event.container_id)
-                oom_killed = bool(inspected and inspected["State"]["OOMKilled"])
-        self._finish(run, event.exit_code, oom_killed=oom_killed, at=event.at)
+        """137 alone may be an OOM kill whose event was lost. Only the engine can tell, which is busy with the death: it
+        is asked at once, but nobody waits for its answer before the next start.
+        """
+        was_told = any(known.action in ("kill", "oom") for known in self._events(run.handle))
+        is_unclear = event.exit_code == _CODE_SIGKILL and not run.asked and not was_told
+        looked = self._aside.submit(self._engine.inspect, event.container_id) if is_unclear else None
+        self._finish(run, event.exit_code, at=event.at)
+        if looked is not None:
+            looked.add_done_callback(lambda done: self._known_better(run, event.at, done))
+
+    def _known_better(self, run: DockerRun, at: float, done: Future[Mapping[str, Any] | None]) -> None:
+        inspected = None if done.exception() is not None else done.result()
+        if inspected is None or identity_from(inspected) != run.handle.identity or not inspected["State"]["OOMKilled"]:
+            return
+        record = self._ledger.record(run.handle.service)
+        if record.last_exit is not None and record.last_exit.get("at") == at:
+            self._ledger.recaused(run.handle.service, "OOM")
 
     def _settle(self, run: DockerRun) -> None:
         """Ask the engine whether the run still lives.
@@ -493,13 +506,16 @@ class DockerRuntime:
                 events=self._events(handle) if events is None else events,
                 stop_signal=handle.stop_signal,
             )
-        if run.finish(status):
-            reached(END_TOLD)
+        with self._finish_lock:  # in the ledger before anybody can start the next run
+            if run.status is not None:
+                return
             self.outside.end(handle.service, handle.run)
-            if handle.process is not None:
-                self._meter.forget(handle.process)
             self._ledger.exited(handle.service, handle.run, asdict(status))
             reached(END_RECORDED)
+            run.finish(status)
+        reached(END_TOLD)
+        if handle.process is not None:
+            self._meter.forget(handle.process)
 
     def _ask_to_stop(self, run: DockerRun, grace_s: int) -> None:
         container_id = run.handle.container_id

@@ -36,6 +36,11 @@ class DockerPlace:
         self._daemons.append((runtime, ledger))
         return runtime
 
+    @property
+    def ledger(self) -> Ledger:
+        """The last daemon's."""
+        return self._daemons[-1][1]
+
     def spec(self, service: str, command: tuple[str, ...], **more: Any) -> LaunchSpec:
         container = more.pop("container", None) or ContainerSpec(image=IMAGE, network="none")
         return LaunchSpec(f"{service}-{self.id}", command, container=container, **more)

@@ -17,7 +17,9 @@ from actors.runtimes.base import ContainerSpec, LaunchError, StopFailed, TruthUn
 from actors.runtimes.docker import DockerRuntime
 from actors.runtimes.docker_engine import DockerEngine
 from actors.runtimes.docker_exits import ContainerEvent, read_event
+from actors.runtimes.docker_outside import Unheard
 from actors.runtimes.docker_spec import LABEL_SPEC_HASH, container_name
+from actors.runtimes.observing import Observed
 from actors.runtimes.settings import EnvironmentFile, EnvironmentSources, Limit, ProcessSettings
 from tests.runtimes.docker_place import DockerPlace
 from tests.runtimes.worlds import LONG_S, RUNS, STUBBORN, Exits
@@ -88,6 +90,25 @@ def test_trap_29_oom_is_named_even_when_the_main_process_ends_with_0(
     status = on_exit.one()
     assert (status.cause, status.oom_killed, status.code) == ("OOM", True, code)
     assert not status.is_clean
+
+
+class HearsNoOom(DockerWatcher):
+    def _take(self, raw: dict[str, Any]) -> None:
+        if raw.get("Action") != "oom":
+            super()._take(raw)
+
+
+def test_trap_29_oom_is_known_although_its_event_was_lost(docker_place: DockerPlace) -> None:
+    """Nobody waits for that: the end is told at once, its cause is put right."""
+    runtime, on_exit = docker_place.daemon(watcher=HearsNoOom()), Exits()
+    eats = docker_place.spec("a", ("sh", "-c", f"exec sh -c '{EATS}'"), memory_bytes=16 * 1024 * 1024)
+    runtime.launch(eats, 1, on_exit)
+    assert on_exit.one().cause == "signal SIGKILL"
+
+    def cause() -> object:
+        return (docker_place.ledger.record(eats.service).last_exit or {}).get("cause")
+
+    eventually(lambda: cause() == "OOM", within_s=LONG_S)
 
 
 def test_removed_by_force_is_told_and_made_anew(docker_place: DockerPlace) -> None:
@@ -384,6 +405,75 @@ def test_a_lost_event_is_found_by_reconcile(docker_place: DockerPlace) -> None:
     docker_place.wait_ready(handle)
     docker_place.crash(handle)
     assert on_exit.one().code == 137
+
+
+class Listening(Unheard):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.again: list[tuple[str, float]] = []
+        self.said: list[tuple[str, str]] = []
+
+    def runs_again(self, service: str, started_at: float) -> None:
+        self.again.append((service, started_at))
+
+    def happened(self, service: str, event: str, text: str) -> None:
+        self.said.append((event, text))
+
+
+@pytest.mark.parametrize("watcher", [DockerWatcher, Deaf], ids=["event", "reconcile"])
+def test_a_run_that_somebody_else_began_is_told_once(docker_place: DockerPlace, watcher: type[DockerWatcher]) -> None:
+    runtime = docker_place.daemon(watcher=watcher(reconcile_s=0.3))
+    runtime.outside.listener = told = Listening()
+    spec = docker_place.spec("a", RUNS)
+    handle = runtime.launch(spec, 1, Exits())
+    runtime.stop(handle, 5.0)
+    holds_for(lambda: not told.again, 0.7)
+    docker_place.container(handle).start()
+    eventually(lambda: told.again, within_s=LONG_S)
+    holds_for(lambda: len(told.again) == 1, 0.7)
+    adopted = runtime.adopt(spec, Exits())
+    assert adopted is None, "the run that ended is not the one that was begun"
+    again = runtime.launch(spec, 2, Exits())
+    assert (again.container_id, again.started_at) == (handle.container_id, told.again[0][1])
+
+
+def test_what_is_seen_of_a_run_is_told_to_whoever_looks(docker_place: DockerPlace) -> None:
+    runtime, seen = docker_place.daemon(watcher=DockerWatcher(reconcile_s=300)), list[Observed]()
+    handle = runtime.launch(docker_place.spec("a", RUNS), 1, Exits())
+    runtime.observe(handle, seen.append)
+    assert seen == [Observed()]
+    container = docker_place.container(handle)
+    container.pause()
+    eventually(lambda: seen[-1].paused == "paused from outside (docker pause)", within_s=LONG_S)
+    container.unpause()
+    eventually(lambda: seen[-1] == Observed(), within_s=LONG_S)
+    policy: Any = {"Name": "always"}
+    container.update(restart_policy=policy)
+    eventually(lambda: "restart policy always" in (seen[-1].drift or ""), within_s=LONG_S)
+
+
+def test_a_kill_that_the_engine_did_not_hear_is_carried_out_later(docker_place: DockerPlace, wire: UnixProxy) -> None:
+    runtime, on_exit = over(wire, docker_place), Exits()
+    handle = runtime.launch(docker_place.spec("a", RUNS), 1, on_exit)
+    wire.cut()
+    with pytest.raises(StopFailed, match="killed when the engine is back"):
+        runtime.kill(handle)
+    assert docker_place.is_alive(handle)
+    wire.mend()
+    assert on_exit.one().asked
+
+
+def test_an_intent_without_an_identity_finds_its_container(docker_place: DockerPlace) -> None:
+    """The daemon died between the container's start and the record of it."""
+    spec = docker_place.spec("a", RUNS)
+    first = docker_place.daemon()
+    handle = first.launch(spec, 1, Exits())
+    first.close()
+    docker_place.ledger.intent(spec.service, 1, "docker", "")
+    adopted = docker_place.daemon().adopt(spec, Exits())
+    assert adopted is not None
+    assert (adopted.run, adopted.container_id, adopted.started_at) == (1, handle.container_id, handle.started_at)
 
 
 def test_trap_34_a_restart_from_outside_is_found_by_reconcile(docker_place: DockerPlace) -> None:

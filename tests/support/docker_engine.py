@@ -45,12 +45,12 @@ def trouble() -> str | None:
     except (DockerException, requests.RequestException) as error:
         return f"no Docker engine: {error}"
     try:
-        return _make_image(client)
+        return make_image(client)
     finally:
         client.close()
 
 
-def _make_image(client: DockerClient) -> str | None:
+def make_image(client: DockerClient) -> str | None:
     try:
         client.images.get(IMAGE)
         return None
