@@ -59,6 +59,8 @@ class RootLock:
     def look(self) -> str | None:
         """Once in a while: the lock file must be there for who knows no other guard. Returns what is wrong."""
         if self._fd is not None and _is_there(self._fd, self._path):
+            if self.trouble is not None:
+                self._write_pid()
             return self.trouble
         old = self._fd
         try:
@@ -126,8 +128,7 @@ class RootLock:
         if self._fd is None:
             return
         try:
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            self._path.write_text(f"{os.getpid()}\n", encoding="ascii")
         except OSError as error:
             self.trouble = f"cannot write {self._path}: {error.strerror}"
         else:

@@ -173,11 +173,23 @@ class Journal:
         if connection is not None and not self._is_suspect:
             fault = None if self._place is None else self._place.looked_into()
             if fault is None:
+                self._try_again(connection)
                 return connection
             if fault is not Fault.DAMAGED:
                 return self._put_back(connection, fault)
         _closed(connection)
         return self._opened_or_none()
+
+    def _try_again(self, connection: sqlite3.Connection) -> None:
+        """After a refused write: whether there is room again is known only from a write."""
+        if self._refused is None:
+            return
+        try:
+            connection.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('tried_at', ?)", (str(time.time()),))
+        except sqlite3.Error as error:
+            self._suspect(error)
+        else:
+            self._refused = None
 
     def _opened_or_none(self) -> sqlite3.Connection | None:
         try:

@@ -102,10 +102,24 @@ class ApiServer:
         return not self.is_alive
 
     def look(self) -> str | None:
-        """Once in a while: write the address file if it could not be written. Returns what is wrong."""
-        if self._unwritten is not None:
+        """Once in a while: write the address file if it could not be written. Returns what is wrong.
+
+        Where the unix socket could not be made, clients find the loopback address in that file.
+        """
+        if self._unwritten is not None and self._is_rid_of_stale_socket():
             self._write_address()
-        return self._no_unix or self._unwritten
+        if self._unwritten is None:
+            return None
+        return f"{self._no_unix}; {self._unwritten}" if self._no_unix else self._unwritten
+
+    def _is_rid_of_stale_socket(self) -> bool:
+        """A dead one would keep clients from looking at the address."""
+        if self._no_unix is None or self._unix_path is None:
+            return True
+        with suppress(OSError):
+            self._unix_path.unlink(missing_ok=True)
+            return True
+        return False
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -198,9 +212,16 @@ def _remove_stale(path: Path) -> None:
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
-            with suppress(OSError):  # read-only: the bind says so
-                path.unlink()
+            _unlink(path)
             return
         except OSError as error:
             raise OperatorUnavailable(f"operator socket {path}: {error.strerror or error}") from error
     raise OperatorUnavailable(f"operator socket {path}: another daemon listens there; 'selfheal stop' ends it")
+
+
+def _unlink(path: Path) -> None:
+    """Raises NoRoom: the directory is read-only."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise NoRoom(f"operator socket {path}: {error.strerror}") from error
