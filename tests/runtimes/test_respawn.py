@@ -58,7 +58,7 @@ def gone() -> int:
 def test_none_is_started_while_the_old_one_lives(respawner: Respawner, tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "1000"]) as old:
         pidfd = os.pidfd_open(old.pid)
-        respawner.daemon_gone(daemon(tmp_path, "time.sleep(1000)"), pidfd, QUICK_S + 1)
+        respawner.daemon_gone(daemon(tmp_path, "import signal; signal.pause()"), pidfd, QUICK_S + 1)
         holds_for(lambda: not seen(respawner, tmp_path), 0.3)
         old.kill()
         old.wait()
