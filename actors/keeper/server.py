@@ -10,19 +10,19 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from actors.failpoints import reached, register
 from actors.keeper import watch
 from actors.keeper.attributes import Attributes
 from actors.keeper.kids import Arming, Birth, Kids, StillLocked, facts
 from actors.keeper.record import Record
+from actors.keeper.respawn import Respawner
 from actors.keeper.spawning import SpawnFailed, SpawnOrder
 from actors.keeper.words import (
     PEER_CREDENTIALS,
@@ -56,6 +56,7 @@ class Link:
     unsent: bytes = b""
     watch: watch.Watch | None = None
     hello: Mapping[str, Any] = field(default_factory=dict)
+    began_s: float = field(default_factory=time.monotonic)
 
     def close(self) -> None:
         self.socket.close()
@@ -70,6 +71,7 @@ class Server:
         self._state_dir = state_dir
         self._record = Record()
         self._kids = Kids(boot_id, self._record, self._tell_end, lambda: self._link is not None)
+        self._respawner = Respawner(state_dir)
         self._link: Link | None = None
         self._base: dict[bytes, bytes] = {}
         self._leaving = False
@@ -89,7 +91,7 @@ class Server:
         """Serve until told to leave, or alone and without work for a while."""
         self._take_signals()
         while not self._is_done():
-            events = self._epoll.poll(watch.LOOK_S if self._log_work is None else 0)
+            events = self._epoll.poll(0 if self._log_work is not None else self._respawner.pause_s(watch.LOOK_S))
             if any(fd == self._wake.fileno() for fd, _ in events):  # a death comes before any talk
                 self._drain_wake()
                 self._kids.reap()
@@ -98,11 +100,16 @@ class Server:
                     self._accept()
                 elif self._link is not None and fd == self._link.socket.fileno():
                     self._serve(self._link, mask)
+            if self._leaving:
+                self._respawner.give_up()
+            self._respawner.look()
             self._look()
             self._work_on_logs()
 
     def _is_done(self) -> bool:
-        if self._kids.by_pid or self._link is not None:
+        has_services = bool(self._kids.by_pid)
+        is_needed = has_services or self._link is not None or self._respawner.is_busy(has_services=has_services)
+        if is_needed:
             self._alone_since_s = time.monotonic()
             return False
         return self._leaving or time.monotonic() - self._alone_since_s > LINGER_S
@@ -115,7 +122,7 @@ class Server:
             signal.signal(one, lambda *_: None)  # a terminal's signals are the daemon's business
 
     def _leave(self, *_: object) -> None:
-        """Asked to end: as soon as no service needs us."""
+        """Asked to end: as soon as no service needs us. Nobody is to come back then either."""
         self._leaving = True
 
     def _drain_wake(self) -> None:
@@ -183,29 +190,8 @@ class Server:
         self._alone_since_s = time.monotonic()
         respawn = link.hello.get("respawn", {})
         if (why == "frozen" and respawn.get("frozen")) or (why == "died" and respawn.get("died")):
-            self._replace(link)
+            self._respawner.daemon_gone(respawn, link.pidfd, time.monotonic() - link.began_s)
         link.close()
-
-    def _replace(self, link: Link) -> None:
-        """Start the daemon anew, once the old one is gone; its output goes to a file: nobody may be looking."""
-        select.select([link.pidfd], [], [], watch.HELD_UP_S)
-        how = link.hello["respawn"]
-        with self._daemon_log() as output:
-            subprocess.Popen(
-                how["argv"],
-                cwd=how["cwd"],
-                env=how["env"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            ).returncode = 0  # reaped as an orphan, not by Popen
-
-    def _daemon_log(self) -> BinaryIO:
-        try:
-            return (self._state_dir / "daemon.log").open("ab")
-        except OSError:  # a full or read-only disk: a daemon is worth more than its log
-            return Path(os.devnull).open("ab")
 
     def _serve(self, link: Link, mask: int) -> None:
         if mask & select.EPOLLOUT:
@@ -271,6 +257,7 @@ class Server:
         self._record.open(frame["ledger"])
         self._base = {os.fsencode(name): os.fsencode(value) for name, value in frame["environment"].items()}
         self._leaving = False
+        self._respawner.has_daemon()
         answer = {
             "version": VERSION,
             "pid": os.getpid(),

@@ -10,10 +10,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from actors.init.link import ENDING, LISTENING, UP, take_link
+from tests.support.eventually import eventually
+
+LONG_S = 120.0
 
 HEARD = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
@@ -33,15 +35,13 @@ def main(folder: Path, ends: list[str]) -> None:
             file.write(f"{signal.Signals(signal_number).name}\n")
 
     (folder / f"born{number}").touch()
-    while not (folder / "listen").exists():
-        time.sleep(0.01)
+    eventually((folder / "listen").exists, within_s=LONG_S)
     for one in HEARD:
         signal.signal(one, note)
     link.say(LISTENING)
     link.say(UP)
     (folder / f"up{number}").touch()
-    while not (folder / f"go{number}").exists():
-        time.sleep(0.01)
+    eventually((folder / f"go{number}").exists, within_s=LONG_S)
     end = ends[number]
     if end == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -16,6 +16,7 @@ from tests.support.eventually import eventually, holds_for
 from tests.system.running import SLEEPER, Running, daemon, free_port, of_state, web_service, write_config
 
 LONG_S = 30.0
+pytestmark = pytest.mark.timeout(180)
 STUBBORN = {"command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "graceful_shutdown_timeout": "1s"}
 
 
@@ -226,3 +227,49 @@ def _last_words(state: Path) -> str:
     """The ledger's last line about ``a``: an empty record once it is forgotten."""
     lines = [line for line in (state / "ledger.jsonl").read_text().splitlines() if '"service":"a"' in line]
     return "" if '"phase":"never"' in lines[-1] else lines[-1]
+
+
+def restarting(folder: Path, services: dict[str, object]) -> Path:
+    return write_config(folder, services, watchdog={"restart_when_dead": True})
+
+
+def test_a_killed_daemon_is_back_when_that_is_wished_and_not_after_an_orderly_stop(tmp_path: Path) -> None:
+    config, state = restarting(tmp_path, {"a": SLEEPER, "b": SLEEPER}), tmp_path / "state"
+    with daemon(config, state) as selfheal:
+        before = selfheal.until_ready()
+        keeper = keeper_of(before["a"]["pid"])
+        killed(selfheal)
+        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=LONG_S)
+        after = selfheal.until_ready()
+        assert {name: one["pid"] for name, one in after.items()} == {name: one["pid"] for name, one in before.items()}
+        assert [one["restarts"] for one in after.values()] == [0, 0]
+        assert len(of_state(state)) == 2
+        assert selfheal.call("stop").returncode == 0
+        eventually(lambda: not keeper.is_running(), within_s=LONG_S, what="the keeper to end, too")
+        assert selfheal.call("tree").returncode == 4
+        assert not of_state(state)
+
+
+def test_without_that_wish_a_killed_daemon_stays_away(tmp_path: Path) -> None:
+    config, state = write_config(tmp_path, {"a": SLEEPER}), tmp_path / "state"
+    with daemon(config, state) as selfheal:
+        selfheal.until_ready()
+        killed(selfheal)
+        holds_for(lambda: not (state / "daemon.log").exists(), 2.5)
+        assert len(of_state(state)) == 1
+
+
+def test_a_daemon_that_cannot_start_again_is_tried_until_its_file_is_mended(tmp_path: Path) -> None:
+    config, state = restarting(tmp_path, {"a": SLEEPER}), tmp_path / "state"
+    good = config.read_text()
+    with daemon(config, state) as selfheal:
+        before = selfheal.until_ready()
+        config.write_text(good.replace("command", "comand"))
+        killed(selfheal)
+        log = state / "daemon.log"
+        eventually(lambda: log.exists() and log.read_text().count("comand") >= 2, within_s=LONG_S, every_s=0.1)
+        assert len(of_state(state)) == 1
+        config.write_text(good)
+        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=LONG_S)
+        with replaced(selfheal):
+            assert selfheal.until_ready()["a"]["pid"] == before["a"]["pid"]

@@ -20,7 +20,10 @@ from tests.system.running import SELFHEAL, SLEEPER, Running, of_state, write_con
 LONG_S = 30.0
 ROOT = Path(__file__).resolve().parents[2]
 UNSHARE = shutil.which("unshare")
-pytestmark = pytest.mark.skipif(UNSHARE is None or os.geteuid() != 0, reason="needs unshare and root")
+pytestmark = [
+    pytest.mark.skipif(UNSHARE is None or os.geteuid() != 0, reason="needs unshare and root"),
+    pytest.mark.timeout(180),
+]
 
 
 @contextmanager
@@ -63,7 +66,7 @@ def init_of(running: Running) -> psutil.Process:
 
 def daemon_of(running: Running) -> psutil.Process:
     def look() -> psutil.Process | None:
-        found = [one for one in init_of(running).children() if "supervisors.cli" in one.cmdline()]
+        found = [one for one in init_of(running).children() if "supervisors.cli" in command_of(one)]
         return found[0] if found else None
 
     return eventually(look, within_s=LONG_S)
@@ -75,7 +78,22 @@ def service_pids(state: Path) -> set[int]:
 
 
 def zombies_under(process: psutil.Process) -> list[psutil.Process]:
-    return [one for one in process.children(recursive=True) if one.status() == psutil.STATUS_ZOMBIE]
+    return [one for one in process.children(recursive=True) if is_zombie(one)]
+
+
+def is_zombie(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """Empty for one that is gone, or dead and not reaped."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def test_a_container_stop_ends_everything_in_order_newest_first(tmp_path: Path) -> None:
@@ -158,7 +176,9 @@ def test_a_frozen_daemon_is_killed_by_its_keeper_and_started_by_the_init(tmp_pat
         until_ready(running)
         assert daemon_of(running).pid != daemon.pid
         assert service_pids(state) == before
-        holds_for(lambda: len([one for one in init_of(running).children() if "cli" in str(one.cmdline())]) == 1, 1.0)
+        holds_for(
+            lambda: len([one for one in init_of(running).children() if "supervisors.cli" in command_of(one)]) == 1, 1.0
+        )
 
 
 def test_the_exit_code_of_the_chosen_service_is_that_of_the_container(tmp_path: Path) -> None:
