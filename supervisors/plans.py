@@ -58,6 +58,14 @@ SERVICE_KEYS: Final[Mapping[str, Need]] = {
     "on_shutdown": Need.IN_PLACE,
     "replicas": Need.IN_PLACE,
     "log": Need.IN_PLACE,
+    "limits": Need.RESTART,
+    "nice": Need.RESTART,
+    "umask": Need.RESTART,
+    "user": Need.RESTART,
+    "group": Need.RESTART,
+    "groups": Need.RESTART,
+    "environment_files": Need.RESTART,
+    "secrets": Need.RESTART,
 }
 """Every key of a service, so that none is forgotten (a test compares with the model). An unknown one restarts."""
 
@@ -143,7 +151,7 @@ def _service(name: str, old: ServiceConfig, new: ServiceConfig, homes: tuple[str
     changes = tuple(_changes(old, new))
     moves = homes[0] != homes[1]
     if moves:
-        changes = (*changes, Change("group", *homes))
+        changes = (*changes, Change("in_group", *homes))
     moves_to = (homes[1] or "services") if moves else None
     if old.replicas == 0 or new.replicas == 0:
         action = _idle_action(old, new, has_changes=bool(changes))
@@ -163,7 +171,7 @@ def _idle_action(old: ServiceConfig, new: ServiceConfig, *, has_changes: bool) -
 
 def _need(key: str, new: ServiceConfig) -> Need:
     top = key.partition(".")[0]
-    if top == "group":
+    if top == "in_group":
         return Need.IN_PLACE
     if top == "log" and new.runtime == "docker":  # the engine takes a container's log limits at its creation only
         return Need.RESTART

@@ -114,6 +114,17 @@ ALLOWED = {
     "tests/support/eventually.py": "the one place that sleeps",
     "tests/packaging/test_tooling.py": "names what it looks for",
     "benchmarks/restart_latency.py": "paces its kills",
+    "benchmarks/container_restart.py": "paces its kills",
+    "benchmarks/log_flood.py": "its child is a program of its own, and it waits between two looks",
+    "tests/crash/rows.py": "a program of its own: it looks again until a deadline",
+    "tests/crash/scenarios.py": "a program of its own: it lets the keeper come to the middle of its work",
+    "tests/crash/stage.py": "a program of its own: it looks again until a deadline",
+    "tests/crash/storm.py": "a program of its own: its kills come at random moments",
+    "tests/crash/world.py": "a program of its own: it looks again until a deadline",
+    "tests/runtimes/test_log_rotation.py": "the text of a child's program",
+    "tests/support/escapees.py": "a child's program",
+    "tests/system/test_logs.py": "the text of a child's program",
+    "tests/system/test_reload.py": "the text of a child's program",
     "examples/supervised_actors.py": "is a program of its own",
 }
 

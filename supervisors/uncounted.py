@@ -1,0 +1,32 @@
+"""Which restarts an earlier daemon was about to make and was killed before it had counted them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from actors.ledger import ServiceRecord
+
+
+def uncounted(
+    records: Mapping[str, ServiceRecord], policies: Mapping[str, str], untold: Collection[str]
+) -> dict[str, int]:
+    """For each such service the run whose end is written and whose restart is not counted.
+
+    Args:
+        policies: the restart policy of each configured service.
+        untold: services whose end the keeper will yet tell: that is counted as any other.
+    """
+    return {
+        name: record.exited_run
+        for name, record in records.items()
+        if name not in untold and record.exited_run > record.counted_run and _is_restarted(record, policies.get(name))
+    }
+
+
+def _is_restarted(record: ServiceRecord, policy: str | None) -> bool:
+    last = record.last_exit or {}
+    if record.stopped is not None or last.get("asked"):
+        return False
+    if policy == "on_failure":
+        return last.get("code") != 0
+    return policy == "always" or (policy == "unless_stopped" and not last.get("stopped_by_hand"))
