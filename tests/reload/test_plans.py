@@ -87,7 +87,7 @@ def test_a_move_between_groups_keeps_the_run() -> None:
     made = plan(before, after)
     assert actions(made) == {"h": Action.CREATE, "a": Action.UPDATE, "b": Action.UPDATE, "g": Action.REMOVE}
     moved = next(entry for entry in made.changed if entry.node == "a")
-    assert (moved.moves_to, moved.changes) == ("h", (Change("group", "g", "h"),))
+    assert (moved.moves_to, moved.changes) == ("h", (Change("in_group", "g", "h"),))
 
 
 def test_groups_and_order_are_changed_in_place() -> None:
