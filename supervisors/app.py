@@ -472,7 +472,7 @@ class _App:
         def look() -> str | None:
             self.strays.look()
             if isinstance(processes, ProcessRuntime):
-                self.system.io.run(processes.observe)
+                self.system.io.run(processes.note_descents)
             return records()
 
         records = self.recovery.told("ledger", lambda: self.ledger.look() or self.lock.look())

@@ -207,7 +207,7 @@ class ProcessRuntime:
         path = self._log_paths.get(handle.service)
         return () if path is None else tuple(tail(path, lines))
 
-    def observe(self) -> None:
+    def note_descents(self) -> None:
         """See who descends from whom, once in a while: what loses its parent later is then known all the same."""
         with self._scan_lock:
             self._scan.look()

@@ -274,7 +274,7 @@ def test_what_was_seen_beside_its_parent_is_known_without_it(swept_place: Proces
     text = f"sh -c '{outer}' & while [ ! -e {go} ]; do sleep 0.01; done; kill -9 $!; echo ready; exec sleep 1000"
     handle = runtime.launch(swept_place.spec("a", script(text)), 1, Exits())
     hidden = pid_in(pid_file)
-    runtime.observe()
+    runtime.note_descents()
     parent = read_line(hidden)
     go.touch()
     eventually(lambda: parent != (now := read_line(hidden)) and now and now.parent != parent.parent, within_s=LONG_S)  # type: ignore[union-attr]
