@@ -297,7 +297,7 @@ ROUTES: Final[dict[str, tuple[str, ...]]] = {
     "daemon.clear.done": ("removed", "box-removed"),
     "daemon.clear.forgotten": ("removed", "box-removed"),
     "daemon.leave.said": ("end",),
-    "daemon.ledger.append": ("launch", "adopt"),
+    "daemon.ledger.append": ("launch",),
     "daemon.ledger.append:2": ("launch",),
     "daemon.ledger.append:3": ("launch",),
     "daemon.ledger.append:4": ("launch",),
