@@ -48,7 +48,8 @@ def main() -> int:
     unready = sum(bool(wave.unready) for wave in waves)
     print(
         f"kill storm: {len(waves)} deaths over {chosen.processes} processes and {chosen.containers} containers: "
-        f"{sum(twins.values())} twins, {wrong} deaths with something wrong, {unready} after which a survivor was shown as not ready; {time.monotonic() - began:.0f} s"
+        f"{sum(twins.values())} twins, {wrong} deaths with something wrong, "
+        f"{unready} after which a survivor was shown as not ready; {time.monotonic() - began:.0f} s"
     )
     return int(bool(wrong or twins or unready))
 
