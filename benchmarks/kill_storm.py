@@ -33,7 +33,8 @@ def main() -> int:
     began = time.monotonic()
 
     def tell(number: int, wave: Wave) -> None:
-        words = "right" if wave.is_right else f"{wave.changed} {wave.missing} {wave.unready}"
+        words = "right" if wave.is_right else f"changed {wave.changed} missing {wave.missing}"
+        words += f"; not ready at first: {', '.join(wave.unready)}" if wave.unready else ""
         print(
             f"{number:>4} {wave.moment}{' +keeper' if wave.with_keeper else '':<8} {wave.took_s:5.1f} s  {words}",
             flush=True,
@@ -44,11 +45,13 @@ def main() -> int:
         twins = world.witnesses.twins()
     print("\n".join(table(waves)))
     wrong = sum(not wave.is_right for wave in waves)
+    unready = sum(bool(wave.unready) for wave in waves)
     print(
         f"kill storm: {len(waves)} deaths over {chosen.processes} processes and {chosen.containers} containers: "
-        f"{sum(twins.values())} twins, {wrong} deaths with something wrong; {time.monotonic() - began:.0f} s"
+        f"{sum(twins.values())} twins, {wrong} deaths with something wrong, "
+        f"{unready} after which a survivor was shown as not ready; {time.monotonic() - began:.0f} s"
     )
-    return int(bool(wrong or twins))
+    return int(bool(wrong or twins or unready))
 
 
 if __name__ == "__main__":

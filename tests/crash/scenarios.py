@@ -168,7 +168,14 @@ _LIST: Final = (
         births={"a": (1, 2), "b": ONCE},
         restarts={"a": (0, 1)},  # it was cut short: the next daemon starts what it finds ended
     ),
-    Scenario("end", "the orderly end of the daemon", pair, (ready, end), births={"a": (1, 2), "b": (1, 2)}),
+    Scenario(
+        "end",
+        "the orderly end of the daemon",
+        pair,
+        (ready, end),
+        births={"a": (1, 2), "b": (1, 2)},
+        restarts={"a": (0, 1), "b": (0, 1)},
+    ),
     Scenario("adopt", "adoption from the keeper", pair, (ready, wait_for_strike), before=(ready,)),
     Scenario(
         "orphans",
@@ -290,7 +297,7 @@ ROUTES: Final[dict[str, tuple[str, ...]]] = {
     "daemon.clear.done": ("removed", "box-removed"),
     "daemon.clear.forgotten": ("removed", "box-removed"),
     "daemon.leave.said": ("end",),
-    "daemon.ledger.append": ("launch", "adopt"),
+    "daemon.ledger.append": ("launch",),
     "daemon.ledger.append:2": ("launch",),
     "daemon.ledger.append:3": ("launch",),
     "daemon.ledger.append:4": ("launch",),
