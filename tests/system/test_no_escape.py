@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import psutil
 import pytest
 
 from actors.runtimes.procfs import read_line
+from tests.support.docker_engine import IMAGE, engine_client, require_engine
 from tests.support.escapees import ESCAPES, NOBODY, as_nobody, escape, give_to_nobody, lives_lived, storm
 from tests.support.eventually import eventually, holds_for
 from tests.system.running import SLEEPER, Running, daemon, of_state, write_config
@@ -96,3 +99,58 @@ def _is_settled(services: dict[str, Any]) -> bool:
 
 def _has_v2() -> bool:
     return " cgroup2 " in Path("/proc/self/mountinfo").read_text()
+
+
+@pytest.mark.parametrize("groups", ["on", "off"])
+def test_an_end_is_seen_although_a_grandchild_holds_the_output(tmp_path: Path, groups: str) -> None:
+    """The next run comes at once, with the code of the last one known, and not beside the grandchild."""
+    pid_file, state = tmp_path / "pid", tmp_path / "state"
+    holder = f"echo \\$\\$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 1000"
+    first = f'setsid sh -c "{holder}" & while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; exit 3'
+    config = write_config(tmp_path, {"a": service(("sh", "-c", f"[ -e {tmp_path}/go ] && exec sleep 1000; {first}"))})
+    with daemon(config, state, environment={"SELFHEAL_CGROUPS": groups}) as selfheal:
+        before = selfheal.until_ready()["a"]
+        eventually(pid_file.exists, within_s=LONG_S)
+        grandchild = int(pid_file.read_text())
+        log = (state / "logs" / "a.log").stat()
+        assert Path(f"/proc/{grandchild}/fd/1").stat().st_ino == log.st_ino
+        (tmp_path / "go").touch()
+        after = eventually(lambda: _ready_run(selfheal, 2), within_s=LONG_S)
+        assert (after["last_exit"]["cause"], after["last_exit"]["code"]) == ("exit 3", 3)
+        took = datetime.fromisoformat(after["since"]) - datetime.fromisoformat(after["last_exit"]["at"])
+        assert took.total_seconds() < 2.0
+        assert not lives(grandchild)
+        assert [one.pid for one in of_state(state)] == [after["pid"]] != [before["pid"]]
+
+
+def _ready_run(running: Running, run: int) -> dict[str, Any] | None:
+    one = running.services()["a"]
+    return one if (one["incarnation"], one["state"]) == (run, "ready") else None
+
+
+@pytest.mark.docker
+def test_a_stopped_container_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The engine sees to it: whoever left the session is in the container's pid namespace all the same."""
+    require_engine()
+    name = f"escape-{uuid.uuid4().hex[:8]}"
+    command = ["sh", "-c", "busybox setsid sh -c 'busybox setsid sleep 1000 & sleep 1000' & exec sleep 1000"]
+    services = {name: {"runtime": "docker", "image": IMAGE, "command": command, "graceful_shutdown_timeout": "1s"}}
+    client = engine_client()
+    try:
+        with daemon(write_config(tmp_path, services), tmp_path / "state") as selfheal:
+            container_id = selfheal.until_ready(within_s=60)[name]["container_id"]
+            container = client.containers.get(container_id)
+            pids = eventually(lambda: _three(container.top()["Processes"]), within_s=LONG_S)
+            assert all(lives(pid) for pid in pids)
+            stopped(selfheal, name)
+            assert not any(lives(pid) for pid in pids)
+    finally:
+        for left in client.containers.list(all=True, filters={"name": name}):
+            left.remove(force=True)
+        client.close()
+
+
+def _three(lines: list[list[str]]) -> list[int] | None:
+    """The host's numbers of the container's processes, once all three sleep."""
+    sleeping = [int(line[1]) for line in lines if "sleep 1000" in line[-1] and "sh -c" not in line[-1]]
+    return [int(line[1]) for line in lines] if len(sleeping) == 3 else None
