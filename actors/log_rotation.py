@@ -76,13 +76,13 @@ def rotation(path: Path, max_bytes: int, backups: int) -> Steps:
             return
         yield
         if backups < 1:
-            log.truncate(0)
+            _cut_in_half(log, size, max_bytes)
             return
+        _clear_asides(path, backups)  # somebody was ended in the middle of this
         try:
             yield from _copy_and_truncate(log, path, max_bytes, backups)
         except OSError as error:
-            for number in range(backups):
-                _aside(path, number).unlink(missing_ok=True)
+            _clear_asides(path, backups)
             if error.errno in _NO_ROOM and size >= 2 * max_bytes:
                 _keep_newest_only(log, path, min(max_bytes, EMERGENCY_BYTES))
             raise
@@ -100,6 +100,9 @@ def _copy_and_truncate(log: IO[bytes], path: Path, max_bytes: int, backups: int)
         at += max_bytes
     with _aside(path, 0).open("wb", buffering=0) as copy:
         at = yield from _copy_to_the_end(log, copy, at, max_bytes)
+        if _size(log) < at:  # somebody else has emptied it meanwhile: what is in it now is new
+            _put_in_place(path, pieces, backups)
+            return
         cut = _last_block_before(log, at)
         if at - cut <= _size(copy):
             copy.seek(cut - at, os.SEEK_END)
@@ -116,6 +119,13 @@ def _copy_and_truncate(log: IO[bytes], path: Path, max_bytes: int, backups: int)
         os.ftruncate(log.fileno(), 0)
 
 
+def _cut_in_half(log: IO[bytes], size: int, max_bytes: int) -> None:
+    """Without older files the log itself is all there is: half of it stays, where that can be done."""
+    cut = _last_block_before(log, size - max_bytes // 2)
+    if not (cut > 0 and cut_off_beginning(log.fileno(), cut)):
+        os.ftruncate(log.fileno(), 0)
+
+
 def _last_block_before(log: IO[bytes], at: int) -> int:
     """Where whole blocks end, before ``at`` and before the end of the file."""
     block = os.fstat(log.fileno()).st_blksize
@@ -123,8 +133,8 @@ def _last_block_before(log: IO[bytes], at: int) -> int:
 
 
 def _copy(log: IO[bytes], copy: IO[bytes], at: int, end: int) -> Steps:
-    while at < end:
-        at += _copy_slice(log, copy, at, end - at)
+    while at < end and (copied := _copy_slice(log, copy, at, end - at)):
+        at += copied
         yield
 
 
@@ -171,6 +181,12 @@ def _keep_newest_only(log: IO[bytes], path: Path, kept_bytes: int) -> None:
     os.ftruncate(log.fileno(), 0)
     with backup_path(path, 1).open("wb", buffering=0) as copy:
         _write_all(copy, newest)
+
+
+def _clear_asides(path: Path, backups: int) -> None:
+    for number in range(backups):
+        with contextlib.suppress(OSError):  # the rotation itself says what is in its way
+            _aside(path, number).unlink(missing_ok=True)
 
 
 def _aside(path: Path, number: int) -> Path:
@@ -227,6 +243,7 @@ def rescue(path: Path, pid: int, before: LogFile | None, max_bytes: int) -> Gene
 def _bring_back(held: IO[bytes], path: Path, at: int, max_bytes: int) -> Steps:
     limit = at + _GIVE_UP_AFTER * max(max_bytes, SLICE_BYTES)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    path.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(os.open(path, flags, 0o640), "wb", buffering=0) as log:
         while at < limit and (copied := _copy_slice(held, log, at)):
             at += copied

@@ -10,6 +10,7 @@ The child leads a session of its own, has /dev/null as input and the log as outp
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -129,10 +130,11 @@ def _arrange_descriptors(order: SpawnOrder, writer: int) -> None:
         os.dup2(source, target)
     for fd in order.keep_fds:
         os.set_inheritable(fd, True)
-    begin = 3
-    for fd in (*sorted({*order.keep_fds, writer}), os.sysconf("SC_OPEN_MAX")):
-        os.closerange(begin, fd)
-        begin = fd + 1
+    kept = {0, 1, 2, writer, *order.keep_fds}
+    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208  closing all numbers there could be takes long
+        if fd not in kept:
+            with contextlib.suppress(OSError):  # the listing's own is closed already
+                os.close(fd)
 
 
 def report(writer: int, error: BaseException) -> None:

@@ -118,3 +118,11 @@ def test_what_an_engine_can_do_is_taken() -> None:
     words: dict[str, Any] = {"limits": {"nofile": 5}, "user": "x", "group": "y", "secrets": {"A": {"file": "x"}}}
     made = ServiceConfig.model_validate({"runtime": "docker", "image": "i", **words})
     assert (made.user, made.limits) == ("x", {"nofile": (5, 5)})
+
+
+def test_the_examples_of_the_documentation_are_good() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "services.md"
+    examples = page.read_text(encoding="utf-8").split("```yaml\n")[1:]
+    assert len(examples) == 4
+    for example in examples:
+        parse_config(str(page), example.partition("```")[0], {}, page.parent)

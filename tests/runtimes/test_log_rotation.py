@@ -119,6 +119,27 @@ def test_a_log_that_ran_away_fills_all_older_files_with_its_end(log: Path) -> No
     assert kept == b"".join(b"%09d\n" % number for number in range(700, 1000))
 
 
+def test_without_older_files_the_newest_half_stays(log: Path) -> None:
+    log.write_bytes(b"".join(b"%09d\n" % number for number in range(5000)))
+    written = log.read_bytes()
+    assert rotate_if_needed(log, 40_000, 0)
+    kept = log.read_bytes()
+    assert written.endswith(kept)
+    assert len(kept) <= 40_000
+    assert not can_cut_off(log.parent) or len(kept) >= 20_000
+
+
+def test_a_log_emptied_in_the_middle_of_its_rotation_loses_nothing_new(log: Path) -> None:
+    log.write_bytes(b"old\n" * SLICE_BYTES)
+    steps = rotation(log, SLICE_BYTES * 3, 2)
+    for _ in range(3):
+        next(steps)
+    log.write_bytes(b"new\n")
+    finish_of(steps)
+    assert log.read_bytes() == b"new\n"
+    assert backup_path(log, 1).read_bytes().startswith(b"old\n" * 1000)
+
+
 def test_the_work_is_cut_into_slices(log: Path) -> None:
     """What the keeper does between two looks for deaths is a copy of one slice."""
     log.write_bytes(b"x" * (20 * SLICE_BYTES + 7))
@@ -141,6 +162,7 @@ def test_a_rotation_that_was_left_in_the_middle_is_done_anew(log: Path) -> None:
     """A keeper stops in the middle when a daemon comes, or is killed."""
     log.write_bytes(bytes(range(256)) * 8192)
     whole = log.read_bytes()
+    log.with_name("a.log.rotating50").write_bytes(b"left by a rotation with more pieces")
     abandoned = rotation(log, MAX, 100)
     for _ in range(4):
         next(abandoned)

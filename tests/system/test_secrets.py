@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -124,6 +126,30 @@ def test_a_secret_is_in_the_environment_of_its_service_and_nowhere_else(tmp_path
         selfheal.process.wait()
         assert canary.in_files(selfheal.state) == []
     assert canary.in_files(tmp_path / "state") == []
+
+
+TRACEBACK = """
+import sys
+import structlog
+from supervisors.logging_setup import configure_logging
+class Terminal:
+    write, flush = sys.stdout.write, sys.stdout.flush
+    def isatty(self): return True
+def launch(secret):
+    raise ValueError("broken")
+configure_logging(Terminal())
+try:
+    launch("".join(("can", "ary")))
+except ValueError as error:
+    structlog.get_logger().error("it broke", exc_info=error)
+"""
+
+
+def test_a_traceback_on_a_terminal_shows_no_local_variables() -> None:
+    """The tracebacks that structlog would choose by itself print the values of all variables on the way."""
+    done = subprocess.run([sys.executable, "-c", TRACEBACK], capture_output=True, text=True, check=True, timeout=30)
+    assert "ValueError" in done.stdout
+    assert "canary" not in done.stdout
 
 
 @pytest.fixture
