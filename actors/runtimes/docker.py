@@ -58,7 +58,10 @@ _LOOK_AT: Final = frozenset({"destroy", "start", "pause", "unpause", "update", "
 
 @dataclass(frozen=True, slots=True)
 class DockerHandle:
-    """One run of a service as a container. ``process`` is its main process when that lives on this machine."""
+    """One run of a service as a container. ``process`` is its main process when that lives on this machine.
+
+    ``is_limited``: its memory is.
+    """
 
     service: str
     run: int
@@ -67,6 +70,7 @@ class DockerHandle:
     started_at: float
     stop_signal: int
     process: ProcessIdentity | None = None
+    is_limited: bool = False
 
     @property
     def container_id(self) -> str:
@@ -403,11 +407,11 @@ class DockerRuntime:
                     self.kill(run.handle)
 
     def _died(self, run: DockerRun, event: ContainerEvent) -> None:
-        """137 alone may be an OOM kill whose event was lost. Only the engine can tell, which is busy with the death: it
-        is asked at once, but nobody waits for its answer before the next start.
+        """137 alone may be an OOM kill whose event was lost, where memory is limited. Only the engine can tell, and it is
+        busy with the death: it is asked at once, but nobody waits for its answer before the next start.
         """
         was_told = any(known.action in ("kill", "oom") for known in self._events(run.handle))
-        is_unclear = event.exit_code == _CODE_SIGKILL and not run.asked and not was_told
+        is_unclear = event.exit_code == _CODE_SIGKILL and run.handle.is_limited and not run.asked and not was_told
         looked = self._aside.submit(self._engine.inspect, event.container_id) if is_unclear else None
         self._finish(run, event.exit_code, at=event.at)
         if looked is not None:
@@ -550,6 +554,7 @@ def _handle(service: str, run: int, inspected: Mapping[str, Any]) -> DockerHandl
         started_at=unix_time(identity.started_at),
         stop_signal=signal_number(inspected["Config"].get("StopSignal")),
         process=None if pid is None else _local_process(pid, identity.container_id),
+        is_limited=bool((inspected.get("HostConfig") or {}).get("Memory")),
     )
 
 
