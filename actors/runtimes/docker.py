@@ -48,8 +48,10 @@ NAME: Final = "docker"
 _SEEN_S: Final = 2.0
 _REPLACE_GRACE_S: Final = 10
 _CODE_SIGKILL: Final = 137
-_ENGINE_END_S: Final = 60.0
+_ENGINE_END_S: Final = 20.0
 """An engine that shuts down stops its containers first; this long before its end it still counts as the cause."""
+_RESTART_S: Final = 60.0
+"""``docker restart`` tells of itself when it is done; the end before it is at most its stop's grace and a start ago."""
 _POLICY_STARTS_S: Final = 2.0
 _LOOK_S: Final = 0.05
 RESTARTED_OUTSIDE: Final = "restarted from outside"
@@ -391,7 +393,7 @@ class DockerRuntime:
         if spec is None:
             return
         record = self._ledger.record(spec.service)
-        if record.last_exit is not None and event.at - float(record.last_exit.get("at", 0.0)) <= _ENGINE_END_S:
+        if record.last_exit is not None and event.at - float(record.last_exit.get("at", 0.0)) <= _RESTART_S:
             self._ledger.recaused(spec.service, RESTARTED_OUTSIDE)
         self.outside.listener.happened(spec.service, "restarted", f"{RESTARTED_OUTSIDE} (docker restart)")
         run = self._run_in(event.container_id)
@@ -407,8 +409,9 @@ class DockerRuntime:
                     self.kill(run.handle)
 
     def _died(self, run: DockerRun, event: ContainerEvent) -> None:
-        """137 alone may be an OOM kill whose event was lost, where memory is limited. Only the engine can tell, and it is
-        busy with the death: it is asked at once, but nobody waits for its answer before the next start.
+        """137 alone may be an OOM kill whose event was lost, where memory is limited. Only the engine knows.
+
+        It is busy with the death: it is asked at once, but nobody waits for its answer before the next start.
         """
         was_told = any(known.action in ("kill", "oom") for known in self._events(run.handle))
         is_unclear = event.exit_code == _CODE_SIGKILL and run.handle.is_limited and not run.asked and not was_told
