@@ -509,6 +509,25 @@ def test_what_is_seen_of_a_run_is_told_to_whoever_looks(docker_place: DockerPlac
     eventually(lambda: "restart policy always" in (seen[-1].drift or ""), within_s=LONG_S)
 
 
+def test_an_engine_that_hangs_is_one_that_is_away(
+    docker_place: DockerPlace, wire: UnixProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.runtimes.docker_engine.TIMEOUT_S", 2)
+    runtime, on_exit, seen = over(wire, docker_place), Exits(), list[Observed]()
+    spec = docker_place.spec("a", RUNS)
+    handle = runtime.launch(spec, 1, on_exit)
+    runtime.observe(handle, seen.append)
+    wire.hang()
+    eventually(lambda: "overloaded or hung" in (seen[-1].unknown or ""), within_s=LONG_S)
+    with pytest.raises(TruthUnknown):
+        runtime.launch(docker_place.spec("b", RUNS), 1, Exits())
+    wire.mend()
+    eventually(lambda: runtime.trouble is None and seen[-1] == Observed(), within_s=LONG_S)
+    assert on_exit.seen == []
+    docker_place.crash(handle)
+    assert on_exit.one().code == 137
+
+
 def test_a_kill_that_the_engine_did_not_hear_is_carried_out_later(docker_place: DockerPlace, wire: UnixProxy) -> None:
     runtime, on_exit = over(wire, docker_place), Exits()
     handle = runtime.launch(docker_place.spec("a", RUNS), 1, on_exit)
