@@ -50,8 +50,10 @@ NAME: Final = "docker"
 _SEEN_S: Final = 2.0
 _REPLACE_GRACE_S: Final = 10
 _CODE_SIGKILL: Final = 137
-_ENGINE_END_S: Final = 60.0
+_ENGINE_END_S: Final = 20.0
 """An engine that shuts down stops its containers first; this long before its end it still counts as the cause."""
+_RESTART_S: Final = 60.0
+"""``docker restart`` tells of itself when it is done; the end before it is at most its stop's grace and a start ago."""
 _POLICY_STARTS_S: Final = 2.0
 _LOOK_S: Final = 0.05
 RESTARTED_OUTSIDE: Final = "restarted from outside"
@@ -74,7 +76,10 @@ OLD_REMOVED: Final = register("daemon.container.old.removed", "one not wanted an
 
 @dataclass(frozen=True, slots=True)
 class DockerHandle:
-    """One run of a service as a container. ``process`` is its main process when that lives on this machine."""
+    """One run of a service as a container. ``process`` is its main process when that lives on this machine.
+
+    ``is_limited``: its memory is.
+    """
 
     service: str
     run: int
@@ -83,6 +88,7 @@ class DockerHandle:
     started_at: float
     stop_signal: int
     process: ProcessIdentity | None = None
+    is_limited: bool = False
 
     @property
     def container_id(self) -> str:
@@ -417,7 +423,7 @@ class DockerRuntime:
         if spec is None:
             return
         record = self._ledger.record(spec.service)
-        if record.last_exit is not None and event.at - float(record.last_exit.get("at", 0.0)) <= _ENGINE_END_S:
+        if record.last_exit is not None and event.at - float(record.last_exit.get("at", 0.0)) <= _RESTART_S:
             self._ledger.recaused(spec.service, RESTARTED_OUTSIDE)
         self.outside.listener.happened(spec.service, "restarted", f"{RESTARTED_OUTSIDE} (docker restart)")
         run = self._run_in(event.container_id)
@@ -433,11 +439,12 @@ class DockerRuntime:
                     self.kill(run.handle)
 
     def _died(self, run: DockerRun, event: ContainerEvent) -> None:
-        """137 alone may be an OOM kill whose event was lost. Only the engine can tell, which is busy with the death: it
-        is asked at once, but nobody waits for its answer before the next start.
+        """137 alone may be an OOM kill whose event was lost, where memory is limited. Only the engine knows.
+
+        It is busy with the death: it is asked at once, but nobody waits for its answer before the next start.
         """
         was_told = any(known.action in ("kill", "oom") for known in self._events(run.handle))
-        is_unclear = event.exit_code == _CODE_SIGKILL and not run.asked and not was_told
+        is_unclear = event.exit_code == _CODE_SIGKILL and run.handle.is_limited and not run.asked and not was_told
         looked = self._aside.submit(self._engine.inspect, event.container_id) if is_unclear else None
         self._finish(run, event.exit_code, at=event.at)
         if looked is not None:
@@ -583,6 +590,7 @@ def _handle(service: str, run: int, inspected: Mapping[str, Any]) -> DockerHandl
         started_at=unix_time(identity.started_at),
         stop_signal=signal_number(inspected["Config"].get("StopSignal")),
         process=None if pid is None else _local_process(pid, identity.container_id),
+        is_limited=bool((inspected.get("HostConfig") or {}).get("Memory")),
     )
 
 

@@ -6,6 +6,7 @@ Called on the watcher's and the pool's threads; one lock, held while a message i
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -55,6 +56,8 @@ class Outside:
 
     def __init__(self, instance: str) -> None:
         self.listener: OutsideListener = Unheard()
+        self.is_paused_by_us: Callable[[str], bool] = lambda _service: False
+        """Whether a pause of this service is our own doing: then nobody outside did it."""
         self._instance = instance
         self._lock = threading.Lock()
         self._wanted: dict[str, LaunchSpec] = {}
@@ -78,6 +81,7 @@ class Outside:
     # -- one run ------------------------------------------------------------------------------------------------------
 
     def begin(self, service: str, run: int, seen: Observed) -> None:
+        seen = self._without_our_pause(service, seen)
         with self._lock:
             self._eyes[service] = _Eye(run, seen)
         self._record(service, NOTHING_SEEN, seen)
@@ -90,6 +94,7 @@ class Outside:
                 tell(eye.seen)
 
     def see(self, service: str, run: int, seen: Observed) -> None:
+        seen = self._without_our_pause(service, seen)
         with self._lock:
             eye = self._eyes.get(service)
             if eye is None or eye.run != run:
@@ -130,6 +135,9 @@ class Outside:
             self._told[service] = started_at
         if is_news:
             self.listener.runs_again(service, started_at)
+
+    def _without_our_pause(self, service: str, seen: Observed) -> Observed:
+        return replace(seen, paused=None) if seen.paused is not None and self.is_paused_by_us(service) else seen
 
     def _record(self, service: str, before: Observed, now: Observed) -> None:
         """A pause and a flip of the health are told each time, drift once."""

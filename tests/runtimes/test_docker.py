@@ -123,6 +123,34 @@ def test_removed_by_force_is_told_and_made_anew(docker_place: DockerPlace) -> No
     assert docker_place.is_alive(again)
 
 
+@pytest.mark.parametrize(("act", "cause"), [("stop", "docker stop"), ("crash", "signal SIGKILL")])
+def test_an_end_that_no_daemon_saw_is_told_to_the_next_one(docker_place: DockerPlace, act: str, cause: str) -> None:
+    first, spec = docker_place.daemon(), docker_place.spec("a", RUNS)
+    handle = first.launch(spec, 1, Exits())
+    docker_place.wait_ready(handle)
+    first.close()
+    docker_place.container(handle).stop() if act == "stop" else docker_place.crash(handle)
+    eventually(lambda: docker_place.container(handle).status == "exited", within_s=LONG_S)
+    second, on_exit = docker_place.daemon(), Exits()
+    told = second.adopt(spec, on_exit)
+    assert told is not None
+    assert (told.run, told.container_id) == (1, handle.container_id)
+    assert [(status.cause, status.stopped_by_hand) for status in on_exit.seen] == [(cause, act == "stop")]
+    assert second.adopt(spec, Exits()) is None, "it is told once"
+    third = docker_place.daemon()
+    assert third.adopt(spec, Exits()) is None, "nor again by the daemon after"
+
+
+def test_a_container_removed_while_no_daemon_lived_is_a_known_end(docker_place: DockerPlace) -> None:
+    first, spec = docker_place.daemon(), docker_place.spec("a", RUNS)
+    handle = first.launch(spec, 1, Exits())
+    first.close()
+    docker_place.container(handle).remove(force=True)
+    on_exit = Exits()
+    assert docker_place.daemon().adopt(spec, on_exit) is not None
+    assert [status.cause for status in on_exit.seen] == ["container removed"]
+
+
 def test_a_paused_container_is_alive_and_can_be_stopped(docker_place: DockerPlace) -> None:
     runtime, on_exit = docker_place.daemon(), Exits()
     handle = runtime.launch(docker_place.spec("a", RUNS), 1, on_exit)
@@ -438,6 +466,36 @@ def test_a_run_that_somebody_else_began_is_told_once(docker_place: DockerPlace, 
     assert (again.container_id, again.started_at) == (handle.container_id, told.again[0][1])
 
 
+def test_attached_and_made_anew_while_no_daemon_lived_it_is_a_new_run(docker_place: DockerPlace) -> None:
+    theirs = docker_place.stranger(RUNS)
+    theirs.start()
+    spec = docker_place.spec("a", (), container=ContainerSpec(attach_name=theirs.name))
+    first = docker_place.daemon()
+    adopted = first.adopt(spec, Exits())
+    assert adopted is not None
+    first.close()
+    theirs.remove(force=True)
+    anew = docker_place.stranger(RUNS, name=theirs.name)
+    anew.start()
+    again = docker_place.daemon().adopt(spec, Exits())
+    assert again is not None
+    assert (again.run, again.container_id) == (adopted.run + 1, anew.id)
+    record = docker_place.ledger.record(spec.service)
+    assert (record.restarts, (record.last_exit or {}).get("cause")) == (1, "restarted from outside")
+
+
+def test_our_own_pause_is_nobody_elses(docker_place: DockerPlace) -> None:
+    runtime, seen = docker_place.daemon(watcher=DockerWatcher(reconcile_s=300)), list[Observed]()
+    handle = runtime.launch(docker_place.spec("a", RUNS), 1, Exits())
+    runtime.outside.is_paused_by_us = lambda service: service == handle.service
+    runtime.observe(handle, seen.append)
+    container = docker_place.container(handle)
+    container.pause()
+    eventually(lambda: any(one.action == "pause" for one in runtime.watcher.events_of(str(container.id))))
+    runtime.reconcile()
+    assert seen == [Observed()]
+
+
 def test_what_is_seen_of_a_run_is_told_to_whoever_looks(docker_place: DockerPlace) -> None:
     runtime, seen = docker_place.daemon(watcher=DockerWatcher(reconcile_s=300)), list[Observed]()
     handle = runtime.launch(docker_place.spec("a", RUNS), 1, Exits())
@@ -451,6 +509,25 @@ def test_what_is_seen_of_a_run_is_told_to_whoever_looks(docker_place: DockerPlac
     policy: Any = {"Name": "always"}
     container.update(restart_policy=policy)
     eventually(lambda: "restart policy always" in (seen[-1].drift or ""), within_s=LONG_S)
+
+
+def test_an_engine_that_hangs_is_one_that_is_away(
+    docker_place: DockerPlace, wire: UnixProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.runtimes.docker_engine.TIMEOUT_S", 2)
+    runtime, on_exit, seen = over(wire, docker_place), Exits(), list[Observed]()
+    spec = docker_place.spec("a", RUNS)
+    handle = runtime.launch(spec, 1, on_exit)
+    runtime.observe(handle, seen.append)
+    wire.hang()
+    eventually(lambda: "overloaded or hung" in (seen[-1].unknown or ""), within_s=LONG_S)
+    with pytest.raises(TruthUnknown):
+        runtime.launch(docker_place.spec("b", RUNS), 1, Exits())
+    wire.mend()
+    eventually(lambda: runtime.trouble is None and seen[-1] == Observed(), within_s=LONG_S)
+    assert on_exit.seen == []
+    docker_place.crash(handle)
+    assert on_exit.one().code == 137
 
 
 def test_a_kill_that_the_engine_did_not_hear_is_carried_out_later(docker_place: DockerPlace, wire: UnixProxy) -> None:

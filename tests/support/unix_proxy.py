@@ -12,7 +12,9 @@ from pathlib import Path
 
 
 class UnixProxy:
-    """``cut`` closes all connections and refuses new ones; ``mend`` lets them through again."""
+    """``cut`` closes all connections and refuses new ones, ``hang`` keeps them and passes nothing on; ``mend`` lets all
+    through again.
+    """
 
     def __init__(self, listen: Path, forward_to: str) -> None:
         self.path = listen
@@ -23,11 +25,17 @@ class UnixProxy:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._is_cut = False
+        self._flows = threading.Event()
+        self._flows.set()
         self._closed = False
         self._threads: list[threading.Thread] = []
         self._spawn(self._accept)
 
+    def hang(self) -> None:
+        self._flows.clear()
+
     def cut(self) -> None:
+        self._flows.set()
         with self._lock:
             self._is_cut = True
             sockets = list(self._open)
@@ -36,6 +44,7 @@ class UnixProxy:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def mend(self) -> None:
+        self._flows.set()
         with self._lock:
             self._is_cut = False
 
@@ -72,6 +81,7 @@ class UnixProxy:
     def _pump(self, source: socket.socket, sink: socket.socket, ends: threading.Barrier) -> None:
         with contextlib.suppress(OSError):
             while block := source.recv(65536):
+                self._flows.wait()
                 sink.sendall(block)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
