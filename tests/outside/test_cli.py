@@ -253,6 +253,36 @@ def test_commands_that_do_not_work(here: Cli, fake: FakeManager) -> None:
 # -- looking ----------------------------------------------------------------------------------------------------------
 
 
+def test_plan_apply_and_scale_say_what_they_do(here: Cli, fake: FakeManager) -> None:
+    code, out, err = here("plan")
+    assert (code, err) == (0, "")
+    assert out.startswith("~ web  update in place\n    max_restarts: 5 -> 9\n")
+    assert "note: a note" in out
+    assert "plan p1: 1 update in place" in out
+    assert json.loads(here("plan", "--json")[1]) == fake.plan()
+    assert here("apply", "--plan", "p1", "--by", "ann", "--timeout", "9s")[0] == 0
+    assert here("services", "scale", "web", "3", "--why", "load")[0] == 0
+    assert here("services", "scale", "web", "--reset")[0] == 0
+    assert fake.calls[0] == ("apply", None, "ann", "p1", 9.0)
+    assert [call[:3] for call in fake.calls[1:]] == [("scale", "web", 3), ("scale", "web", None)]
+
+
+def test_edits_that_do_not_work(here: Cli, fake: FakeManager, tmp_path: Path) -> None:
+    for words in (("plan",), ("apply",)):
+        code, out, err = here(*words, "--config", "bad.yaml")
+        assert (code, out) == (2, "")
+        assert err == "selfheal: k1: m\nk2: m\n"
+    assert here("apply", "--plan", "p9")[0] == 1
+    assert here("services", "scale", "web")[0] == 2
+    assert here("services", "scale", "web", "3", "--reset")[0] == 2
+    fake.broken.add("web")
+    code, out, err = here("apply")
+    assert (code, err) == (1, "selfheal: web: boom\n")
+    assert "~ web  update in place  failed" in out
+    assert here("plan", "--config", "x.yaml")[0] == 0
+    assert json.loads(here("plan", "--config", "x.yaml", "--json")[1])["file"] == str(tmp_path / "x.yaml")
+
+
 def test_logs_why_and_wait(here: Cli, fake: FakeManager) -> None:
     assert here("logs", "web", "-n", "2")[:2] == (0, "two\nthree ü\n")
     assert json.loads(here("logs", "web", "--json")[1])["lines"] == fake.lines

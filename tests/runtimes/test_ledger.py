@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import actors
-from actors.ledger import Ledger, ManualStop, Phase, ServiceRecord, fold
+from actors.ledger import Ledger, ManualStop, Phase, Scaled, ServiceRecord, fold
 
 
 @pytest.fixture
@@ -226,3 +226,35 @@ def test_a_forgotten_service_is_gone_after_reopening(path: Path) -> None:
     reopened = Ledger(path)
     assert set(reopened.records()) == {"b"}
     reopened.close()
+
+
+def test_a_scale_is_remembered_and_taken_back(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.scaled_by("a", Scaled(3, "ann", 5.0, "load"))
+    ledger.scaled_by("b", Scaled(2, "ann", 5.0))
+    ledger.scaled_by("b", None)
+    ledger.close()
+    for _ in range(2):  # the second time from the shortened file
+        ledger = Ledger(path)
+        assert ledger.record("a").scaled == Scaled(3, "ann", 5.0, "load")
+        assert ledger.record("b").scaled is None
+        ledger.close()
+
+
+def test_a_ledger_of_before_there_were_scales_is_read(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    record = {"service": "a", "run": 4, "phase": "exited", "runtime": "process", "token": "t", "restarts": 2}
+    path.write_text(json.dumps({"is": "record", "service": "a", "record": record}) + "\n")
+    ledger = Ledger(path)
+    assert ledger.corrupt_lines == 0
+    assert (ledger.record("a").run, ledger.record("a").scaled) == (4, None)
+    ledger.close()
+
+
+def test_a_retired_service_leaves_only_its_run_number(path: Path) -> None:
+    ledger = Ledger(path)
+    story(ledger)
+    ledger.scaled_by("a", Scaled(3, "ann", 5.0))
+    ledger.retire("a")
+    assert ledger.record("a") == ServiceRecord("a", run=2), "a run number names one run for ever"
+    ledger.close()

@@ -30,6 +30,7 @@ from actors.service_fsm import (
     RetryDue,
     RetryLater,
     Rules,
+    RulesChanged,
     RunEnded,
     RunSeen,
     RunState,
@@ -328,3 +329,37 @@ def test_what_was_seen_last_does_not_count_while_nobody_can_tell() -> None:
 def test_a_stop_that_failed_is_tried_again_and_only_a_stop() -> None:
     assert step(run_to(RunState.STOPPING), StopDue())[1] == (StopRun(),)
     assert step(run_to(RunState.READY), StopDue())[1] == ()
+
+
+@pytest.mark.parametrize("state", [RunState.UP, RunState.READY, RunState.DEGRADED])
+def test_other_rules_leave_a_live_run_as_it_is(state: RunState) -> None:
+    run = run_to(state)
+    rules = Rules(RestartPolicy.ON_FAILURE, frozenset({"db"}), is_probed=True)
+    after, effects = step(run, RulesChanged(rules))
+    assert (after.state, after.rules, effects) == (state, rules, ())
+    (exit_,) = step(after, RunEnded(CLEAN))[1]
+    assert isinstance(exit_, Exit)
+    assert exit_.reason.is_clean, "the new policy judges the end"
+
+
+@pytest.mark.parametrize("state", list(RunState))
+def test_other_rules_in_any_state_start_nothing_that_was_not_waiting(state: RunState) -> None:
+    after, effects = step(run_to(state), RulesChanged(Rules(is_probed=True)))
+    if state is RunState.WAITING:
+        assert (after.state, effects) == (RunState.LAUNCHING, (AdoptOrLaunch(),)), "what it waited for is taken out"
+    else:
+        assert (after.state, effects) == (state, ())
+
+
+def test_a_run_that_waits_goes_on_waiting_for_what_is_new() -> None:
+    rules = Rules(dependencies=frozenset({"db", "cache"}))
+    run, effects = step(run_to(RunState.WAITING), RulesChanged(rules, frozenset({"db"})))
+    assert (run.missing, effects) == (frozenset({"cache"}), ())
+    assert step(run, DependencySeen("cache", is_ready=True))[1] == (AdoptOrLaunch(),)
+
+
+def test_a_health_check_may_come_and_go_under_a_run() -> None:
+    run, effects = step(run_to(RunState.READY, Rules()), RulesChanged(Rules(is_probed=True)))
+    assert (run.state, effects) == (RunState.READY, (BeginProbing(),))
+    run, effects = step(run_to(RunState.UP), RulesChanged(Rules()))
+    assert (run.state, effects) == (RunState.READY, (SayReady(),)), "nobody asks any more: it counts as ready"

@@ -1,149 +1,200 @@
-"""The file is edited under the real daemon: plan, apply, SIGHUP, scale; what is not named is not touched."""
+"""The file is edited under the real daemon: plan, apply, SIGHUP, scale; what is not named is not touched.
+
+The command line is called where its words and exit codes count; else the daemon is asked over its socket, as it does.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from supervisors.manager import BadConfig, CommandFailed, Node
+from supervisors.remote import Base, RemoteManager
 from tests.support.eventually import eventually
 from tests.system.running import SLEEPER, Running, daemon, free_port, of_state, web_service, write_config
 
 LONG_S = 30.0
 
 
-def actions(shown: dict[str, Any]) -> dict[str, str]:
+class Asked:
+    """A daemon, and what it answers over its socket."""
+
+    def __init__(self, running: Running, manager: RemoteManager) -> None:
+        self.running = running
+        self.manager = manager
+
+    def services(self) -> dict[str, Node]:
+        return {one["name"]: one for one in self.manager.services()}
+
+    def pids(self) -> dict[str, int | None]:
+        return {name: one.get("pid") for name, one in self.services().items()}
+
+    def facts(self, *names: str) -> dict[str, tuple[Any, ...]]:
+        """What an edit that does not name a service must not change of it."""
+        services = self.services()
+        return {name: tuple(services[name].get(key) for key in ("pid", "incarnation", "ready_since")) for name in names}
+
+    def until_ready(self, *names: str) -> dict[str, Node]:
+        def look() -> dict[str, Node]:
+            services = self.services()
+            states = {name: services[name]["state"] for name in names or services}
+            assert set(states.values()) == {"ready"}, states
+            return services
+
+        return eventually(look, within_s=LONG_S)
+
+
+@contextmanager
+def asked(config: Path, state: Path) -> Iterator[Asked]:
+    with daemon(config, state) as running, RemoteManager(Base(state_dir=state)) as manager:
+        yield Asked(running, manager)
+
+
+def actions(shown: Mapping[str, Any]) -> dict[str, str]:
     return {one["node"]: one["action"] for one in shown["nodes"] if one["action"] != "unchanged"}
 
 
-def facts(selfheal: Running, *names: str) -> dict[str, tuple[Any, ...]]:
-    """What an edit that does not name a service must not change of it."""
-    services = selfheal.services()
-    return {name: tuple(services[name].get(key) for key in ("pid", "incarnation", "ready_since")) for name in names}
+def test_an_edit_of_policy_restarts_nothing_and_rules_the_next_crash(tmp_path: Path) -> None:
+    port = free_port()
+    config = write_config(tmp_path, {"a": SLEEPER, "web": web_service(port)})
+    with asked(config, tmp_path / "state") as selfheal:
+        selfheal.until_ready()
+        kept = selfheal.facts("a", "web")
+        write_config(tmp_path, {"a": SLEEPER | {"restart_policy": "never"}, "web": web_service(port, max_restarts=2)})
+        shown = selfheal.running.call("plan")
+        assert shown.returncode == 0
+        assert "~ a    update in place\n    restart_policy: always -> never" in shown.stdout
+        done = selfheal.running.call("apply")
+        assert (done.returncode, "max_restarts: 5 -> 2" in done.stdout) == (0, True)
+        assert selfheal.facts("a", "web") == kept, "nothing was started anew, and nothing proved anew"
+        assert selfheal.manager.plan()["empty"]
+        pid = selfheal.pids()["a"]
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: selfheal.services()["a"]["state"] == "failed", within_s=LONG_S)
 
 
-def test_each_edit_does_what_its_plan_says_and_no_more(tmp_path: Path) -> None:
+def test_what_is_added_removed_and_changed_is_touched_and_nothing_else(tmp_path: Path) -> None:
     state, port = tmp_path / "state", free_port()
-    services = {"a": SLEEPER, "web": web_service(port), "gone": SLEEPER}
-    config = write_config(tmp_path, services)
-    with daemon(config, state) as selfheal:
-        before = selfheal.until_ready(within_s=LONG_S)
-        kept = facts(selfheal, "a", "web")
-
-        policy = {"a": SLEEPER | {"max_restarts": 2}, "web": web_service(port, restart_policy="on_failure")}
-        write_config(tmp_path, policy | {"gone": SLEEPER})
-        assert actions(selfheal.json("plan")) == {"a": "update_in_place", "web": "update_in_place"}
-        assert "max_restarts: 5 -> 2" in selfheal.call("plan").stdout
-        assert selfheal.call("apply").returncode == 0
-        assert facts(selfheal, "a", "web") == kept, "an edit of policy restarts nothing and proves nothing anew"
-
-        changed = {"command": ["sleep", "1001"]}
-        write_config(tmp_path, policy | {"a": changed, "new": SLEEPER, "other": SLEEPER})
-        applied = selfheal.json("apply")
-        assert actions(applied) == {"a": "restart", "new": "create", "other": "create", "gone": "remove"}
-        assert applied["ok"]
-        after = selfheal.until_ready("a", "web", "new", "other", within_s=LONG_S)
+    config = write_config(tmp_path, {"a": SLEEPER, "web": web_service(port), "gone": SLEEPER})
+    with asked(config, state) as selfheal:
+        before = selfheal.until_ready()
+        kept = selfheal.facts("web")
+        write_config(tmp_path, {"a": {"command": ["sleep", "1001"]}, "web": web_service(port), "new": SLEEPER})
+        made = selfheal.manager.apply(by="ann")
+        assert actions(made) == {"a": "restart", "new": "create", "gone": "remove"}
+        assert made["ok"]
+        after = selfheal.until_ready()
+        assert set(after) == {"a", "web", "new"}
         assert after["a"]["pid"] != before["a"]["pid"]
-        assert facts(selfheal, "web") == {"web": kept["web"]}
-        assert "gone" not in after
+        assert selfheal.facts("web") == kept
         assert sorted(one.pid for one in of_state(state)) == sorted(one["pid"] for one in after.values())
 
-        (tmp_path / "selfheal.yaml").write_text("services:\n  a: {command: 5}\n  b: {restart_policy: x}\n")
-        for command in ("plan", "apply"):
-            refused = selfheal.call(command)
-            assert refused.returncode == 2
-            assert "selfheal.yaml:2: services.a.command" in refused.stderr
-            assert "selfheal.yaml:3: services.b.restart_policy" in refused.stderr
-        assert selfheal.pids() == {name: one["pid"] for name, one in after.items()}
-        write_config(tmp_path, policy | {"a": changed, "new": SLEEPER, "other": SLEEPER})
-        assert selfheal.json("plan")["empty"]
 
-
-def test_an_edited_policy_rules_the_next_crash(tmp_path: Path) -> None:
-    config = write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER})
-    with daemon(config, tmp_path / "state") as selfheal:
-        selfheal.until_ready(within_s=LONG_S)
-        write_config(tmp_path, {"a": SLEEPER | {"restart_policy": "never"}, "b": SLEEPER})
-        assert selfheal.call("apply").returncode == 0
-        pids = selfheal.pids()
-        for name in ("a", "b"):
-            os.kill(pids[name] or 0, signal.SIGKILL)
-        selfheal.until_ready("b", within_s=LONG_S)
-        eventually(lambda: selfheal.services()["a"]["state"] == "failed", within_s=LONG_S)
-        assert selfheal.services()["a"].get("pid") is None
+def test_a_bad_file_changes_nothing_and_every_problem_is_named(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"a": SLEEPER})
+    with asked(config, tmp_path / "state") as selfheal:
+        selfheal.until_ready()
+        kept = selfheal.facts("a")
+        config.write_text("services:\n  a: {command: 5}\n  b: {restart_policy: x}\n")
+        refused = selfheal.running.call("apply")
+        assert refused.returncode == 2
+        assert "selfheal.yaml:2: services.a.command" in refused.stderr
+        assert "selfheal.yaml:3: services.b.restart_policy" in refused.stderr
+        with pytest.raises(BadConfig):
+            selfheal.manager.plan()
+        assert selfheal.facts("a") == kept
+        assert set(selfheal.services()) == {"a"}
 
 
 def test_a_health_check_added_live_is_obeyed(tmp_path: Path) -> None:
-    port = free_port()
     config = write_config(tmp_path, {"a": SLEEPER})
-    with daemon(config, tmp_path / "state") as selfheal:
-        pid = selfheal.until_ready(within_s=LONG_S)["a"]["pid"]
-        check = {"tcp": f"127.0.0.1:{port}", "interval": "200ms", "retries": 2, "start_period": "0s"}
+    with asked(config, tmp_path / "state") as selfheal:
+        selfheal.until_ready()
+        check = {"tcp": f"127.0.0.1:{free_port()}", "interval": "200ms", "retries": 2, "start_period": "0s"}
         write_config(tmp_path, {"a": SLEEPER | {"health_check": check}})
-        assert actions(selfheal.json("apply")) == {"a": "update_in_place"}
-        eventually(lambda: selfheal.services()["a"].get("pid") not in (None, pid), within_s=LONG_S)
-        assert "unhealthy" in json.dumps(selfheal.json("why", "a"))
+        assert actions(selfheal.manager.apply(by="ann")) == {"a": "update_in_place"}
+        after = eventually(
+            lambda: selfheal.services()["a"] if selfheal.services()["a"]["incarnation"] > 1 else None, within_s=LONG_S
+        )
+        assert after["last_exit"]["cause"].startswith("unhealthy")
 
 
 def test_sighup_without_a_terminal_reads_the_file_again(tmp_path: Path) -> None:
     config = write_config(tmp_path, {"a": SLEEPER})
-    with daemon(config, tmp_path / "state") as selfheal:
-        pid = selfheal.until_ready(within_s=LONG_S)["a"]["pid"]
-        (tmp_path / "selfheal.yaml").write_text("services: {a: {command: 5}}\n")
-        selfheal.process.send_signal(signal.SIGHUP)
-        eventually(lambda: "services.a.command" in selfheal.log.read_text(), within_s=LONG_S)
-        assert selfheal.pid("a") == pid
+    with asked(config, tmp_path / "state") as selfheal:
+        selfheal.until_ready()
+        kept = selfheal.facts("a")
+        config.write_text("services: {a: {command: 5}}\n")
+        selfheal.running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "services.a.command" in selfheal.running.log.read_text(), within_s=LONG_S)
+        assert selfheal.facts("a") == kept
         write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER})
-        selfheal.process.send_signal(signal.SIGHUP)
-        eventually(lambda: selfheal.services().get("b", {}).get("state") == "ready", within_s=LONG_S)
-        assert selfheal.pid("a") == pid
-        assert selfheal.process.poll() is None
+        selfheal.running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "b" in selfheal.services(), within_s=LONG_S)
+        selfheal.until_ready()
+        assert selfheal.facts("a") == kept
+        assert selfheal.running.process.poll() is None
 
 
 def test_a_scale_is_remembered_over_a_killed_daemon(tmp_path: Path) -> None:
     state = tmp_path / "state"
     script = "import os, time; print(os.environ['SELFHEAL_REPLICA'], flush=True); time.sleep(1000)"
     config = write_config(tmp_path, {"a": SLEEPER, "w": {"command": [sys.executable, "-c", script]}})
-    with daemon(config, state) as selfheal:
-        one = selfheal.until_ready(within_s=LONG_S)["w"]["pid"]
-        done = selfheal.call("services", "scale", "w", "3", "--why", "load")
-        assert done.returncode == 0, done.stderr
-        before = selfheal.until_ready("w", "w.2", "w.3", within_s=LONG_S)
-        assert before["w"]["pid"] == one
-        assert before["w"]["replicas"] == 3
-        assert before["w"]["scaled"]["why"] == "load"
-        eventually(lambda: selfheal.call("logs", "w.3").stdout.strip() == "3", within_s=LONG_S)
-        assert "scaled to 3 by cli:" in selfheal.call("tree").stdout
-        selfheal.process.kill()
-        selfheal.process.wait()
-        with daemon(config, state) as second:
-            second.until_ready("a", "w", "w.2", "w.3", within_s=LONG_S)
+    with asked(config, state) as selfheal:
+        one = selfheal.until_ready()["w"]["pid"]
+        done = selfheal.running.call("services", "scale", "w", "3", "--why", "load")
+        assert (done.returncode, done.stderr) == (0, "")
+        before = selfheal.until_ready("w", "w.2", "w.3")
+        assert (before["w"]["pid"], before["w"]["replicas"], before["w"]["scaled"]["why"]) == (one, 3, "load")
+        assert before["w"]["detail"].startswith("scaled to 3 by cli:")
+        eventually(lambda: selfheal.manager.log_tail("w.3") == ["3"], within_s=LONG_S)
+        selfheal.running.process.kill()
+        selfheal.running.process.wait()
+        with asked(config, state) as second:
+            second.until_ready("a", "w", "w.2", "w.3")
             assert second.pids() == {name: service["pid"] for name, service in before.items()}
-            stopped = second.json("services", "stop", "w")
-            assert stopped["services"][0]["name"] == "w"
-            assert {name for name, pid in second.pids().items() if pid is None} == {"w", "w.2", "w.3"}
-            second.call("services", "start", "w.2")
-            assert {name for name, pid in second.pids().items() if pid is None} == {"w", "w.3"}
-            assert second.call("services", "scale", "w", "0").returncode == 0
-            assert second.pids() == {"a": before["a"]["pid"], "w": None}
-            assert second.call("tree").returncode == 0, "scaled to nothing is not bad"
-            refused = second.call("services", "start", "w")
-            assert (refused.returncode, "scaled to 0" in refused.stderr) == (1, True)
+
+
+def test_commands_for_a_name_are_for_all_its_replicas(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"a": SLEEPER, "w": SLEEPER | {"replicas": 3}})
+    with asked(config, tmp_path / "state") as selfheal:
+        before = selfheal.until_ready()
+
+        def down() -> set[str]:
+            return {name for name, pid in selfheal.pids().items() if pid is None}
+
+        assert selfheal.manager.stop("w", by="ann")["name"] == "w"
+        assert down() == {"w", "w.2", "w.3"}
+        selfheal.manager.start("w.2", by="ann")
+        assert down() == {"w", "w.3"}
+        selfheal.manager.start("w.1", by="ann")
+        assert down() == {"w.3"}
+        assert selfheal.manager.scale("w", 0, by="ann")["ok"]
+        assert selfheal.pids() == {"a": before["a"]["pid"], "w": None}
+        tree = selfheal.running.call("tree")
+        assert (tree.returncode, "scaled to 0 by ann" in tree.stdout) == (0, True)
+        with pytest.raises(CommandFailed, match="scaled to 0"):
+            selfheal.manager.start("w", by="ann")
 
 
 def test_a_file_of_somebody_else_is_not_applied(tmp_path: Path) -> None:
     config = write_config(tmp_path, {"a": SLEEPER})
     other = tmp_path / "other"
     other.mkdir()
-    with daemon(config, tmp_path / "state") as selfheal:
-        selfheal.until_ready(within_s=LONG_S)
+    with asked(config, tmp_path / "state") as selfheal:
+        selfheal.until_ready()
         theirs = write_config(other, {"a": SLEEPER, "b": SLEEPER})
         theirs.chmod(0o666)
-        refused = selfheal.call("apply", "--config", str(theirs))
-        assert (refused.returncode, "writable by nobody else" in refused.stderr) == (1, True)
+        with pytest.raises(CommandFailed, match="writable by nobody else"):
+            selfheal.manager.apply(str(theirs), by="ann")
         theirs.chmod(0o644)
-        assert selfheal.call("apply", "--config", str(theirs)).returncode == 0
+        assert selfheal.manager.apply(str(theirs), by="ann")["ok"]
         assert set(selfheal.services()) == {"a", "b"}
