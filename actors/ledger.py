@@ -32,7 +32,7 @@ class Phase(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ManualStop:
-    """A person stopped the service; no policy overrules it. ``at`` is wall time (Unix seconds)."""
+    """A person stopped or paused the service; no policy overrules it. ``at`` is wall time (Unix seconds)."""
 
     by: str
     at: float
@@ -53,6 +53,7 @@ class ServiceRecord:
     last_exit: Mapping[str, Any] | None = None
     restarts: int = 0
     stopped: ManualStop | None = None
+    paused: ManualStop | None = None
 
 
 Entry = dict[str, Any]
@@ -82,7 +83,7 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
         case "restarted":
             return replace(record, restarts=record.restarts + 1)
         case "desired":
-            return replace(record, stopped=_wish(entry["stopped"]))
+            return replace(record, stopped=_wish(entry["stopped"]), paused=_wish(entry.get("paused")))
         case "record":
             return _record_from(entry["record"])
         case unknown:
@@ -91,7 +92,14 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
 
 def _record_from(raw: Mapping[str, Any]) -> ServiceRecord:
     known = {name: raw[name] for name in _FIELDS if name in raw}  # a newer version may know more
-    return ServiceRecord(**{**known, "phase": Phase(raw["phase"]), "stopped": _wish(raw.get("stopped"))})
+    return ServiceRecord(
+        **{
+            **known,
+            "phase": Phase(raw["phase"]),
+            "stopped": _wish(raw.get("stopped")),
+            "paused": _wish(raw.get("paused")),
+        }
+    )
 
 
 def _wish(raw: Mapping[str, Any] | None) -> ManualStop | None:
@@ -203,6 +211,10 @@ class Ledger:
     def stopped_by(self, service: str, stop: ManualStop | None) -> None:
         """Remember that a person stopped the service (or, with None, wants it to run again)."""
         self._write({"is": "desired", "service": service, "stopped": None if stop is None else asdict(stop)})
+
+    def paused_by(self, service: str, pause: ManualStop) -> None:
+        """Remember that a person paused the service; ``stopped_by`` with or without a stop ends that."""
+        self._write({"is": "desired", "service": service, "stopped": None, "paused": asdict(pause)})
 
     def forget(self, service: str) -> None:
         """Drop all that is known of a service that is no longer configured (from the file at the next opening)."""

@@ -19,7 +19,16 @@ from actors.kernel import SupervisedActor
 from actors.ledger import Ledger, ServiceRecord
 from actors.messages import DependencyChanged, IoDone, RestartPermit, Wake
 from actors.probes import Probe, ProbeResult, ProbeVerdict, run_probe
-from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, RestartAtOnce, Runtime, TruthUnknown
+from actors.runtimes.base import (
+    ExitStatus,
+    Handle,
+    LaunchError,
+    LaunchSpec,
+    PauseFailed,
+    RestartAtOnce,
+    Runtime,
+    TruthUnknown,
+)
 from actors.service_fsm import (
     LIVE,
     Adopted,
@@ -31,15 +40,20 @@ from actors.service_fsm import (
     Effect,
     Event,
     Exit,
+    FreezeOrThaw,
+    Frozen,
     HealthSeen,
     Launched,
     LaunchRefused,
+    PauseAsked,
     RestartPolicy,
+    ResumeAsked,
     RetryDue,
     RetryLater,
     Rules,
     RunEnded,
     RunState,
+    SayPresent,
     SayReady,
     StopAsked,
     StopRun,
@@ -48,6 +62,7 @@ from actors.service_fsm import (
 )
 from actors.service_logs import tail
 from actors.spec import ExitReason
+from actors.stillness import Stillness
 
 RETRY_S = 1.0
 """How often an unknown truth (the engine is away) is asked for again."""
@@ -101,7 +116,7 @@ class ServiceActor(SupervisedActor):
         self._plan = plan
         self._parts = parts
         self._runtime = parts.runtimes[plan.runtime]
-        self._run = begin(plan.rules)
+        self._run = begin(plan.rules, is_paused=parts.ledger.record(plan.name).paused is not None)
         self._health: HealthState | None = None
         self._handle: Handle | None = None
         self._since = context.system.clock.wall()
@@ -110,6 +125,8 @@ class ServiceActor(SupervisedActor):
         self._ready_dependencies: set[str] = set()
         self._is_permitted = False
         self._is_armed = False
+        self._probing = 0
+        self._stillness = Stillness()
 
     # -- kernel hooks ---------------------------------------------------------------------------------------------
 
@@ -120,7 +137,7 @@ class ServiceActor(SupervisedActor):
         self._take(Begun(frozenset(self._ready_dependencies)))
         return None
 
-    def handle(self, message: Any) -> Any:
+    def handle(self, message: Any) -> Any:  # noqa: PLR0912  one arm a message
         match message:
             case IoDone(tag="launch"):
                 self._launch_done(message)
@@ -128,6 +145,10 @@ class ServiceActor(SupervisedActor):
                 self._adoption_done(message)
             case IoDone(tag="arm", error=error) if error is not None:
                 self.log.warning("cannot arm the restart", error=str(error))
+            case IoDone(tag="still", error=error):
+                self._stillness_done(error)
+            case PauseAsked() | ResumeAsked():
+                self._take(message)
             case IoDone(tag="probe"):
                 self._probe_done(message)
             case IoDone(tag="stop", error=error) if error is not None:
@@ -142,8 +163,9 @@ class ServiceActor(SupervisedActor):
             case DependencyChanged(name, is_ready):
                 (self._ready_dependencies.add if is_ready else self._ready_dependencies.discard)(name)
                 self._take(DependencySeen(name, is_ready))
-            case Wake(token="probe"):
-                self._probe()
+            case Wake(token=("probe", number)):
+                if number == self._probing:  # not of the time before a pause
+                    self._probe()
             case Wake(token="retry"):
                 self._take(RetryDue())
             case _:
@@ -189,10 +211,16 @@ class ServiceActor(SupervisedActor):
                 self._begin_probing()
             case SayReady():
                 self._say_ready()
+            case SayPresent():
+                self.ready()
+            case FreezeOrThaw():
+                self._settle_stillness()
             case StopRun():
                 handle, grace_s = self._handle, self._plan.grace_s
                 if handle is not None:
-                    self.context.system.waits.run(lambda: self._runtime.stop(handle, grace_s), self.ref, "stop")
+                    self.context.system.waits.run(
+                        lambda: self._stillness.stop(self._runtime, handle, grace_s), self.ref, "stop"
+                    )
             case Exit(reason):
                 self.exit(reason)
 
@@ -239,13 +267,15 @@ class ServiceActor(SupervisedActor):
             raise done.error
         if found is not None and self._run.state is RunState.WAITING:
             self._hold(found)
-        self._take(Adopted(found))
+        self._take(Adopted(found, None if done.error is None else str(done.error)))
 
     def _arm(self) -> None:
         """Give the runtime the standing order to restart at once, or take it back, when the answer has changed."""
         run, handle = self._run, self._handle
         is_wanted = self._is_permitted and run.rules.policy is not RestartPolicy.NEVER
-        wanted = is_wanted and run.state in LIVE and self._ready_dependencies >= run.rules.dependencies
+        wanted = (
+            is_wanted and run.state in LIVE and not run.is_paused and self._ready_dependencies >= run.rules.dependencies
+        )
         if handle is None or wanted == self._is_armed:
             return
         self._is_armed = wanted
@@ -280,7 +310,28 @@ class ServiceActor(SupervisedActor):
             self._parts.live.proven[self._plan.name] = self._handle.run
         self.ready()
 
+    def _settle_stillness(self) -> None:
+        handle = self._handle
+        if handle is not None:
+            self.context.system.io.run(
+                lambda: self._stillness.settle(self._runtime, handle, self._is_still), self.ref, "still"
+            )
+
+    def _is_still(self) -> bool:
+        """On the I/O pool: what is wanted by now."""
+        return self._run.is_paused
+
+    def _stillness_done(self, error: BaseException | None) -> None:
+        if error is None:
+            self._take(Frozen())  # a thaw needs no answer: then it is not paused any more
+        elif isinstance(error, PauseFailed):
+            self.log.error("pause or resume failed", error=str(error))
+            self._take(Frozen(str(error)))
+        else:
+            raise error
+
     def _begin_probing(self) -> None:
+        self._probing += 1
         now = self.context.system.clock.now()
         self._health = begin_health(self._plan.health, now, was_ready=self._run.state is RunState.READY)
         self._probe()
@@ -307,7 +358,7 @@ class ServiceActor(SupervisedActor):
         now = self.context.system.clock.now()
         if health is not None and not health.is_ready and now < health.started_at + health.policy.start_period_s:
             pause_s = min(pause_s, STARTING_PROBE_S)
-        self.context.system.timers.after(pause_s, self.ref, Wake("probe"))
+        self.context.system.timers.after(pause_s, self.ref, Wake(("probe", self._probing)))
 
     # -- the board --------------------------------------------------------------------------------------------------
 
@@ -352,6 +403,7 @@ _SHOWN = {
     RunState.UP: NodeState.STARTING,
     RunState.READY: NodeState.READY,
     RunState.DEGRADED: NodeState.DEGRADED,
+    RunState.PAUSED: NodeState.PAUSED,
     RunState.UNKNOWN: NodeState.UNKNOWN,
     RunState.STOPPING: NodeState.STOPPING,
     RunState.ENDED: NodeState.STOPPED,
