@@ -38,7 +38,7 @@ class Phase(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ManualStop:
-    """A person stopped the service; no policy overrules it. ``at`` is wall time (Unix seconds)."""
+    """A person stopped or paused the service; no policy overrules it. ``at`` is wall time (Unix seconds)."""
 
     by: str
     at: float
@@ -81,6 +81,7 @@ class ServiceRecord:
     last_exit: Mapping[str, Any] | None = None
     restarts: int = 0
     stopped: ManualStop | None = None
+    paused: ManualStop | None = None
     proof: Proof | None = None
     pacing: Mapping[str, Any] | None = None
     scaled: Scaled | None = None
@@ -129,7 +130,7 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
             counted_run = max(record.counted_run, int(entry.get("run", 0)))
             return replace(record, restarts=record.restarts + 1, counted_run=counted_run)
         case "desired":
-            return replace(record, stopped=_wish(entry["stopped"]))
+            return replace(record, stopped=_wish(entry["stopped"]), paused=_wish(entry.get("paused")))
         case "scaled":
             return replace(record, scaled=_scaled(entry["scaled"]))
         case "record":
@@ -145,6 +146,7 @@ def _record_from(raw: Mapping[str, Any]) -> ServiceRecord:
             **known,
             "phase": Phase(raw["phase"]),
             "stopped": _wish(raw.get("stopped")),
+            "paused": _wish(raw.get("paused")),
             "proof": _proof(raw.get("proof")),
             "scaled": _scaled(raw.get("scaled")),
         }
@@ -300,6 +302,10 @@ class Ledger:
         """Drop what is known of a service that is taken out while the daemon runs; run numbers are never used twice."""
         fresh = ServiceRecord(service, run=self.record(service).run)
         self._write({"is": "record", "service": service, "record": _plain(fresh)})
+
+    def paused_by(self, service: str, pause: ManualStop) -> None:
+        """Remember that a person paused the service; ``stopped_by`` with or without a stop ends that."""
+        self._write({"is": "desired", "service": service, "stopped": None, "paused": asdict(pause)})
 
     def forget(self, service: str) -> None:
         """Drop all that is known of a service that is no longer configured (from the file at the next opening)."""

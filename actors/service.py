@@ -19,7 +19,16 @@ from actors.kernel import SupervisedActor
 from actors.ledger import Ledger, Proof, ServiceRecord
 from actors.messages import DependencyChanged, IoDone, RestartPermit, SpecReplaced, Wake
 from actors.probes import Probe, ProbeResult, ProbeVerdict, run_probe
-from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, RestartAtOnce, Runtime, TruthUnknown
+from actors.runtimes.base import (
+    ExitStatus,
+    Handle,
+    LaunchError,
+    LaunchSpec,
+    PauseFailed,
+    RestartAtOnce,
+    Runtime,
+    TruthUnknown,
+)
 from actors.runtimes.observing import Observing
 from actors.runtimes.procfs import boot_id
 from actors.service_fsm import (
@@ -33,10 +42,14 @@ from actors.service_fsm import (
     Effect,
     Event,
     Exit,
+    FreezeOrThaw,
+    Frozen,
     HealthSeen,
     Launched,
     LaunchRefused,
+    PauseAsked,
     RestartPolicy,
+    ResumeAsked,
     RetryDue,
     RetryLater,
     Rules,
@@ -44,6 +57,7 @@ from actors.service_fsm import (
     RunEnded,
     RunSeen,
     RunState,
+    SayPresent,
     SayReady,
     ServiceRun,
     StopAsked,
@@ -54,6 +68,7 @@ from actors.service_fsm import (
 )
 from actors.service_logs import tail
 from actors.spec import ExitReason
+from actors.stillness import Stillness
 
 RETRY_S = 1.0
 """How often an unknown truth (the engine is away) is asked for again."""
@@ -105,7 +120,7 @@ class ServiceActor(SupervisedActor):
         self._plan = plan
         self._parts = parts
         self._runtime = parts.runtimes[plan.runtime]
-        self._run = begin(plan.rules)
+        self._run = begin(plan.rules, is_paused=parts.ledger.record(plan.name).paused is not None)
         self._health: HealthState | None = None
         self._handle: Handle | None = None
         self._since = context.system.clock.wall()
@@ -114,9 +129,10 @@ class ServiceActor(SupervisedActor):
         self._ready_dependencies: set[str] = set()
         self._is_permitted = False
         self._is_armed = False
-        self._is_probing = False
         self._is_stopping = False
         self._held_end: ExitStatus | None = None
+        self._probing = 0
+        self._stillness = Stillness()
 
     # -- kernel hooks ---------------------------------------------------------------------------------------------
 
@@ -129,6 +145,8 @@ class ServiceActor(SupervisedActor):
 
     def handle(self, message: Any) -> Any:
         match message:
+            case PauseAsked() | ResumeAsked():
+                self._take(message)
             case IoDone():
                 self._io_done(message)
             case RunEnded(status):
@@ -151,8 +169,9 @@ class ServiceActor(SupervisedActor):
 
     def _woke(self, token: object) -> None:
         match token:
-            case "probe":
-                self._probe()
+            case ("probe", number):
+                if number == self._probing:  # not of the time before a pause, or before another check
+                    self._probe()
             case "stop":
                 self._take(StopDue())
             case "retry":
@@ -168,8 +187,11 @@ class ServiceActor(SupervisedActor):
                 self._adoption_done(done)
             case IoDone(tag="arm", error=error) if error is not None:
                 self.log.warning("cannot arm the restart", error=str(error))
-            case IoDone(tag="probe"):
-                self._probe_done(done)
+            case IoDone(tag="still", error=error):
+                self._stillness_done(error)
+            case IoDone(tag=("probe", number)):
+                if number == self._probing:
+                    self._probe_done(done)
             case IoDone(tag="stop"):
                 self._stop_done(done)
 
@@ -212,11 +234,17 @@ class ServiceActor(SupervisedActor):
                 self._begin_probing()
             case SayReady():
                 self._say_ready()
+            case SayPresent():
+                self.ready()
+            case FreezeOrThaw():
+                self._settle_stillness()
             case StopRun():
                 handle, grace_s = self._handle, self._plan.grace_s
                 if handle is not None:
                     self._is_stopping = True
-                    self.context.system.waits.run(lambda: self._runtime.stop(handle, grace_s), self.ref, "stop")
+                    self.context.system.waits.run(
+                        lambda: self._stillness.stop(self._runtime, handle, grace_s), self.ref, "stop"
+                    )
             case Exit(reason):
                 self.exit(reason)
 
@@ -291,13 +319,15 @@ class ServiceActor(SupervisedActor):
             raise done.error
         if found is not None and self._run.state is RunState.WAITING:
             self._hold(found)
-        self._take(Adopted(found))
+        self._take(Adopted(found, None if done.error is None else str(done.error)))
 
     def _arm(self) -> None:
         """Give the runtime the standing order to restart at once, or take it back, when the answer has changed."""
         run, handle = self._run, self._handle
         is_wanted = self._is_permitted and run.rules.policy is not RestartPolicy.NEVER
-        wanted = is_wanted and run.state in LIVE and self._ready_dependencies >= run.rules.dependencies
+        wanted = (
+            is_wanted and run.state in LIVE and not run.is_paused and self._ready_dependencies >= run.rules.dependencies
+        )
         if handle is None or wanted == self._is_armed:
             return
         self._is_armed = wanted
@@ -355,17 +385,36 @@ class ServiceActor(SupervisedActor):
         self._ready_since = proof.at
         self.ready(proof.now_s if proof.boot_id == boot_id() else None)
 
+    def _settle_stillness(self) -> None:
+        handle = self._handle
+        if handle is not None:
+            self.context.system.io.run(
+                lambda: self._stillness.settle(self._runtime, handle, self._is_still), self.ref, "still"
+            )
+
+    def _is_still(self) -> bool:
+        """On the I/O pool: what is wanted by now."""
+        return self._run.is_paused
+
+    def _stillness_done(self, error: BaseException | None) -> None:
+        if error is None:
+            self._take(Frozen())  # a thaw needs no answer: then it is not paused any more
+        elif isinstance(error, PauseFailed):
+            self.log.error("pause or resume failed", error=str(error))
+            self._take(Frozen(str(error)))
+        else:
+            raise error
+
     def _begin_probing(self) -> None:
+        self._probing += 1
         now = self.context.system.clock.now()
         self._health = begin_health(self._plan.health, now, was_ready=self._run.state is RunState.READY)
-        if not self._is_probing:
-            self._probe()
+        self._probe()
 
     def _probe(self) -> None:
         probe, timeout_s = self._plan.probe, self._plan.probe_timeout_s
-        self._is_probing = probe is not None and self._run.state in LIVE
-        if probe is not None and self._is_probing:
-            self.context.system.io.run(lambda: run_probe(probe, timeout_s), self.ref, "probe")
+        if probe is not None and self._run.state in LIVE:
+            self.context.system.io.run(lambda: run_probe(probe, timeout_s), self.ref, ("probe", self._probing))
 
     def _probe_done(self, done: IoDone) -> None:
         if done.error is not None:
@@ -373,7 +422,6 @@ class ServiceActor(SupervisedActor):
         if self._health is None or self.is_exiting:
             return
         if self._plan.probe is None:  # it was taken out of the file meanwhile
-            self._is_probing = False
             return
         result: ProbeResult = done.result
         self._health, verdict = observe(self._health, result, self.context.system.clock.now())
@@ -387,7 +435,7 @@ class ServiceActor(SupervisedActor):
         now = self.context.system.clock.now()
         if health is not None and not health.is_ready and now < health.started_at + health.policy.start_period_s:
             pause_s = min(pause_s, STARTING_PROBE_S)
-        self.context.system.timers.after(pause_s, self.ref, Wake("probe"))
+        self.context.system.timers.after(pause_s, self.ref, Wake(("probe", self._probing)))
 
     # -- the board --------------------------------------------------------------------------------------------------
 

@@ -40,19 +40,20 @@ class RunState(enum.Enum):
 
 _S: Final = RunState
 ALLOWED: Final[dict[RunState, frozenset[RunState]]] = {
-    _S.WAITING: frozenset({_S.LAUNCHING, _S.ENDED}),
+    _S.WAITING: frozenset({_S.LAUNCHING, _S.UNKNOWN, _S.ENDED}),
     _S.LAUNCHING: frozenset({_S.UP, _S.READY, _S.UNKNOWN, _S.STOPPING, _S.ENDED}),
     _S.UP: frozenset({_S.READY, _S.DEGRADED, _S.PAUSED, _S.STOPPING, _S.ENDED}),
     _S.READY: frozenset({_S.UP, _S.DEGRADED, _S.PAUSED, _S.STOPPING, _S.ENDED}),
     _S.DEGRADED: frozenset({_S.UP, _S.READY, _S.PAUSED, _S.STOPPING, _S.ENDED}),
     _S.PAUSED: frozenset({_S.UP, _S.READY, _S.STOPPING, _S.ENDED}),
-    _S.UNKNOWN: frozenset({_S.LAUNCHING, _S.ENDED}),
+    _S.UNKNOWN: frozenset({_S.LAUNCHING, _S.WAITING, _S.ENDED}),
     _S.STOPPING: frozenset({_S.ENDED}),
     _S.ENDED: frozenset(),
 }
 """Everything else is refused in ``_move``."""
 
 LIVE: Final = frozenset({_S.UP, _S.READY, _S.DEGRADED})
+"""Runs and is looked after; one that is paused runs too, and is left alone."""
 
 
 class IllegalTransition(RuntimeError):
@@ -75,7 +76,9 @@ class ServiceRun:
     """``missing`` are the dependencies not ready yet; ``stop`` is how this run is being ended by us, and why.
 
     ``is_looking``: whether a run lives already is being looked up while the dependencies are missing.
-    ``seen`` is what the runtime sees of it beyond its being alive; ``was_ready`` is kept over a pause.
+    ``seen`` is what the runtime sees of it beyond its being alive; ``was_ready`` is kept over a pause from outside.
+    ``is_paused``: a person wants it frozen: nothing is started, health does not count, and an end is no reason for
+    another run.
     """
 
     rules: Rules
@@ -86,6 +89,7 @@ class ServiceRun:
     is_looking: bool = False
     seen: Observed = NOTHING_SEEN
     was_ready: bool = False
+    is_paused: bool = False
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
@@ -117,6 +121,25 @@ class Adopted:
     """What a look for a living run found while the dependencies were still missing."""
 
     found: Launched | None
+    unknown: str | None = None
+    """Why nobody can tell now."""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAsked:
+    """A person wants it frozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAsked:
+    """A person wants it to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """It stands still now; ``error`` says why it could not be made to."""
+
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +205,9 @@ Event = (
     | StopAsked
     | StopDue
     | RulesChanged
+    | PauseAsked
+    | ResumeAsked
+    | Frozen
 )
 
 # -- effects ----------------------------------------------------------------------------------------------------------
@@ -213,6 +239,16 @@ class SayReady:
 
 
 @dataclass(frozen=True, slots=True)
+class SayPresent:
+    """It runs, though it is not ready: those who only wait for their turn may go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeOrThaw:
+    """Make the run stand still or go on, as ``is_paused`` says by then; a freeze is answered by ``Frozen``."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopRun:
     """Stop the run with its grace; its end comes as ``RunEnded``."""
 
@@ -222,7 +258,7 @@ class Exit:
     reason: ExitReason
 
 
-Effect = AdoptOrLaunch | AdoptOnly | RetryLater | BeginProbing | SayReady | StopRun | Exit
+Effect = AdoptOrLaunch | AdoptOnly | RetryLater | BeginProbing | SayReady | SayPresent | FreezeOrThaw | StopRun | Exit
 
 
 @dataclass(slots=True)
@@ -240,8 +276,8 @@ class _Step:
         self.effects.append(Exit(reason))
 
 
-def begin(rules: Rules) -> ServiceRun:
-    return ServiceRun(rules, missing=rules.dependencies)
+def begin(rules: Rules, *, is_paused: bool = False) -> ServiceRun:
+    return ServiceRun(rules, missing=rules.dependencies, is_paused=is_paused)
 
 
 def step(run: ServiceRun, event: Event) -> tuple[ServiceRun, tuple[Effect, ...]]:
@@ -252,16 +288,16 @@ def step(run: ServiceRun, event: Event) -> tuple[ServiceRun, tuple[Effect, ...]]
     return now.run, tuple(now.effects)
 
 
-def _take(now: _Step, event: Event) -> None:  # noqa: PLR0912  one branch an event
+def _take(now: _Step, event: Event) -> None:
     match event:
         case Begun(ready):
             now.run = replace(now.run, missing=now.run.missing - ready)
             _launch_if_free(now)
-            if now.run.state is RunState.WAITING:
+            if now.run.state is RunState.WAITING:  # it runs already, perhaps
                 now.run = replace(now.run, is_looking=True)
                 now.effects.append(AdoptOnly())
-        case Adopted(found):
-            _looked(now, found)
+        case Adopted(found, unknown):
+            _looked(now, found, unknown)
         case DependencySeen(name, is_ready):
             _dependency(now, name, is_ready=is_ready)
         case Launched():
@@ -271,26 +307,48 @@ def _take(now: _Step, event: Event) -> None:  # noqa: PLR0912  one branch an eve
         case RetryDue() | StopDue():
             _try_again(now, event)
         case RunEnded(status):
-            reason = now.run.stop if now.run.stop is not None else end_reason(now.run.rules, status)
+            reason = now.run.stop if now.run.stop is not None else _end_reason(now.run, status)
             now.end(replace(reason, evidence={**reason.evidence, **exit_facts(status)}))
-        case HealthSeen(seen, detail) if now.run.state in LIVE:
+        case HealthSeen(seen, detail) if now.run.state in LIVE and not now.run.is_paused:
             _health(now, seen, detail)
-        case RunSeen(seen):
-            _seen(now, seen)
         case StopAsked(reason, mode):
             _stop(now, reason, mode)
+        case _:
+            _take_more(now, event)
+
+
+def _take_more(now: _Step, event: Event) -> None:
+    """What happens beside the walk from launch to end."""
+    match event:
+        case RunSeen(seen):
+            _seen(now, seen)
         case RulesChanged(rules, ready):
             _rules_changed(now, rules, ready)
+        case PauseAsked() if now.run.stop is None:
+            _pause(now)
+        case ResumeAsked() if now.run.is_paused:
+            _resume(now)
+        case Frozen(error) if now.run.state in LIVE and now.run.is_paused:
+            _frozen(now, error)
         case _:
             pass
 
 
 def _try_again(now: _Step, event: RetryDue | StopDue) -> None:
     if isinstance(event, RetryDue) and now.run.state is RunState.UNKNOWN:
-        now.move(RunState.LAUNCHING)
-        now.effects.append(AdoptOrLaunch())
+        _retry(now)
     elif isinstance(event, StopDue) and now.run.state is RunState.STOPPING:
         now.effects.append(StopRun())
+
+
+def _retry(now: _Step) -> None:
+    if now.run.is_paused:
+        now.move(RunState.WAITING, "paused")
+        now.run = replace(now.run, is_looking=True)
+        now.effects.append(AdoptOnly())
+    else:
+        now.move(RunState.LAUNCHING)
+        now.effects.append(AdoptOrLaunch())
 
 
 def _dependency(now: _Step, name: str, *, is_ready: bool) -> None:
@@ -304,6 +362,9 @@ def _dependency(now: _Step, name: str, *, is_ready: bool) -> None:
 def _launch_if_free(now: _Step) -> None:
     if now.run.state is not RunState.WAITING or now.run.stop is not None:
         return
+    if now.run.is_paused:
+        now.move(RunState.WAITING, "paused")
+        return
     if now.run.missing:
         now.move(RunState.WAITING, "waiting for " + ", ".join(f"{name}:ready" for name in sorted(now.run.missing)))
         return
@@ -311,7 +372,7 @@ def _launch_if_free(now: _Step) -> None:
     now.effects.append(AdoptOrLaunch())
 
 
-def _looked(now: _Step, found: Launched | None) -> None:
+def _looked(now: _Step, found: Launched | None, unknown: str | None) -> None:
     now.run = replace(now.run, is_looking=False)
     if now.run.state is not RunState.WAITING:
         return  # it is being launched meanwhile: that takes on the very same run
@@ -320,6 +381,38 @@ def _looked(now: _Step, found: Launched | None) -> None:
         _launched(now, found)
     elif now.run.stop is not None:
         now.end(now.run.stop)
+    elif now.run.is_paused and unknown is not None:
+        now.move(RunState.UNKNOWN, unknown)
+        now.effects.append(RetryLater())
+    elif now.run.is_paused:
+        now.end(paused_reason("does not run"))
+
+
+def _pause(now: _Step) -> None:
+    is_first, now.run = not now.run.is_paused, replace(now.run, is_paused=True)
+    if now.run.state in LIVE and is_first:
+        now.effects.append(FreezeOrThaw())
+    elif now.run.state is RunState.WAITING and not now.run.is_looking:
+        now.end(paused_reason("does not run"))
+
+
+def _frozen(now: _Step, error: str | None) -> None:
+    if error is None:
+        now.move(RunState.PAUSED)
+        return
+    now.run = replace(now.run, is_paused=False)
+    now.move(now.run.state, error)
+
+
+def _resume(now: _Step) -> None:
+    now.run = replace(now.run, is_paused=False)
+    if now.run.state is RunState.PAUSED:
+        now.effects.append(FreezeOrThaw())
+        _prove(now, was_ready=False)
+    elif now.run.state in LIVE:  # it was just to be frozen
+        now.effects.append(FreezeOrThaw())
+    else:
+        _launch_if_free(now)
 
 
 def _launched(now: _Step, event: Launched) -> None:
@@ -327,8 +420,16 @@ def _launched(now: _Step, event: Launched) -> None:
         now.move(RunState.STOPPING)
         now.effects.append(StopRun())
         return
+    if now.run.is_paused:
+        now.move(RunState.UP, "pausing")
+        now.effects += [SayPresent(), FreezeOrThaw()]
+        return
+    _prove(now, was_ready=event.was_ready)
+
+
+def _prove(now: _Step, *, was_ready: bool) -> None:
     is_proven = not now.run.rules.is_probed and now.run.seen.health in (None, OwnHealth.HEALTHY)
-    if event.was_ready or is_proven:
+    if was_ready or is_proven:
         now.move(RunState.READY)
         now.effects.append(SayReady())
     else:
@@ -373,8 +474,13 @@ def _health(now: _Step, seen: Verdict, detail: str | None) -> None:
 
 
 def _seen(now: _Step, seen: Observed) -> None:
-    """A paused run is not probed and its own health does not count; afterwards it is what it was before."""
+    """A run paused from outside is not probed and its own health does not count; afterwards it is what it was before.
+
+    One that a person has paused here is left alone, whatever is seen of it.
+    """
     now.run = replace(now.run, seen=seen)
+    if now.run.is_paused:
+        return
     state, rules = now.run.state, now.run.rules
     if state in LIVE and seen.paused is not None:
         now.run = replace(now.run, was_ready=state is not RunState.UP)
@@ -431,6 +537,15 @@ def exit_facts(status: ExitStatus) -> dict[str, Any]:
     """How the run ended, for an exit reason's evidence: always the ``cause``, and what else is known."""
     facts = {"cause": status.cause, "code": status.code, "signal": status.signal}
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _end_reason(run: ServiceRun, status: ExitStatus) -> ExitReason:
+    return paused_reason(status.cause) if run.is_paused else end_reason(run.rules, status)
+
+
+def paused_reason(what: str) -> ExitReason:
+    """It does not run and is paused: nobody but a person starts it."""
+    return ExitReason(ExitKind.SHUTDOWN, f"{what} while paused", Origin.WORLD, {"failed": False, "hold": True})
 
 
 def end_reason(rules: Rules, status: ExitStatus) -> ExitReason:

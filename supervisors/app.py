@@ -269,6 +269,7 @@ class _App:
         """What others do to our containers is decided upon up here."""
         docker = self.runtimes.get("docker")
         if isinstance(docker, DockerRuntime):
+            docker.outside.is_paused_by_us = lambda service: self.ledger.record(service).paused is not None
             docker.outside.listener = OutsideActs(self.steering, docker, self._plan_of, self.recovery.happened)
 
     def _plan_of(self, name: str) -> Plan | None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from actors.board import NodeKind, NodeStatus
+from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorSystem
-from actors.ledger import ServiceRecord
+from actors.ledger import ManualStop, ServiceRecord
 from actors.service_logs import follow, tail
 from supervisors import tree_json
 from supervisors.catalog import Catalog
@@ -21,6 +21,7 @@ from supervisors.manager import (
     Applied,
     CommandFailed,
     DaemonInfo,
+    Desired,
     ManagerError,
     Node,
     PlanShown,
@@ -167,6 +168,23 @@ class LocalManager:
         self._note(name, "restart", by)
         return self._node(self.steering.restart(name, timeout_s=timeout_s if wait else None))
 
+    def pause(
+        self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Node:
+        nodes = reversed(self._nodes(name))
+        return [self._pause(one, by=by, why=why, wait=wait, timeout_s=timeout_s) for one in nodes][-1]
+
+    def resume(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
+        return [self._resume(one, by=by, wait=wait, timeout_s=timeout_s) for one in self._nodes(name)][0]
+
+    def _pause(self, name: str, *, by: str, why: str, wait: bool, timeout_s: float) -> Node:
+        self._note(name, "pause", by, why)
+        return self._node(self.steering.pause(name, by=by, why=why, wait=wait, timeout_s=timeout_s))
+
+    def _resume(self, name: str, *, by: str, wait: bool, timeout_s: float) -> Node:
+        self._note(name, "resume", by)
+        return self._node(self.steering.resume(name, timeout_s=timeout_s if wait else None))
+
     def start_all(self, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Result]:
         """All are asked at once, in start order: each waits for its own dependencies."""
         asked = [
@@ -217,8 +235,7 @@ class LocalManager:
         now = self.system.clock.wall()
         replicas = self.catalog.replicas()
         return {
-            path: with_scale(with_manual_stop(status, records), records, now, replicas)
-            for path, status in snapshot.items()
+            path: with_scale(with_desired(status, records), records, now, replicas) for path, status in snapshot.items()
         }
 
     def _find(self, name: str) -> Node:
@@ -242,7 +259,7 @@ class LocalManager:
         return tuple(name for name in self.catalog.order if not self.catalog.is_idle(name))
 
     def _node(self, status: NodeStatus) -> Node:
-        return tree_json.node_json(with_manual_stop(status, self.steering.ledger.records()))
+        return tree_json.node_json(with_desired(status, self.steering.ledger.records()))
 
     def _try(self, name: str, command: Callable[[str], Node]) -> Result:
         try:
@@ -267,14 +284,23 @@ class LocalManager:
         self.steering.note(name, command, by, why)
 
 
-def with_manual_stop(status: NodeStatus, records: Mapping[str, ServiceRecord]) -> NodeStatus:
-    """The status with who stopped it, when and why, if a person did. Pure."""
+def with_desired(status: NodeStatus, records: Mapping[str, ServiceRecord]) -> NodeStatus:
+    """The status with what a person wants of the service: who, when and why. Pure."""
     record = records.get(status.path.rsplit("/", 1)[-1])
-    if status.kind is not NodeKind.SERVICE or status.wanted or record is None or record.stopped is None:
+    if status.kind is not NodeKind.SERVICE or record is None:
         return status
-    stop = record.stopped
-    why = f": {stop.why}" if stop.why else ""
-    return replace(status, detail=f"stopped by {stop.by} at {tree_json.rfc3339(stop.at)}{why}", since=stop.at)
+    if record.stopped is not None and not status.wanted:
+        return replace(_told(status, "stopped", record.stopped), since=record.stopped.at)
+    if record.paused is not None:
+        is_down = status.state in (NodeState.STOPPED, NodeState.WAITING)
+        state = NodeState.PAUSED if is_down else status.state
+        return replace(_told(status, "paused", record.paused), state=state, wanted=False)
+    return status
+
+
+def _told(status: NodeStatus, state: str, wish: ManualStop) -> NodeStatus:
+    desired = Desired(state=state, by=wish.by, at=tree_json.rfc3339(wish.at), why=wish.why)
+    return replace(status, extra={**status.extra, "desired": desired})
 
 
 def with_scale(

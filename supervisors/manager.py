@@ -26,6 +26,15 @@ class Exit(TypedDict):
     log_tail: NotRequired[list[str]]
 
 
+class Desired(TypedDict):
+    """What a person wants of a service: ``state`` is ``stopped`` or ``paused``."""
+
+    state: str
+    by: str
+    at: str
+    why: str
+
+
 class Node(TypedDict):
     """One node of ``selfheal tree --json``. Times are RFC 3339 in UTC. What is unknown is left out.
 
@@ -58,6 +67,7 @@ class Node(TypedDict):
     memory_bytes: NotRequired[int]
     detail: NotRequired[str]
     next_try_at: NotRequired[str]
+    desired: NotRequired[Desired]
 
 
 class Tree(TypedDict):
@@ -207,6 +217,14 @@ class Manager(Protocol):
         self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> Node:
         """Stop the service and keep it stopped, also over a restart of the daemon."""
+
+    def pause(
+        self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Node:
+        """Freeze the service and leave it alone until ``resume``, also over a restart of the daemon."""
+
+    def resume(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
+        """Let a paused service go on (or start it, if it does not run) and wait until it is ready."""
 
     def restart(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
         """Stop the service, start it again and wait until it is ready."""

@@ -80,13 +80,24 @@ def status(node: Node, now: float) -> str:
             if node.get("replicas") == 0:
                 return detail or "scaled to 0"
             by_hand = " by hand" if node["kind"] == "service" and not node["wanted"] else ""
-            return _with_detail(f"stopped{by_hand}", detail)
+            return _with_detail(desired(node, now) or f"stopped{by_hand}", detail)
+        case "paused":
+            return _with_detail(desired(node, now) or "paused", detail)
         case "up":
             return _with_detail("up, not ready yet", detail)
         case "degraded":
             return _with_detail("degraded", detail)
         case other:
             return _with_detail(other, detail)
+
+
+def desired(node: Node, now: float) -> str | None:
+    """``stopped by alice 3h 5m ago: reason``; None when no person wants anything of it."""
+    wish = node.get("desired")
+    if wish is None:
+        return None
+    why = f": {clean(wish['why'])}" if wish["why"] else ""
+    return f"{wish['state']} by {clean(wish['by'])} {since(wish['at'], now)} ago{why}"
 
 
 def restarts(node: Node, now: float) -> str:

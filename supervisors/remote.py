@@ -143,6 +143,14 @@ class RemoteManager:
     ) -> Node:
         return self._command(f"{_in_path(name)}/stop", timeout_s, by=by, wait=wait, why=why)
 
+    def pause(
+        self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Node:
+        return self._command(f"{_in_path(name)}/pause", timeout_s, by=by, wait=wait, why=why)
+
+    def resume(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
+        return self._command(f"{_in_path(name)}/resume", timeout_s, by=by, wait=wait)
+
     def restart(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
         return self._command(f"{_in_path(name)}/restart", timeout_s, by=by, wait=wait)
 

@@ -27,7 +27,7 @@ GLYPHS: Final = {
     "failed": "✖",
     "unknown": "?",
 }
-_NOT_RUNNING: Final = frozenset({"stopped", "waiting", "crash_loop", "failed"})
+_NOT_RUNNING: Final = frozenset({"stopped", "waiting", "paused", "crash_loop", "failed"})
 """Usage measured a moment ago says nothing of these."""
 DRAWN: Final = "".join(GLYPHS.values()) + "├└─│↺…"
 """What an encoding must have for the tree to be drawn in full."""

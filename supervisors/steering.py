@@ -19,6 +19,7 @@ from actors.context import ActorSystem
 from actors.failpoints import reached, register
 from actors.ledger import Ledger, ManualStop
 from actors.refs import ActorRef
+from actors.service_fsm import PauseAsked, ResumeAsked
 from supervisors.decisions.model import Ask, Refused
 from supervisors.library import call
 from supervisors.manager import CommandFailed, ManagerError, TimedOut, UnknownNode
@@ -69,6 +70,7 @@ class Steering:
         self._check(name)
         self.ledger.stopped_by(name, None)
         reached(START_REMEMBERED)
+        self._tell(name, ResumeAsked())
         result = self._call(name, Ask.RESTART)
         if isinstance(result, Refused) and result.kind == "restarting":  # it waits for its next try: try now
             self._call(name, Ask.TERMINATE)
@@ -86,6 +88,55 @@ class Steering:
         reached(STOP_REMEMBERED)
         self.put_down(name, wait=wait, timeout_s=timeout_s)
         return self.status(name)
+
+    def pause(
+        self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float | None = None
+    ) -> NodeStatus:
+        """Freeze it; it is neither probed nor restarted until ``resume``, also not after a restart of the daemon.
+
+        One that does not run at the moment is not started until then.
+
+        Raises:
+            UnknownNode, TimedOut; CommandFailed: it is stopped by hand, or cannot be frozen.
+        """
+        self._check(name)
+        record = self.ledger.record(name)
+        if record.stopped is not None:
+            raise CommandFailed(f"{name}: is stopped by {record.stopped.by}: there is nothing to pause")
+        if record.paused is None:
+            self.ledger.paused_by(name, ManualStop(by, self.system.clock.wall(), why))
+        if self._tell(name, PauseAsked()) and wait:
+            self._await_paused(name, timeout_s or CALL_MARGIN_S)
+        elif self.status(name).pid is None:  # it waits for its next try
+            self.put_down(name, wait=wait, timeout_s=timeout_s)
+        return self.status(name)
+
+    def _await_paused(self, name: str, timeout_s: float) -> None:
+        def is_settled(status: NodeStatus) -> bool:
+            is_down = status.pid is None and status.container_id is None
+            return status.state is NodeState.PAUSED or is_down or _is_refused(status)
+
+        status = self.await_status(name, is_settled, timeout_s, "paused")
+        if _is_refused(status):
+            self.ledger.stopped_by(name, None)
+            raise CommandFailed(f"{name}: {status.detail}")
+
+    def resume(self, name: str, *, timeout_s: float | None) -> NodeStatus:
+        """Let a paused service go on, or start it if it does not run. One that is not paused is left as it is.
+
+        Raises:
+            UnknownNode, TimedOut; CommandFailed: it is stopped, or did not become ready.
+        """
+        self._check(name)
+        record = self.ledger.record(name)
+        if record.stopped is not None:
+            raise CommandFailed(f"{name}: is stopped by {record.stopped.by}, not paused: start it")
+        return self.status(name) if record.paused is None else self.start(name, timeout_s=timeout_s)
+
+    def _tell(self, name: str, wish: PauseAsked | ResumeAsked) -> bool:
+        """Tell the service's actor. False: there is none; the next one reads the ledger."""
+        ref = self.system.whereis(self.path(name))
+        return ref is not None and bool(ref.tell(wish))
 
     def restart(self, name: str, *, timeout_s: float | None) -> NodeStatus:
         """Stop it, start it, and wait for readiness (not with ``timeout_s`` None: then also not for the stop).
@@ -168,6 +219,10 @@ class Steering:
         if name not in self.homes:
             close = difflib.get_close_matches(name, self.homes, n=1)
             raise UnknownNode(name, close[0] if close else None)
+
+
+def _is_refused(status: NodeStatus) -> bool:
+    return status.state is not NodeState.PAUSED and "cannot be paused" in (status.detail or "")
 
 
 def _never_started(path: str) -> NodeStatus:

@@ -31,6 +31,10 @@ class StopFailed(Exception):
     """Something of a run would not die, or the engine did not answer. The text names what is left."""
 
 
+class PauseFailed(Exception):
+    """A run could not be frozen, or could not be let go on. The text says what and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """A container to create from ``image``, or to attach to by name or by compose project and service."""
@@ -149,6 +153,20 @@ class Runtime(Protocol):
 
         Raises:
             StopFailed: the engine did not answer.
+        """
+
+    def pause(self, handle: Handle) -> None:
+        """Freeze it with all its descendants. Once more does no harm.
+
+        Raises:
+            PauseFailed: it was not frozen, or nobody can tell.
+        """
+
+    def resume(self, handle: Handle) -> None:
+        """Let it go on. One that is not frozen is left as it is.
+
+        Raises:
+            PauseFailed: it may still be frozen.
         """
 
     def clear(self, service: str, grace_s: float) -> bool:

@@ -29,6 +29,7 @@ from actors.runtimes.base import (
     LaunchError,
     LaunchSpec,
     OnExit,
+    PauseFailed,
     RestartAtOnce,
     StopFailed,
     TruthUnknown,
@@ -191,6 +192,24 @@ class DockerRuntime:
             raise StopFailed(f"service {handle.service!r}: {away}; it is killed when the engine is back") from away
         except APIError:  # it does not run any more, or is gone
             self._settle_or_fail(run)
+
+    def pause(self, handle: Handle) -> None:
+        self._freeze(handle, frozen=True)
+
+    def resume(self, handle: Handle) -> None:
+        self._freeze(handle, frozen=False)
+
+    def _freeze(self, handle: Handle, *, frozen: bool) -> None:
+        """The engine refuses what is done already (409): what the container says of itself decides."""
+        word = "paused" if frozen else "let go on"
+        try:
+            container_id = self._run_of(handle).handle.container_id
+            inspected = self._engine.inspect(container_id)
+            if inspected is not None and inspected["State"]["Paused"] == frozen:
+                return
+            self._engine.ask(lambda client: (client.api.pause if frozen else client.api.unpause)(container_id))
+        except (TruthUnknown, APIError, StopFailed) as error:
+            raise PauseFailed(f"service {handle.service!r}: its container cannot be {word}: {error}") from error
 
     def clear(self, service: str, grace_s: float) -> bool:
         with self._locked(service):

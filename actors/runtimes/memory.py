@@ -56,6 +56,7 @@ class MemoryWorld:
         self._living: dict[int, MemoryHandle] = {}
         self._listeners: dict[int, Callable[[ExitStatus], None]] = {}
         self._engine_is_away = threading.Event()
+        self.frozen: set[int] = set()
 
     @property
     def engine_is_away(self) -> bool:
@@ -177,6 +178,12 @@ class MemoryRuntime:
         run = self._run_of(handle)
         run.asked = True
         self._signal(run, _SIGKILL)
+
+    def pause(self, handle: Handle) -> None:
+        self.world.frozen.add(self._run_of(handle).handle.pid)
+
+    def resume(self, handle: Handle) -> None:
+        self.world.frozen.discard(self._run_of(handle).handle.pid)
 
     def clear(self, service: str, grace_s: float) -> bool:
         handle = self.adopt(LaunchSpec(service), lambda _status: True)

@@ -23,9 +23,20 @@ from actors.clock import Clock, SystemClock
 from actors.exit_watcher import Ended, ExitWatcher
 from actors.failpoints import reached, register
 from actors.ledger import Ledger, Phase, ServiceRecord
-from actors.runtimes.base import ExitStatus, Handle, LaunchError, LaunchSpec, OnExit, RestartAtOnce, StopFailed, Usage
+from actors.runtimes.base import (
+    ExitStatus,
+    Handle,
+    LaunchError,
+    LaunchSpec,
+    OnExit,
+    PauseFailed,
+    RestartAtOnce,
+    StopFailed,
+    Usage,
+)
 from actors.runtimes.cgroups import Cgroups
 from actors.runtimes.family import KILL_SIGNAL, family_now, kill_family, signal_process
+from actors.runtimes.freezing import freeze, thaw
 from actors.runtimes.kept import LOCKS, LockHeld, SpawnUnanswered
 from actors.runtimes.launching import Spawner
 from actors.runtimes.locks import lock_holders
@@ -184,6 +195,20 @@ class ProcessRuntime:
             run.asked = True
             self._nursery.signal(_kept(run.handle), KILL_SIGNAL, asked=True)
         self._sweep(run.handle, snapshot)
+
+    def pause(self, handle: Handle) -> None:
+        run = self._run_of_paused(handle)
+        freeze(handle.service, lambda: self._family(run.handle))
+
+    def resume(self, handle: Handle) -> None:
+        run = self._run_of_paused(handle)
+        thaw(lambda: self._family(run.handle))
+
+    def _run_of_paused(self, handle: Handle) -> ProcessRun:
+        try:
+            return self._run_of(handle)
+        except StopFailed as gone:
+            raise PauseFailed(str(gone)) from gone
 
     def clear(self, service: str, grace_s: float) -> bool:
         with self._locked(service):

@@ -19,6 +19,7 @@ import psutil
 HAS_PROC: Final = Path("/proc/self/stat").exists()
 TOKEN_VARIABLE: Final = "SELFHEAL_TOKEN"  # noqa: S105  the name of a variable, no secret
 _DEAD_STATES: Final = frozenset("ZXx")
+_STILL_STATES: Final = frozenset("TtZXx")
 _ENVIRON_BYTES: Final = 256 * 1024
 _KERNEL_THREADS_PARENT: Final = 2
 _YOUNG_S: Final = 1.0
@@ -97,6 +98,14 @@ def ancestors_of(pid: int) -> frozenset[int]:
         pid = line.parent
         found.add(pid)
     return frozenset(found)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still (SIGSTOP, a tracer), or is dead, or gone."""
+    if not HAS_PROC:
+        return _is_stopped_by_psutil(pid)
+    raw = _read(f"/proc/{pid}/stat", 1024)
+    return raw is None or raw[raw.rfind(b")") + 2 :][:1].decode() in _STILL_STATES
 
 
 def token_of(pid: int) -> str | None:
@@ -297,6 +306,13 @@ def _line_from_psutil(pid: int) -> ProcessLine | None:
             )
     except (psutil.Error, OSError):
         return None
+
+
+def _is_stopped_by_psutil(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
+    except psutil.Error:
+        return True
 
 
 def _token_from_psutil(pid: int) -> str | None:

@@ -57,6 +57,16 @@ def services_router(manager: Manager) -> APIRouter:
     ) -> dict[str, Any]:
         return _service(manager.stop(name, by=by, why=why, wait=wait, timeout_s=timeout_s))
 
+    @routes.post("/{name:path}/pause")
+    def pause(
+        name: str, by: By = "http", why: Why = "", wait: Wait = True, timeout_s: Timeout = DEFAULT_TIMEOUT_S
+    ) -> dict[str, Any]:
+        return _service(manager.pause(name, by=by, why=why, wait=wait, timeout_s=timeout_s))
+
+    @routes.post("/{name:path}/resume")
+    def resume(name: str, by: By = "http", wait: Wait = True, timeout_s: Timeout = DEFAULT_TIMEOUT_S) -> dict[str, Any]:
+        return _service(manager.resume(name, by=by, wait=wait, timeout_s=timeout_s))
+
     @routes.post("/{name:path}/restart")
     def restart(
         name: str, by: By = "http", wait: Wait = True, timeout_s: Timeout = DEFAULT_TIMEOUT_S

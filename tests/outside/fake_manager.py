@@ -131,6 +131,21 @@ class FakeManager:
         self.put(path, state=NodeState.READY, pid=300, incarnation=self.nodes[path].incarnation + 1)
         return self._node(path)
 
+    def pause(
+        self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Node:
+        path = self._service(name)
+        self.calls.append(("pause", name, by, why, wait, timeout_s))
+        desired = {"state": "paused", "by": by, "at": tree_json.rfc3339(NOW), "why": why}
+        self.put(path, state=NodeState.PAUSED, wanted=False, extra={"desired": desired})
+        return self._node(path)
+
+    def resume(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
+        path = self._service(name)
+        self.calls.append(("resume", name, by, wait, timeout_s))
+        self.put(path, state=NodeState.READY, wanted=True, extra={})
+        return self._node(path)
+
     def start_all(self, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Result]:
         return [self._try(one, lambda name: self.start(name, by=by, wait=wait, timeout_s=timeout_s)) for one in _ALL]
 

@@ -59,7 +59,20 @@ def test_one_of_all_that_fails_is_told_and_holds_nothing_up(manager: Manager, fa
     assert results["web"]["service"]["state"] == "ready"
 
 
-@pytest.mark.parametrize("command", ["start", "stop", "restart"])
+def test_a_pause_says_who_and_why_until_it_ends(manager: Manager, fake: FakeManager) -> None:
+    paused = manager.pause("web", by="ann", why="the exchange is closed", timeout_s=7.0)
+    assert (paused["state"], paused["wanted"], paused["pid"]) == ("paused", False, 103)
+    assert paused["desired"]["by"] == "ann"
+    assert paused["desired"]["why"] == "the exchange is closed"
+    resumed = manager.resume("web", by="bob", timeout_s=8.0)
+    assert (resumed["state"], resumed.get("desired")) == ("ready", None)
+    assert fake.calls == [
+        ("pause", "web", "ann", "the exchange is closed", True, 7.0),
+        ("resume", "web", "bob", True, 8.0),
+    ]
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "restart", "pause", "resume"])
 def test_an_unknown_service_is_named_with_a_suggestion(manager: Manager, command: str) -> None:
     with pytest.raises(UnknownNode) as caught:
         getattr(manager, command)("engin", by="ann")

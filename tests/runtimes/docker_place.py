@@ -75,6 +75,9 @@ class DockerPlace:
             return False
         return bool(state["Running"] and state["Pid"] == handle.pid)
 
+    def is_frozen(self, handle: Handle) -> bool:
+        return bool(self._state(handle)["Paused"])
+
     def _state(self, handle: Handle) -> dict[str, Any]:
         assert handle.container_id is not None
         state: dict[str, Any] = self.client.api.inspect_container(handle.container_id)["State"]

@@ -206,3 +206,21 @@ def test_what_is_not_wanted_any_more_is_cleared_by_a_further_daemon(world: World
     assert world.is_alive(bystander)
     assert not runtime.clear(handle.service, LONG_S)
     assert runtime.adopt(world.spec("b", RUNS), Exits()) is not None
+
+
+def test_a_paused_run_lives_on_and_can_be_stopped(world: World) -> None:
+    runtime, on_exit = world.daemon(), Exits()
+    handle = runtime.launch(world.spec("a", RUNS), 1, on_exit)
+    world.wait_ready(handle)
+    for _ in range(2):
+        runtime.pause(handle)
+        assert world.is_frozen(handle)
+    runtime.resume(handle)
+    assert not world.is_frozen(handle)
+    runtime.resume(handle)
+    runtime.pause(handle)
+    assert world.is_alive(handle)
+    assert on_exit.seen == []
+    runtime.resume(handle)
+    runtime.stop(handle, 5.0)
+    assert not world.is_alive(handle)

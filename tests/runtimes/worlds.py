@@ -18,7 +18,7 @@ from actors.runtimes.kept import KeeperNursery
 from actors.runtimes.launching import Spawner
 from actors.runtimes.memory import MemoryRuntime, MemoryWorld
 from actors.runtimes.process import ProcessRuntime
-from actors.runtimes.procfs import read_line
+from actors.runtimes.procfs import is_stopped, read_line
 from tests.support.eventually import eventually
 
 RUNS = ("sh", "-c", "echo ready; exec sleep 1000")
@@ -61,6 +61,8 @@ class World(Protocol):
 
     def is_alive(self, handle: Handle) -> bool: ...
 
+    def is_frozen(self, handle: Handle) -> bool: ...
+
     def close(self) -> None: ...
 
 
@@ -88,6 +90,9 @@ class MemoryPlace:
 
     def is_alive(self, handle: Handle) -> bool:
         return self.world.living(handle.service) == handle
+
+    def is_frozen(self, handle: Handle) -> bool:
+        return handle.pid in self.world.frozen
 
     def close(self) -> None:
         for daemon in self._daemons:
@@ -128,6 +133,10 @@ class ProcessPlace:
     def cgroups(self) -> Cgroups | None:
         """What the next daemon uses."""
         return open_cgroups(self.folder) if self.has_cgroups else None
+
+    def is_frozen(self, handle: Handle) -> bool:
+        assert handle.pid is not None
+        return self.is_alive(handle) and is_stopped(handle.pid)
 
     def keepers(self) -> set[int]:
         return set()

@@ -22,11 +22,15 @@ from actors.service_fsm import (
     Effect,
     Event,
     Exit,
+    FreezeOrThaw,
+    Frozen,
     HealthSeen,
     IllegalTransition,
     Launched,
     LaunchRefused,
+    PauseAsked,
     RestartPolicy,
+    ResumeAsked,
     RetryDue,
     RetryLater,
     Rules,
@@ -34,6 +38,7 @@ from actors.service_fsm import (
     RunEnded,
     RunSeen,
     RunState,
+    SayPresent,
     SayReady,
     ServiceRun,
     StopAsked,
@@ -75,7 +80,7 @@ def run_to(state: RunState, rules: Rules | None = None) -> ServiceRun:
         RunState.UP: (Launched(FakeHandle()),),
         RunState.READY: (Launched(FakeHandle()), HealthSeen(Verdict.READY)),
         RunState.DEGRADED: (Launched(FakeHandle()), HealthSeen(Verdict.DEGRADED, "slow")),
-        RunState.PAUSED: (Launched(FakeHandle()), HealthSeen(Verdict.READY), PAUSED),
+        RunState.PAUSED: (Launched(FakeHandle()), PauseAsked(), Frozen()),
         RunState.STOPPING: (Launched(FakeHandle()), StopAsked(SHUTDOWN, StopMode.TERMINATE)),
         RunState.ENDED: (LaunchRefused("no such program"),),
     }
@@ -111,6 +116,10 @@ EVENTS: list[Event] = [
     StopDue(),
     *(HealthSeen(verdict, "x") for verdict in Verdict),
     *(StopAsked(SHUTDOWN, mode) for mode in StopMode),
+    PauseAsked(),
+    Frozen(),
+    Frozen("cannot be paused"),
+    ResumeAsked(),
 ]
 
 
@@ -363,3 +372,70 @@ def test_a_health_check_may_come_and_go_under_a_run() -> None:
     assert (run.state, effects) == (RunState.READY, (BeginProbing(),))
     run, effects = step(run_to(RunState.UP), RulesChanged(Rules()))
     assert (run.state, effects) == (RunState.READY, (SayReady(),)), "nobody asks any more: it counts as ready"
+
+
+def test_a_paused_run_is_frozen_and_its_health_counts_for_nothing() -> None:
+    run, effects = step(run_to(RunState.READY), PauseAsked())
+    assert (run.state, effects) == (RunState.READY, (FreezeOrThaw(),))
+    assert step(run, HealthSeen(Verdict.UNHEALTHY, "silent")) == (run, ())
+    run, effects = step(run, Frozen())
+    assert (run.state, effects) == (RunState.PAUSED, ())
+    for verdict in Verdict:
+        assert step(run, HealthSeen(verdict)) == (run, ())
+
+
+def test_a_resumed_run_has_to_prove_itself_again() -> None:
+    run, effects = step(run_to(RunState.PAUSED), ResumeAsked())
+    assert (run.state, effects) == (RunState.UP, (FreezeOrThaw(), BeginProbing()))
+    run, effects = step(run, HealthSeen(Verdict.READY))
+    assert (run.state, effects) == (RunState.READY, (SayReady(),))
+    run, effects = step(run_to(RunState.PAUSED, Rules()), ResumeAsked())
+    assert (run.state, effects) == (RunState.READY, (FreezeOrThaw(), SayReady()))
+
+
+def test_what_cannot_be_frozen_goes_on_and_says_why() -> None:
+    run = step(run_to(RunState.READY), PauseAsked())[0]
+    run, effects = step(run, Frozen("the engine is away"))
+    assert (run.state, run.detail, run.is_paused, effects) == (RunState.READY, "the engine is away", False, ())
+
+
+@pytest.mark.parametrize("policy", list(RestartPolicy))
+def test_who_ends_while_paused_stays_down_whatever_the_policy(policy: RestartPolicy) -> None:
+    run, (end,) = step(run_to(RunState.PAUSED, Rules(policy, is_probed=True)), RunEnded(CRASH))
+    assert run.state is RunState.ENDED
+    assert isinstance(end, Exit)
+    assert (end.reason.kind, end.reason.origin, end.reason.evidence["hold"]) == (
+        ExitKind.SHUTDOWN,
+        Origin.WORLD,
+        True,
+    )
+    assert end.reason.detail == "exit 3 while paused"
+
+
+def test_a_stop_of_a_paused_run_ends_it() -> None:
+    run, effects = step(run_to(RunState.PAUSED), StopAsked(SHUTDOWN, StopMode.TERMINATE))
+    assert (run.state, effects) == (RunState.STOPPING, (StopRun(),))
+    run, effects = step(run_to(RunState.PAUSED), StopAsked(SHUTDOWN, StopMode.DETACH))
+    assert (run.state, effects) == (RunState.ENDED, (Exit(SHUTDOWN),))
+
+
+def test_one_that_is_paused_from_the_start_is_taken_on_frozen_or_not_started_at_all() -> None:
+    run, effects = step(begin(Rules(is_probed=True), is_paused=True), Begun())
+    assert (run.state, run.detail, effects) == (RunState.WAITING, "paused", (AdoptOnly(),))
+    found, effects = step(run, Adopted(Launched(FakeHandle(), was_ready=True)))
+    assert (found.state, effects) == (RunState.UP, (SayPresent(), FreezeOrThaw()))
+    assert step(found, Frozen())[0].state is RunState.PAUSED
+    gone, (end,) = step(run, Adopted(None))
+    assert gone.state is RunState.ENDED
+    assert isinstance(end, Exit)
+    assert end.reason.evidence["hold"]
+    resumed, effects = step(run, ResumeAsked())
+    assert (resumed.state, effects) == (RunState.LAUNCHING, (AdoptOrLaunch(),))
+
+
+def test_while_nobody_can_tell_a_paused_one_is_looked_for_again_and_never_launched() -> None:
+    run = step(begin(Rules(), is_paused=True), Begun())[0]
+    run, effects = step(run, Adopted(None, "engine away"))
+    assert (run.state, effects) == (RunState.UNKNOWN, (RetryLater(),))
+    run, effects = step(run, RetryDue())
+    assert (run.state, effects) == (RunState.WAITING, (AdoptOnly(),))

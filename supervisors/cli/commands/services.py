@@ -20,6 +20,8 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Whic
 All = Annotated[bool, typer.Option("--all", help="All services.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is done.")]
 Timeout = Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long to wait, e.g. 30s.")]
+Named = Annotated[list[str], typer.Argument(metavar="NAME...", help="Which services.", show_default=False)]
+By = Annotated[str | None, typer.Option("--by", help="Who asks, for the record; you, if not given.")]
 Why = Annotated[str, typer.Option("--why", help="Why, for the record.")]
 
 
@@ -55,14 +57,15 @@ def stop(
     no_wait: NoWait = False,
     timeout: Timeout = "60s",
     why: Why = "",
+    by: By = None,
 ) -> None:
     """Stop services; they stay stopped until they are started by hand."""
-    limit_s, by, wait = seconds_of(timeout), outside.by, not no_wait
+    limit_s, who, wait = seconds_of(timeout), by or outside.by, not no_wait
     _command(
         outside,
         _chosen(names, everything),
-        lambda manager, name: manager.stop(name, by=by, why=why, wait=wait, timeout_s=limit_s),
-        lambda manager: manager.stop_all(by=by, why=why, wait=wait, timeout_s=limit_s),
+        lambda manager, name: manager.stop(name, by=who, why=why, wait=wait, timeout_s=limit_s),
+        lambda manager: manager.stop_all(by=who, why=why, wait=wait, timeout_s=limit_s),
     )
 
 
@@ -97,7 +100,35 @@ def scale(
     show_applied(outside, made)
 
 
-COMMANDS = {"status": status, "start": start, "stop": stop, "restart": restart, "scale": scale}
+@command
+def pause(
+    outside: Outside, names: Named, no_wait: NoWait = False, timeout: Timeout = "60s", why: Why = "", by: By = None
+) -> None:
+    """Freeze services: they neither run nor are restarted until they are resumed by hand."""
+    limit_s, who, wait = seconds_of(timeout), by or outside.by, not no_wait
+    _command(
+        outside,
+        names,
+        lambda manager, name: manager.pause(name, by=who, why=why, wait=wait, timeout_s=limit_s),
+    )
+
+
+@command
+def resume(outside: Outside, names: Named, no_wait: NoWait = False, timeout: Timeout = "60s", by: By = None) -> None:
+    """Let paused services go on and wait until they are ready; one that does not run is started."""
+    limit_s, who, wait = seconds_of(timeout), by or outside.by, not no_wait
+    _command(outside, names, lambda manager, name: manager.resume(name, by=who, wait=wait, timeout_s=limit_s))
+
+
+COMMANDS = {
+    "status": status,
+    "start": start,
+    "stop": stop,
+    "restart": restart,
+    "scale": scale,
+    "pause": pause,
+    "resume": resume,
+}
 
 OneService = Callable[[RemoteManager, str], Node]
 AllServices = Callable[[RemoteManager], list[Result]]
@@ -110,12 +141,12 @@ def _chosen(names: Sequence[str] | None, everything: bool) -> list[str] | None:
     return None if everything else list(names or ())
 
 
-def _command(outside: Outside, names: list[str] | None, one: OneService, every: AllServices) -> None:
+def _command(outside: Outside, names: list[str] | None, one: OneService, every: AllServices | None = None) -> None:
     """Carry it out for each; what failed is told when all were tried."""
     late = False
     with outside.manager() as manager:
         if names is None:
-            results = every(manager)
+            results = every(manager) if every is not None else []
         elif len(names) == 1:
             results = [Result(name=names[0], ok=True, service=one(manager, names[0]))]
         else:
