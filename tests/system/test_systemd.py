@@ -80,7 +80,8 @@ def booted(tmp_path: Path) -> Iterator[Container]:
 
 
 def systemctl(container: Container, *words: str) -> str:
-    output: bytes = container.exec_run(["/usr/bin/systemctl", *words]).output
+    output = container.exec_run(["/usr/bin/systemctl", *words]).output
+    assert isinstance(output, bytes)
     return output.decode()
 
 
