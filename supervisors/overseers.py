@@ -43,6 +43,10 @@ class Overseers:
         """Everything wanted is ready, or was waited for long enough. Behind an init that is the main process."""
         self.notifier.ready(main_pid=os.getpid() if self._init is None else None)
 
+    def reloading(self) -> None:
+        """The configuration is being read anew; ``ready`` ends it."""
+        self.notifier.reloading()
+
     def stopping(self) -> None:
         """An orderly end begins."""
         self._tell(ENDING)

@@ -6,8 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from actors.init.entering import hold_signals
-
 _NEEDED = frozenset(
     {"typer", "rich", "httpx", "pydantic", "yaml", "fastapi", "uvicorn", "psutil", "pykka", "structlog"}
 )
@@ -16,6 +14,8 @@ _NEEDED = frozenset(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code (``supervisors.cli.exits``)."""
     if os.getpid() == 1 and "run" in sys.argv:
+        from actors.init.entering import hold_signals  # noqa: PLC0415  only Linux has all of it
+
         hold_signals()  # it will be the init: until then the kernel would drop them
     try:
         from supervisors.cli.app import run  # noqa: PLC0415  the daemon's packages may be missing

@@ -13,7 +13,6 @@ from typing import Annotated, Final
 import psutil
 import typer
 
-from actors.init.entering import become_init
 from actors.init.link import has_init
 from supervisors.api.guard import is_loopback
 from supervisors.cli.exits import TIMED_OUT, Quit
@@ -37,6 +36,8 @@ def run(
 ) -> None:
     """Run the root supervisor in the foreground: --config, $SELFHEAL_CONFIG, ./selfheal.yaml, or the shipped demo."""
     if (init or os.getpid() == 1) and not has_init(os.environ):
+        from actors.init.entering import become_init  # noqa: PLC0415  only Linux has all of it
+
         become_init([sys.executable, *sys.orig_argv[1:]])
     from config import find_config  # noqa: PLC0415  slow to import
     from supervisors.app import run_daemon  # noqa: PLC0415  the whole daemon
