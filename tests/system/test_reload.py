@@ -146,7 +146,7 @@ def test_sighup_without_a_terminal_reads_the_file_again(tmp_path: Path) -> None:
 
 def test_a_scale_is_remembered_over_a_killed_daemon(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    script = "import os, time; print(os.environ['SELFHEAL_REPLICA'], flush=True); time.sleep(1000)"
+    script = "import os, signal; print(os.environ['SELFHEAL_REPLICA'], flush=True); signal.pause()"
     config = write_config(tmp_path, {"a": SLEEPER, "w": {"command": [sys.executable, "-c", script]}})
     with asked(config, state) as selfheal:
         one = selfheal.until_ready()["w"]["pid"]

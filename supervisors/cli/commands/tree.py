@@ -90,10 +90,11 @@ def _pruned(node: Node, only_bad: bool, depth: int | None) -> Node:
 
 def _planned(config: str) -> Tree:
     from config import ConfigError, load_config  # noqa: PLC0415  slow to import
+    from config.replicas import expanded  # noqa: PLC0415  likewise
     from supervisors.planned import planned_tree  # noqa: PLC0415  likewise
 
     try:
-        return planned_tree(load_config(Path(config), os.environ), time.time())
+        return planned_tree(expanded(load_config(Path(config), os.environ)).config, time.time())
     except ConfigError as error:
         complain(error)
         raise Quit(WRONG_USAGE) from None
