@@ -175,7 +175,8 @@ class LocalManager:
         return [self._pause(one, by=by, why=why, wait=wait, timeout_s=timeout_s) for one in nodes][-1]
 
     def resume(self, name: str, *, by: str, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S) -> Node:
-        return [self._resume(one, by=by, wait=wait, timeout_s=timeout_s) for one in self._nodes(name)][0]
+        resumed = [self._resume(one, by=by, wait=wait, timeout_s=timeout_s) for one in self._nodes(name)]
+        return resumed[0]
 
     def _pause(self, name: str, *, by: str, why: str, wait: bool, timeout_s: float) -> Node:
         self._note(name, "pause", by, why)
