@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SELFHEAL := $(BIN)/selfheal
 
 .PHONY: help run test check format tree service-start service-stop service-status service-restart conformance \
-	bench lock clean
+	bench peers lock clean
 
 help: ## this list
 	@grep -hE '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -67,6 +67,9 @@ conformance: $(VENV)/.dev ## run OTP scenarios: make conformance SCENARIOS=file.
 
 bench: $(VENV)/.dev ## crash -> running again, beside a bare Python loop
 	$(BIN)/python benchmarks/restart_latency.py
+
+peers: $(VENV)/.dev ## copies after SIGKILL, survivors of a stop: beside the peers that are installed (PEERS_BIN=folder)
+	$(BIN)/python benchmarks/never_twice_peers.py
 
 lock: ## write the lock files anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-header --quiet --extra daemon pyproject.toml -o requirements.lock

@@ -178,7 +178,7 @@ class Server:
         select.select([link.pidfd], [], [], watch.HELD_UP_S)
         how = link.hello["respawn"]
         with (self._state_dir / "daemon.log").open("ab") as output:
-            subprocess.Popen(
+            daemon = subprocess.Popen(
                 how["argv"],
                 cwd=how["cwd"],
                 env=how["env"],
@@ -186,7 +186,9 @@ class Server:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-            ).returncode = 0  # reaped as an orphan, not by Popen
+            )
+        daemon.returncode = 0  # reaped as an orphan, not by Popen
+        self._kids.adopt_daemon(daemon.pid)
 
     def _serve(self, link: Link, mask: int) -> None:
         if mask & select.EPOLLOUT:
@@ -237,6 +239,7 @@ class Server:
             "claim": self._claim,
             "signal": self._signal,
             "orphans": lambda _link, _frame: {"pids": sorted(self._kids.orphans())},
+            "hidden": lambda _link, frame: {"found": self._kids.hidden(frame["service"])},
             "forget": self._forget,
             "beat": self._beat,
             "bye": self._bye,

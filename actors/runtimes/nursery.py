@@ -83,6 +83,9 @@ class Nursery(Protocol):
     def parents(self) -> frozenset[int]:
         """The processes to which orphans fall."""
 
+    def hidden(self, service: str) -> tuple[ProcessIdentity, ...]:
+        """Orphans that show in no way whose they are, and can be this service's only."""
+
     def close(self) -> None:
         """End the threads; the processes live on."""
 
@@ -148,6 +151,10 @@ class LocalNursery:
 
     def parents(self) -> frozenset[int]:
         return frozenset({os.getpid()})
+
+    def hidden(self, service: str) -> tuple[ProcessIdentity, ...]:
+        del service  # the daemon has children of many kinds
+        return ()
 
     def close(self) -> None:
         self._watcher.close()

@@ -55,6 +55,14 @@ def escape(how: str, pid_file: Path, then: str = "exec sleep 1000") -> tuple[str
     return script(f"{text} while [ ! -e {pid_file} ]; do sleep 0.01; done; echo ready; {then}")
 
 
+def escape_without_trace(pid_file: Path, go: Path) -> tuple[str, ...]:
+    """Once ``go`` is there: a descendant that left its session, its environment, its parent and all its files."""
+    say = f"echo \\$\\$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 1000"
+    closed = " ".join(f"{fd}>&-" for fd in range(3, 10))
+    hide = f'(env -i setsid /bin/sh -c "{say}" {closed} &)'
+    return script(f"while [ ! -e {go} ]; do sleep 0.01; done; {hide}; echo ready; exec sleep 1000")
+
+
 def as_nobody() -> tuple[str, ...]:
     """What to put before a command, as root, so that it runs as a user without any right. Where that user may not even
     read this Python, reading is the one thing it is allowed.
