@@ -114,6 +114,7 @@ ALLOWED = {
     "tests/support/eventually.py": "the one place that sleeps",
     "tests/packaging/test_tooling.py": "names what it looks for",
     "benchmarks/restart_latency.py": "paces its kills",
+    "benchmarks/never_twice_peers.py": "gives peers time to show what they do",
     "examples/supervised_actors.py": "is a program of its own",
 }
 
