@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SELFHEAL := $(BIN)/selfheal
 
 .PHONY: help run test check format tree service-start service-stop service-status service-restart conformance \
-	bench crash-matrix kill-storm lock clean
+	bench crash-matrix kill-storm peers lock clean
 
 help: ## this list
 	@grep -hE '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -73,6 +73,9 @@ crash-matrix: $(VENV)/.dev ## kill daemon and keeper at every fail point, and ag
 
 kill-storm: $(VENV)/.dev ## kill the daemon a hundred times over 10 processes and 10 containers
 	$(BIN)/python benchmarks/kill_storm.py
+
+peers: $(VENV)/.dev ## copies after SIGKILL, survivors of a stop: beside the peers that are installed (PEERS_BIN=folder)
+	$(BIN)/python benchmarks/never_twice_peers.py
 
 lock: ## write the lock files anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-header --quiet --extra daemon pyproject.toml -o requirements.lock

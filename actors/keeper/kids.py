@@ -99,6 +99,11 @@ class Kids:
     by_pid: dict[int, Kid] = field(default_factory=dict)
     runs: dict[tuple[str, int], Kid] = field(default_factory=dict)
     log_trouble: str | None = None
+    daemons: set[int] = field(default_factory=set)
+    """Daemons that we started in the place of frozen ones: children of ours, but no orphans."""
+    had_daemon: bool = False
+    served: set[str] = field(default_factory=set)
+    """Every service that was ever spawned here."""
 
     # -- birth ----------------------------------------------------------------------------------------------------
 
@@ -128,6 +133,7 @@ class Kids:
         kept = KeptRun(service, run, token, pid, start_ticks(pid), time.time(), by_keeper=by_keeper)
         kid = Kid(kept, birth)
         self.by_pid[pid] = self.runs[service, run] = kid
+        self.served.add(service)
         return kid
 
     def _open_log(self, log: LogLimits | None) -> int | None:
@@ -160,6 +166,7 @@ class Kids:
                 return
             kid = self.by_pid.pop(info.si_pid, None)
             if kid is None:
+                self.daemons.discard(info.si_pid)
                 os.waitid(os.P_PID, info.si_pid, os.WEXITED)
                 continue
             reached(END_SEEN)
@@ -210,7 +217,25 @@ class Kids:
 
     def orphans(self) -> frozenset[int]:
         """Children of ours that are no main process: descendants whose parents died."""
-        return own_children() - self.by_pid.keys()
+        return own_children() - self.by_pid.keys() - self.daemons
+
+    def hidden(self, service: str) -> list[tuple[int, int]]:
+        """Orphans (pid, start ticks) that carry no token and can be this service's only: no other was ever served here,
+        and no daemon was started from here whose children they might be.
+        """
+        if self.served != {service} or self.had_daemon:
+            return []
+        found = []
+        for pid in self.orphans():
+            with contextlib.suppress(OSError):
+                if _token_of(pid) is None:
+                    found.append((pid, start_ticks(pid)))
+        return found
+
+    def adopt_daemon(self, pid: int) -> None:
+        """A daemon was started from here."""
+        self.daemons.add(pid)
+        self.had_daemon = True
 
     def _are_left(self) -> bool:
         """Whether there are orphans that cannot be shown to belong to another service's living run."""

@@ -12,7 +12,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -44,10 +44,11 @@ class _Young:
 
 
 class Respawner:
-    """Args: ``state_dir`` is where the output of a started daemon goes."""
+    """Args: ``state_dir`` is where the output of a started daemon goes; ``on_started`` is told its pid."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, on_started: Callable[[int], object]) -> None:
         self._state_dir = state_dir
+        self._on_started = on_started
         self._patience = Patience()
         self._wanted: _Wanted | None = None
         self._young: _Young | None = None
@@ -115,6 +116,7 @@ class Respawner:
                 self._want(how, _pidfd_of_the_dead(), 0.0)
                 return
         daemon.returncode = 0  # reaped as an orphan, not by Popen
+        self._on_started(daemon.pid)
         self._young = _Young(how, os.pidfd_open(daemon.pid), time.monotonic())
 
 

@@ -71,7 +71,7 @@ class Server:
         self._state_dir = state_dir
         self._record = Record()
         self._kids = Kids(boot_id, self._record, self._tell_end, lambda: self._link is not None)
-        self._respawner = Respawner(state_dir)
+        self._respawner = Respawner(state_dir, self._kids.adopt_daemon)
         self._link: Link | None = None
         self._base: dict[bytes, bytes] = {}
         self._leaving = False
@@ -243,6 +243,7 @@ class Server:
             "claim": self._claim,
             "signal": self._signal,
             "orphans": lambda _link, _frame: {"pids": sorted(self._kids.orphans())},
+            "hidden": lambda _link, frame: {"found": self._kids.hidden(frame["service"])},
             "forget": self._forget,
             "beat": self._beat,
             "bye": self._bye,

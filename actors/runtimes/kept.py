@@ -258,6 +258,17 @@ class KeeperNursery:
         pid = self.pid
         return frozenset({os.getpid()} if pid is None else {os.getpid(), pid})
 
+    def hidden(self, service: str) -> tuple[ProcessIdentity, ...]:
+        link = self._link
+        if link is None or not link.is_alive:
+            return ()
+        try:
+            found = link.ask("hidden", service=service)["found"]
+        except KeeperLost:
+            structlog.get_logger().warning("keeper lost while looking for the hidden", service=service)
+            return ()
+        return tuple(ProcessIdentity(int(pid), int(ticks), boot_id()) for pid, ticks in found)
+
     def close(self) -> None:
         with self._link_lock:
             self._closed = True

@@ -86,6 +86,9 @@ class Nursery(Protocol):
     def parents(self) -> frozenset[int]:
         """The processes to which orphans fall."""
 
+    def hidden(self, service: str) -> tuple[ProcessIdentity, ...]:
+        """Orphans that show in no way whose they are, and can be this service's only."""
+
     def close(self) -> None:
         """End the threads; the processes live on."""
 
@@ -155,6 +158,10 @@ class LocalNursery:
 
     def parents(self) -> frozenset[int]:
         return frozenset({os.getpid()})
+
+    def hidden(self, service: str) -> tuple[ProcessIdentity, ...]:
+        del service  # the daemon has children of many kinds
+        return ()
 
     def close(self) -> None:
         self._watcher.close()

@@ -286,9 +286,10 @@ class ProcessRuntime:
             StopFailed: something would not die.
         """
         was_empty = self._kill_group(service, token)
-        found = self._token_family(token)  # on the way to a restart: one look; the lock guards against a twin
+        # on the way to a restart: one look; the lock guards against a twin
+        found = self._token_family(token) or self._hidden(service)
         if found:
-            self._kill_all(service, lambda: self._doomed(token))
+            self._kill_all(service, lambda: self._doomed(service, token))
         self._tidy_group(service, token)
         return bool(found) or not was_empty
 
@@ -490,7 +491,7 @@ class ProcessRuntime:
     def _sweep(self, handle: ProcessHandle, snapshot: tuple[ProcessIdentity, ...]) -> None:
         def find() -> tuple[ProcessIdentity, ...]:
             seen = {member for member in snapshot if is_alive(member)}
-            return tuple(seen | set(self._doomed(handle.token)))
+            return tuple(seen | set(self._doomed(handle.service, handle.token)))
 
         self._kill_group(handle.service, handle.token)
         self._kill_all(handle.service, find)
@@ -529,9 +530,14 @@ class ProcessRuntime:
             if is_all or time.monotonic() >= deadline:
                 return ()
 
-    def _doomed(self, token: str) -> tuple[ProcessIdentity, ...]:
-        """Who of the run was still there, and has just been killed."""
-        return self._token_family(token, is_deadly=True, patience_s=PATIENCE_S)
+    def _doomed(self, service: str, token: str) -> tuple[ProcessIdentity, ...]:
+        """Who of the run was still there; most have just been killed."""
+        found = self._token_family(token, is_deadly=True, patience_s=PATIENCE_S)
+        return found or self._hidden(service)
+
+    def _hidden(self, service: str) -> tuple[ProcessIdentity, ...]:
+        """Who shows in no way whose he is, and can be this service's only."""
+        return tuple(one for one in self._nursery.hidden(service) if is_alive(one))
 
     def _protected(self) -> frozenset[int]:
         """Who is never signalled, whatever a record says: init, ourselves, who started us, our keeper."""

@@ -125,6 +125,7 @@ ALLOWED = {
     "tests/support/escapees.py": "a child's program",
     "tests/system/test_logs.py": "the text of a child's program",
     "tests/system/test_reload.py": "the text of a child's program",
+    "benchmarks/never_twice_peers.py": "gives peers time to show what they do",
     "examples/supervised_actors.py": "is a program of its own",
 }
 

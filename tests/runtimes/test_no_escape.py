@@ -16,7 +16,7 @@ from actors.runtimes.cgroups import OFF_VARIABLE, _bases, open_cgroups
 from actors.runtimes.process import ProcessHandle, ProcessRuntime
 from actors.runtimes.procfs import TokenScan, identity_of, read_line
 from tests.runtimes.worlds import LONG_S, RUNS, Exits, KeptPlace, ProcessPlace
-from tests.support.escapees import ESCAPES, escape, lives_lived, script, storm
+from tests.support.escapees import ESCAPES, escape, escape_without_trace, lives_lived, script, storm
 from tests.support.eventually import eventually, holds_for
 
 
@@ -156,12 +156,9 @@ def test_what_was_forked_before_the_move_is_moved_too(grouped: KeptPlace, tmp_pa
 
 def test_the_next_daemon_knows_the_group(grouped: KeptPlace, tmp_path: Path) -> None:
     """Nothing but the group shows whose this is: it left its session, its environment, its parent and all its files."""
-    first, pid_file = grouped.daemon(), tmp_path / "pid"
-    go = tmp_path / "go"
-    hide = f'env -i setsid /bin/sh -c "echo \\$\\$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 1000"'
-    closed = " ".join(f"{fd}>&-" for fd in range(3, 10))
-    text = f"while [ ! -e {go} ]; do sleep 0.01; done; ({hide} {closed} &); echo ready; exec sleep 1000"
-    handle = first.launch(grouped.spec("a", script(text)), 1, Exits())
+    first, pid_file, go = grouped.daemon(), tmp_path / "pid", tmp_path / "go"
+    first.launch(grouped.spec("b", RUNS), 1, Exits())
+    handle = first.launch(grouped.spec("a", escape_without_trace(pid_file, go)), 1, Exits())
     eventually(lambda: is_placed(first, handle), within_s=LONG_S)
     go.touch()
     hidden = pid_in(pid_file)
@@ -171,6 +168,7 @@ def test_the_next_daemon_knows_the_group(grouped: KeptPlace, tmp_path: Path) -> 
     assert TokenScan().members(adopted.token)[0] == (adopted.identity,), "nobody finds it without its group"
     second.stop(adopted, LONG_S)
     assert not lives(hidden)
+    assert second.clear("b", LONG_S)
 
 
 def test_what_a_killed_daemon_left_behind_is_removed_and_what_lives_is_kept(grouped: KeptPlace) -> None:
@@ -281,3 +279,34 @@ def test_what_was_seen_beside_its_parent_is_known_without_it(swept_place: Proces
     swept_place.wait_ready(handle)
     runtime.stop(handle, LONG_S)
     assert not lives(hidden)
+
+
+@pytest.mark.parametrize("then", ["stop", "crash"])
+def test_who_shows_nothing_is_the_only_services(kept_place: KeptPlace, tmp_path: Path, then: str) -> None:
+    runtime, pid_file, go, on_exit = kept_place.daemon(), tmp_path / "pid", tmp_path / "go", Exits()
+    handle = runtime.launch(kept_place.spec("a", escape_without_trace(pid_file, go)), 1, on_exit)
+    go.touch()
+    hidden = pid_in(pid_file)
+    if then == "stop":
+        runtime.stop(handle, LONG_S)
+    else:
+        kept_place.crash(handle)
+        on_exit.one()
+        assert lives(hidden)
+        runtime.launch(kept_place.spec("a", RUNS), 2, Exits())
+    assert not lives(hidden)
+
+
+def test_who_may_be_anybodys_is_let_live(kept_place: KeptPlace, tmp_path: Path) -> None:
+    """The stated limit: without groups, nobody can tell whose it is."""
+    runtime, pid_file, go = kept_place.daemon(), tmp_path / "pid", tmp_path / "go"
+    other = runtime.launch(kept_place.spec("b", RUNS), 1, Exits())
+    handle = runtime.launch(kept_place.spec("a", escape_without_trace(pid_file, go)), 1, Exits())
+    go.touch()
+    hidden = pid_in(pid_file)
+    try:
+        runtime.stop(handle, LONG_S)
+        assert lives(hidden)
+        assert lives(other.pid)
+    finally:
+        os.kill(hidden, signal.SIGKILL)

@@ -21,8 +21,14 @@ LONG_S = 30.0
 
 
 @pytest.fixture
-def respawner(tmp_path: Path) -> Iterator[Respawner]:
-    made = Respawner(tmp_path)
+def told() -> list[int]:
+    """The pids of the daemons that were started, as they were told."""
+    return []
+
+
+@pytest.fixture
+def respawner(tmp_path: Path, told: list[int]) -> Iterator[Respawner]:
+    made = Respawner(tmp_path, told.append)
     yield made
     made.give_up()
 
@@ -55,7 +61,7 @@ def gone() -> int:
     return pidfd
 
 
-def test_none_is_started_while_the_old_one_lives(respawner: Respawner, tmp_path: Path) -> None:
+def test_none_is_started_while_the_old_one_lives(respawner: Respawner, tmp_path: Path, told: list[int]) -> None:
     with subprocess.Popen(["sleep", "1000"]) as old:
         pidfd = os.pidfd_open(old.pid)
         respawner.daemon_gone(daemon(tmp_path, "import signal; signal.pause()"), pidfd, QUICK_S + 1)
@@ -64,6 +70,7 @@ def test_none_is_started_while_the_old_one_lives(respawner: Respawner, tmp_path:
         old.wait()
         ((_, pid),) = eventually(lambda: seen(respawner, tmp_path), within_s=LONG_S)
     os.close(pidfd)
+    assert told == [pid]
     holds_for(lambda: len(seen(respawner, tmp_path)) == 1, 0.3)
     psutil.Process(pid).kill()
 
