@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.keeper.kernel import cut_off_beginning
@@ -78,7 +78,7 @@ def can_cut_off(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("unit", [1, 1000], ids=["truncated", "cut-off"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     acts=st.lists(st.one_of(st.integers(0, 350), st.just("rotate")), max_size=30),
     backups=st.integers(0, 4),
@@ -424,7 +424,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 WRITER = """
-import os, sys, time
+import os, sys
+from time import sleep
 failed = 0
 while True:
     try:
@@ -433,7 +434,7 @@ while True:
         failed += 1
         if failed == 1:
             open(sys.argv[1], "w").write(f"{error.errno}\\n")
-    time.sleep(0.0002)
+    sleep(0.0002)
 """
 
 

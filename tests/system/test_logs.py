@@ -14,11 +14,11 @@ from tests.system.running import Running, daemon, write_config
 pytestmark = pytest.mark.timeout(120)
 
 TALKER = """
-import time
+from time import sleep
 print("y" * 10_000_000, flush=True)
 while True:
     print("tick", flush=True)
-    time.sleep(0.02)
+    sleep(0.02)
 """
 
 
