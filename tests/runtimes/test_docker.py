@@ -139,6 +139,20 @@ def test_an_end_that_no_daemon_saw_is_told_to_the_next_one(docker_place: DockerP
     assert third.adopt(spec, Exits()) is None, "nor again by the daemon after"
 
 
+def test_after_an_end_that_no_daemon_saw_another_spec_has_another_container(docker_place: DockerPlace) -> None:
+    first, spec = docker_place.daemon(), docker_place.spec("a", RUNS)
+    handle = first.launch(spec, 1, Exits())
+    first.close()
+    docker_place.crash(handle)
+    eventually(lambda: docker_place.container(handle).status == "exited", within_s=LONG_S)
+    changed, second, on_exit = docker_place.spec("a", RUNS, environment={"NEW": "1"}), docker_place.daemon(), Exits()
+    assert second.adopt(changed, on_exit) is not None
+    assert on_exit.one().cause == "signal SIGKILL"
+    again = second.launch(changed, 2, Exits())
+    assert "NEW=1" in docker_place.container(again).attrs["Config"]["Env"]
+    assert len(docker_place.ours()) == 1
+
+
 def test_a_container_removed_while_no_daemon_lived_is_a_known_end(docker_place: DockerPlace) -> None:
     first, spec = docker_place.daemon(), docker_place.spec("a", RUNS)
     handle = first.launch(spec, 1, Exits())
