@@ -323,10 +323,12 @@ class DockerRuntime:
     def _unseen(self, spec: LaunchSpec, found: Found | None, on_exit: OnExit) -> DockerHandle | None:
         """The recorded run ended while no daemon lived: its end is told now, as the engine knows it."""
         record = self._ledger.record(spec.service)
-        inspected = None if found is None else found.inspected
-        match unseen_end(record, NAME, inspected):
-            case Unseen.EXITED if inspected is not None:
-                return self._register(spec, record.run, inspected, on_exit, self._replayed(inspected))
+        match unseen_end(record, NAME, None if found is None else found.inspected):
+            case Unseen.EXITED if found is not None:
+                handle = self._register(spec, record.run, found.inspected, on_exit, self._replayed(found.inspected))
+                if not found.fits(spec):
+                    del self._specs[spec.service]  # the next run is not started in this container
+                return handle
             case Unseen.REMOVED if record.identity is not None:
                 handle = _gone(spec.service, record.run, record.identity, record.started_at)
                 entry = self._enter(spec, handle, on_exit)

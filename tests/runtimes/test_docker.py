@@ -23,7 +23,7 @@ from actors.runtimes.observing import Observed
 from actors.runtimes.settings import EnvironmentFile, EnvironmentSources, Limit, ProcessSettings
 from tests.runtimes.docker_place import DockerPlace
 from tests.runtimes.worlds import LONG_S, RUNS, STUBBORN, Exits
-from tests.support.docker_engine import IMAGE
+from tests.support.docker_engine import IMAGE, remembers_kill
 from tests.support.eventually import eventually, holds_for
 from tests.support.unix_proxy import UnixProxy
 
@@ -135,10 +135,27 @@ def test_an_end_that_no_daemon_saw_is_told_to_the_next_one(docker_place: DockerP
     told = second.adopt(spec, on_exit)
     assert told is not None
     assert (told.run, told.container_id) == (1, handle.container_id)
-    assert [(status.cause, status.stopped_by_hand) for status in on_exit.seen] == [(cause, act == "stop")]
+    (status,) = on_exit.seen
+    assert status.code == (143 if act == "stop" else 137)
+    if act == "crash" or remembers_kill(docker_place.client, str(handle.container_id)):
+        assert (status.cause, status.stopped_by_hand) == (cause, act == "stop")
     assert second.adopt(spec, Exits()) is None, "it is told once"
     third = docker_place.daemon()
     assert third.adopt(spec, Exits()) is None, "nor again by the daemon after"
+
+
+def test_after_an_end_that_no_daemon_saw_another_spec_has_another_container(docker_place: DockerPlace) -> None:
+    first, spec = docker_place.daemon(), docker_place.spec("a", RUNS)
+    handle = first.launch(spec, 1, Exits())
+    first.close()
+    docker_place.crash(handle)
+    eventually(lambda: docker_place.container(handle).status == "exited", within_s=LONG_S)
+    changed, second, on_exit = docker_place.spec("a", RUNS, environment={"NEW": "1"}), docker_place.daemon(), Exits()
+    assert second.adopt(changed, on_exit) is not None
+    assert on_exit.one().cause == "signal SIGKILL"
+    again = second.launch(changed, 2, Exits())
+    assert "NEW=1" in docker_place.container(again).attrs["Config"]["Env"]
+    assert len(docker_place.ours()) == 1
 
 
 def test_a_container_removed_while_no_daemon_lived_is_a_known_end(docker_place: DockerPlace) -> None:

@@ -10,7 +10,9 @@ import io
 import os
 import shutil
 import tarfile
+import time
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -35,6 +37,15 @@ def require_engine() -> None:
 def engine_client() -> DockerClient:
     """A new client; the caller closes it."""
     return docker.from_env(timeout=30)
+
+
+def remembers_kill(client: DockerClient, container_id: str) -> bool:
+    """Whether the engine still knows that somebody sent this container a signal: it keeps its last 256 events of all
+    containers, which is not long on a busy one.
+    """
+    filters = {"type": ["container"], "container": [container_id], "event": ["kill"]}
+    now: Any = f"{time.time():.6f}"
+    return bool(list(client.api.events(since=1, until=now, filters=filters, decode=True)))
 
 
 @functools.cache
