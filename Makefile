@@ -68,8 +68,8 @@ conformance: $(VENV)/.dev ## run OTP scenarios: make conformance SCENARIOS=file.
 bench: $(VENV)/.dev ## crash -> running again, beside a bare Python loop
 	$(BIN)/python benchmarks/restart_latency.py
 
-crash-matrix: $(VENV)/.dev ## kill daemon and keeper at every fail point, and again while they recover (an hour)
-	$(BIN)/python -m tests.crash --pairs all
+crash-matrix: $(VENV)/.dev ## kill daemon and keeper at every fail point, and again while they recover: make crash-matrix MINUTES=60
+	$(BIN)/python -m tests.crash --pairs all --limit-min $(or $(MINUTES),60)
 
 kill-storm: $(VENV)/.dev ## kill the daemon a hundred times over 10 processes and 10 containers
 	$(BIN)/python benchmarks/kill_storm.py

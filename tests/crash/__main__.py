@@ -22,6 +22,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cold", action="store_true", help="a new interpreter for every daemon (1.5 s of CPU each)")
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--jobs", type=int, default=JOBS, help=f"rows side by side (default: {JOBS})")
+    parser.add_argument("--limit-min", type=float, metavar="MINUTES", help="begin no further second death after these")
     parser.add_argument("--verbose", action="store_true", help="print each row as it ends")
     return parser.parse_args(words)
 
@@ -54,9 +55,10 @@ def main(words: list[str] | None = None) -> int:
         rows = [row.as_cold() for row in rows]
     singles = run_all(rows, chosen.jobs, tell)
     second = pair_rows(singles)
-    pairs = run_all(second if count is None else sample(second, count, chosen.seed), chosen.jobs, tell)
+    chosen_pairs = sample(second, len(second) if count is None else count, chosen.seed)
+    pairs = run_all(chosen_pairs, chosen.jobs, tell, chosen.limit_min and 60 * chosen.limit_min)
     print("\n".join(table(singles, pairs)))
-    print(summary(singles, pairs, time.monotonic() - began))
+    print(summary(singles, pairs, time.monotonic() - began, len(chosen_pairs) - len(pairs)))
     return int(not all(one.is_right for one in (*singles, *pairs)))
 
 

@@ -8,7 +8,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 
 import actors.keeper.server  # noqa: F401  with these every place is registered
 import supervisors.app  # noqa: F401
@@ -66,18 +66,34 @@ def sample(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     return random.Random(seed).sample(rows, min(count, len(rows)))
 
 
-def run_all(rows: Sequence[Row], jobs: int, tell: Callable[[Outcome], None]) -> list[Outcome]:
-    """In the order of ``rows``; ``tell`` hears of each as it ends. Workers fork daemons, so they have no threads."""
+def run_all(
+    rows: Sequence[Row], jobs: int, tell: Callable[[Outcome], None], limit_s: float | None = None
+) -> list[Outcome]:
+    """In the order of ``rows``; ``tell`` hears of each as it ends. Workers fork daemons, so they have no threads.
+
+    Args:
+        limit_s: after so many seconds no further row is begun; those are left out.
+    """
+    outcomes: dict[Row, Outcome] = {}
+
+    def take(future: Future[Outcome]) -> None:
+        outcome = future.result()
+        outcomes[outcome.row] = outcome
+        tell(outcome)
+
     if not rows:
         return []
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(run_row, row): row for row in rows}
-        outcomes = {}
-        for future in as_completed(futures):
-            outcome = future.result()
-            outcomes[outcome.row] = outcome
-            tell(outcome)
-    return [outcomes[row] for row in rows]
+        futures = [pool.submit(run_row, row) for row in rows]
+        try:
+            for future in as_completed(futures, timeout=limit_s):
+                take(future)
+        except TimeoutError:
+            begun = [future for future in futures if not future.cancel()]
+            for future in begun:
+                if future.result().row not in outcomes:
+                    take(future)
+    return [outcomes[row] for row in rows if row in outcomes]
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
@@ -104,13 +120,14 @@ def counted(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
-def summary(singles: Sequence[Outcome], pairs: Sequence[Outcome], took_s: float) -> str:
+def summary(singles: Sequence[Outcome], pairs: Sequence[Outcome], took_s: float, not_begun: int = 0) -> str:
     both = [*singles, *pairs]
     wrong = sum(not one.is_right for one in both)
     again = sum(one.result == NOT_AGAIN for one in pairs)
     ok = sum(one.result == OK for one in both)
     points = len({one.row.point.partition(":")[0] for one in singles})
+    left_out = f", {not_begun} not begun in time" if not_begun else ""
     return (
         f"crash matrix: {points} of {len(FAIL_POINTS)} places, {len(singles)} single deaths, {len(pairs)} pairs: "
-        f"{ok} ok, {again} ok but the second place not passed again, {wrong} wrong; {took_s:.0f} s"
+        f"{ok} ok, {again} ok but the second place not passed again, {wrong} wrong{left_out}; {took_s:.0f} s"
     )

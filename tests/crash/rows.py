@@ -20,6 +20,10 @@ NOT_AGAIN = "ok, not passed again"
 """The second place of a pair was passed by the recovery when it was listed, and not this time; all else was right."""
 
 
+UNSEEN = {("keeper.end.seen", "missed"), ("keeper.end.reaped", "missed")}
+"""The keeper dies of the very end that no daemon was there to see."""
+
+
 class Who(enum.Enum):
     """Who dies at the place: the process that passes it, or the daemon and its keeper at the same time."""
 
@@ -106,7 +110,8 @@ def _play(row: Row, world: World) -> tuple[tuple[str, ...], str]:
 
 
 def _stage(row: Row, scenario: Scenario, world: World) -> Stage:
-    is_counted = row.who is Who.ALONE and row.second is None  # else nobody who saw the end may be left
+    # Otherwise nobody who saw the end may be left:
+    is_counted = row.who is Who.ALONE and row.second is None and (row.point, row.scenario) not in UNSEEN
     stage = Stage(world, point=row.point, is_counted=is_counted)
     if row.scenario.startswith("box"):
         stage.target = stage.box
