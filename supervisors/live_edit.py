@@ -45,6 +45,8 @@ from supervisors.tree import (
 SERVICES: Final = "root/services"
 LOOK_S: Final = 0.05
 CALL_S: Final = 30.0
+THERE: Final = frozenset({"already_started", "already_present"})
+GONE: Final = frozenset({"not_found"})
 
 
 @dataclass
@@ -120,8 +122,8 @@ class LiveEdit:
         if old.container is not None or old.compose is not None:  # it was never ours to stop
             self._call(self._home(name), CallRequest(Ask.TAKE_OUT, name), self._stop_limit_s(name))
         else:
-            self._call(self._home(name), CallRequest(Ask.HOLD, name), self._stop_limit_s(name))
-            self._call(self._home(name), CallRequest(Ask.DELETE, name))
+            self._call(self._home(name), CallRequest(Ask.HOLD, name), self._stop_limit_s(name), well=GONE)
+            self._call(self._home(name), CallRequest(Ask.DELETE, name), well=GONE)
         self.catalog.become(without_service(self.catalog.config, name))
         self._clear(name, old)
         self.ledger.retire(name)
@@ -177,7 +179,9 @@ class LiveEdit:
 
     def _insert(self, name: str, wanted: SystemConfig, luggage: tuple[Any, ...]) -> None:
         home = homes(wanted)[name]
-        self._call(home, CallRequest(Ask.INSERT, spec=service_spec(name, wanted, self.parts()), args=luggage))
+        spec = service_spec(name, wanted, self.parts())
+        if self._call(home, CallRequest(Ask.INSERT, spec=spec, args=luggage), well=THERE) in THERE:
+            self._call(home, CallRequest(Ask.REPLACE, spec=spec))  # an earlier insertion was answered too late
         group = group_of(wanted, name)
         order = wanted.groups[group].services if group is not None else unit_order(wanted)
         self._call(home, CallRequest(Ask.ARRANGE, args=order))
@@ -249,8 +253,16 @@ class LiveEdit:
     def _stop_limit_s(self, name: str) -> float:
         return self.catalog.stop_limits_s[name] + CALL_MARGIN_S
 
-    def _call(self, home: str, request: CallRequest, timeout_s: float = CALL_S) -> Any:
-        """Raises CommandFailed, TimedOut."""
+    def _call(
+        self, home: str, request: CallRequest, timeout_s: float | None = None, *, well: frozenset[str] = frozenset()
+    ) -> Any:
+        """The answer; a refusal in ``well`` is one too. A supervisor in the middle of a group restart answers after it.
+
+        Raises:
+            CommandFailed, TimedOut.
+        """
+        if timeout_s is None:
+            timeout_s = CALL_S + max(self.catalog.stop_limits_s.values(), default=0.0)
         ref = self.system.whereis(home)
         what = f"{request.ask.value} {getattr(request.spec, 'id', None) or request.id or ''}".strip()
         if not isinstance(ref, ActorRef):
@@ -259,6 +271,8 @@ class LiveEdit:
             result = call(ref, request, timeout_s)
         except TimeoutError as late:
             raise TimedOut(f"{what}: {home} did not answer within {timeout_s:g} s") from late
+        if isinstance(result, Refused) and result.kind in well:
+            return result.kind
         if isinstance(result, Refused):
             detail = f": {result.detail}" if result.detail else ""
             raise CommandFailed(f"{what}: refused by {home}: {result.kind}{detail}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from actors.ledger import ManualStop, Phase
 from actors.messages import ExitNow
 from actors.refs import ActorRef
-from actors.spec import ExitReason
+from actors.spec import ChildSpec, ExitReason
 from config.models import SystemConfig
 from supervisors.decisions.model import Ask, Ok
 from supervisors.library import call
@@ -215,3 +216,26 @@ def test_what_cannot_be_scaled_says_why(tmp_path: Path) -> None:
         with pytest.raises(UnknownNode):
             here.reloader.scale("nobody", 2, by="ann", timeout_s=5)
         assert here.ledger.record("a").scaled is None
+
+
+def test_what_an_earlier_edit_did_after_its_time_was_up_is_taken_as_done(tmp_path: Path) -> None:
+    with place(tmp_path, {"services": {"a": SLEEP}}) as here:
+        here.until_ready()
+        services = here.system.whereis("root/services")
+        assert isinstance(services, ActorRef)
+        spec = spec_of(services, "a")
+        plan = replace(spec.args[0], name="b", launch=replace(spec.args[0].launch, service="b"))
+        late = CallRequest(Ask.INSERT, spec=replace(spec, id="b", args=(plan, *spec.args[1:])))
+        assert isinstance(call(services, late, 10), Ok)
+        assert here.apply({"services": {"a": SLEEP, "b": SLEEP | {"max_restarts": 1}}})["ok"]
+        assert set(here.until_ready()) == {"a", "b"}
+        pacing = spec_of(services, "b").pacing
+        assert pacing is not None
+        assert pacing.max_restarts == 1
+
+
+def spec_of(ref: ActorRef, name: str) -> ChildSpec:
+    result = call(ref, CallRequest(Ask.GET_SPEC, name), 10)
+    assert isinstance(result, Ok)
+    spec: ChildSpec = result.value
+    return spec
