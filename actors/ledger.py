@@ -243,7 +243,7 @@ class Ledger:
             if self._fd is None or self._is_moved():
                 self._open_anew()
             elif os.fstat(self._fd).st_size < self._size:
-                self._is_behind = True
+                self._is_behind = self._line_is_torn = True
             if self._is_behind:
                 self._catch_up()
             return self.trouble
@@ -379,7 +379,7 @@ class Ledger:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-        self._is_behind = True
+        self._is_behind = self._line_is_torn = True  # it may end in mid-line
         self._open()
 
     def _load(self) -> None:

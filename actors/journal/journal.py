@@ -177,8 +177,12 @@ class Journal:
                 return connection
             if fault is not Fault.DAMAGED:
                 return self._put_back(connection, fault)
-        _closed(connection)
-        return self._opened_or_none()
+        was = self._damage
+        _closed(connection)  # SQLite may still write what it knows: then nothing is lost
+        opened = self._opened_or_none()
+        if connection is not None and opened is not None and self._damage == was:
+            self._say_damage(f"{self.path}: {Fault.DAMAGED.value}; opened anew, and whole again")
+        return opened
 
     def _try_again(self, connection: sqlite3.Connection) -> None:
         """After a refused write: whether there is room again is known only from a write."""

@@ -280,3 +280,13 @@ def test_ages(seconds: float, text: str) -> None:
 
 def test_sizes() -> None:
     assert [size(1024), size(120 << 20), size(1288490189)] == ["1K", "120M", "1.2G"]
+
+
+@pytest.mark.parametrize("state", ["stopped", "paused"])
+def test_a_persons_wish_is_shown_with_who_when_and_why(state: str) -> None:
+    wish = {"state": state, "by": "alice", "at": rfc3339(NOW - 3 * 3600), "why": "the exchange\nis closed"}
+    tree = changed(web={"state": NodeState(state), "wanted": False, "extra": {"desired": wish}, "pid": None})
+    assert f"{state} by alice 3h 0m ago: the exchange is closed" in render_tree(tree, now=NOW)
+    assert is_well(tree)
+    (web,) = [node for node in walk(tree["root"]) if node["name"] == "web"]
+    assert web["desired"] == wish

@@ -252,3 +252,47 @@ def fill(path: Path) -> None:
 def store_many(journal: Journal) -> None:
     for number in range(1000):
         store(journal, f"alert-{number:04}", message="x" * 2000)
+
+
+def test_a_journal_that_cannot_be_opened_takes_work_and_refuses_it_until_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.mkdir()
+    journal = Journal(path)
+    journal.start_anyway()
+    try:
+        assert journal.is_open
+        with pytest.raises(JournalTrouble, match="cannot be opened"):
+            store(journal, "alert-1")
+        assert str(path) in str(journal.trouble)
+        path.rmdir()
+        eventually(lambda: journal.trouble is None)
+        assert store(journal, "alert-1").is_new
+    finally:
+        journal.close()
+
+
+def test_a_removed_file_is_put_back_with_all_that_was_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path)
+    journal.start()
+    store(journal, "alert-1")
+    path.unlink()
+    store(journal, "alert-2")  # not acknowledged before it is where the next daemon finds it
+    stored = [alert["msg_id"] for alert in journal.read(lambda db: rows.alerts(db, 10))]
+    assert sorted(stored) == ["alert-1", "alert-2"]
+    assert "was removed" in str(journal.trouble)
+    journal.close()
+
+
+def test_a_file_put_in_its_place_is_kept_aside(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path)
+    journal.start()
+    store(journal, "alert-1")
+    (tmp_path / "other").write_text("a stranger's")
+    (tmp_path / "other").replace(path)
+    store(journal, "alert-2")
+    (aside,) = [one for one in tmp_path.iterdir() if "replaced" in one.name and one.name.count("-") == 1]
+    assert aside.read_text() == "a stranger's"
+    assert len(journal.read(lambda db: rows.alerts(db, 10))) == 2
+    journal.close()

@@ -258,3 +258,73 @@ def test_a_retired_service_leaves_only_its_run_number(path: Path) -> None:
     ledger.retire("a")
     assert ledger.record("a") == ServiceRecord("a", run=2), "a run number names one run for ever"
     ledger.close()
+
+
+def test_a_pause_is_remembered_and_ended_by_a_stop_or_a_start(path: Path) -> None:
+    wish = ManualStop("alice", 5.0, "holiday")
+    for end in (None, ManualStop("bob", 6.0)):
+        ledger = Ledger(path)
+        ledger.paused_by("a", wish)
+        ledger.close()
+        ledger = Ledger(path)
+        assert ledger.record("a").paused == wish
+        ledger.stopped_by("a", end)
+        ledger.close()
+        ledger = Ledger(path)
+        assert (ledger.record("a").paused, ledger.record("a").stopped) == (None, end)
+        ledger.close()
+
+
+def test_a_ledger_from_before_there_were_pauses_is_read(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        '{"is":"record","service":"a","record":{"service":"a","run":2,"phase":"exited","stopped":null},"format":1}\n'
+        '{"is":"desired","service":"a","stopped":{"by":"ann","at":1.0,"why":""}}\n'
+    )
+    ledger = Ledger(path)
+    assert (ledger.corrupt_lines, ledger.record("a").run) == (0, 2)
+    assert ledger.record("a").stopped == ManualStop("ann", 1.0)
+    assert ledger.record("a").paused is None
+    ledger.close()
+
+
+@pytest.mark.parametrize("loss", ["removed", "cut"])
+def test_what_the_file_lost_is_written_again_at_the_next_look(path: Path, loss: str) -> None:
+    ledger = Ledger(path)
+    story(ledger)
+    known = ledger.records()
+    if loss == "removed":
+        path.unlink()
+    else:
+        os.truncate(path, 10)
+    assert ledger.look() is None
+    ledger.close()
+    again = Ledger(path)
+    assert again.records() == known
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"run": "many", "phase": "launched"},
+        {"run": -1, "phase": "launched"},
+        {"run": True, "phase": "launched"},
+        {"run": 1, "phase": "launched", "identity": {"pid": 1, "start_ticks": 1, "boot_id": "b"}},
+        {"run": 1, "phase": "launched", "identity": {"pid": -5}},
+        {"run": 1, "phase": "launched", "identity": [1]},
+        {"run": 1, "phase": "exited", "last_exit": {"cause": "exit 1", "at": "never"}},
+        {"run": 1, "phase": "exited", "last_exit": {"cause": "exit 1", "code": "one"}},
+        {"run": 1, "phase": "launched", "token": 7},
+        {"run": 1, "phase": "launched", "started_at": 1e999},
+        {"run": 1, "phase": "launched", "service": "b"},
+    ],
+)
+def test_nonsense_in_a_whole_line_reaches_nobody(path: Path, record: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True)
+    entry = {"is": "record", "service": "a", "record": {"service": "a", **record}, "format": 1}
+    path.write_text(json.dumps(entry) + "\n")
+    ledger = Ledger(path)
+    assert (ledger.corrupt_lines, ledger.records()) == (1, {})
+    assert "1 corrupt line" in (ledger.trouble or "")
+    ledger.close()

@@ -214,12 +214,12 @@ def test_a_damaged_journal(tmp_path: Path, damage: Callable[[Path], None]) -> No
         pid = first.until_ready()["a"]["pid"]
         assert first.call("stop", "--keep-services").returncode == 0
         first.process.wait(LONG_S)
-    damage(state / "journal.db")
-    with daemon(config, state) as second:
-        degraded(second, "root/journal", "journal.db")
-        assert only(state) == pid
-        a_crash_is_answered(state)
-        assert CRITICAL in second.log.read_text()
+        damage(state / "journal.db")
+        with daemon(config, state) as second:
+            degraded(second, "root/journal", "journal.db")
+            assert only(state) == pid
+            a_crash_is_answered(state)
+            assert CRITICAL in second.log.read_text()
 
 
 @pytest.mark.parametrize("damage", [_garbage, Path.unlink])
