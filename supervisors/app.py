@@ -63,6 +63,7 @@ SWITCH_INTERVAL_S: Final = 0.0005
 """Threads hand over to each other on the way from a death to the next spawn; Python's default of 5 ms is long there."""
 STOP_MARGIN_S: Final = 5.0
 LOCK_TAKEN: Final = register("daemon.lock.taken", "the state directory is ours, nothing was read")
+INSTANCE_WRITTEN: Final = register("daemon.instance.written", "the instance's new name is written, not in its place")
 MISSED_COUNTED: Final = register("daemon.missed.counted", "a restart while no daemon lived is counted, not forgotten")
 RESTART_COUNTED: Final = register("daemon.restart.counted", "a restart is counted, the new run was not asked for")
 KEEPER_LEFT: Final = register("daemon.leave.said", "in an orderly end the keeper was told goodbye")
@@ -234,10 +235,13 @@ class _App:
         return Cleaner(leftovers(self.ledger.records(), graces_s, attached), self.runtimes, self.ledger.forget)
 
     def _instance(self) -> str:
-        """This state directory's own name: only containers that carry it are ours."""
+        """This state directory's own name: only containers that carry it are ours. Never half written."""
         file = self.places.root / "instance"
         if not file.exists():
-            file.write_text(uuid.uuid4().hex + "\n", encoding="ascii")
+            new = file.with_name("instance.new")
+            new.write_text(uuid.uuid4().hex + "\n", encoding="ascii")
+            reached(INSTANCE_WRITTEN)
+            new.replace(file)
         return file.read_text(encoding="ascii").strip()
 
     def _steering(self) -> Steering:
