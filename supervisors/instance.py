@@ -8,6 +8,9 @@ import uuid
 from pathlib import Path
 from typing import Final
 
+from actors.failpoints import reached, register
+
+INSTANCE_WRITTEN: Final = register("daemon.instance.written", "the instance's new name is written, not in its place")
 _WRITTEN: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -26,6 +29,7 @@ def instance_of(state_dir: Path) -> str:
     fresh = file.with_suffix(".new")
     try:
         fresh.write_text(name + "\n", encoding="ascii")
+        reached(INSTANCE_WRITTEN)
         fresh.replace(file)
     except OSError:
         with contextlib.suppress(OSError):

@@ -309,6 +309,7 @@ ROUTES: Final[dict[str, tuple[str, ...]]] = {
     "daemon.ledger.compact.replaced": ("adopt", "orphans", "missed"),
     "daemon.journal.commit": ("launch", "adopt"),
     "daemon.journal.committed": ("launch", "adopt"),
+    "daemon.instance.written": ("box",),
     "daemon.container.create": ("box",),
     "daemon.container.created": ("box",),
     "daemon.container.intent": ("box",),
