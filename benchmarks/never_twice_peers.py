@@ -28,6 +28,8 @@ from pathlib import Path
 import psutil
 import yaml
 
+from actors.runtimes.cgroups import open_cgroups
+
 PR_SET_CHILD_SUBREAPER = 36
 STOP_WITHIN_S = 20.0
 START_WITHIN_S = 30.0
@@ -103,6 +105,9 @@ class Place:
             psutil.wait_procs(mine, timeout=1)
         for process in self.started:
             process.wait(10)
+        if (self.work / "state").exists() and (cgroups := open_cgroups(self.work / "state")) is not None:
+            cgroups.clear_leftovers([])
+            cgroups.close()
         _reap()
 
 

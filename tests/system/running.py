@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import yaml
 
+from actors.runtimes.cgroups import open_cgroups
 from tests.support.eventually import eventually
 
 SELFHEAL = (sys.executable, "-m", "supervisors.cli")
@@ -152,6 +153,15 @@ def daemon(
             process.stdout.close()
         for left in (*keepers_of(state), *of_state(state)):  # a keeper would start an armed service again
             left.kill()
+        _clear_groups(state)
+
+
+def _clear_groups(state: Path) -> None:
+    """A daemon that was killed leaves its control groups to the next one: here, there is none."""
+    cgroups = open_cgroups(state) if state.exists() else None
+    if cgroups is not None:
+        cgroups.clear_leftovers([])
+        cgroups.close()
 
 
 def keepers_of(state: Path) -> list[psutil.Process]:
