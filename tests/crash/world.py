@@ -129,12 +129,11 @@ class World:
                 asking.connect(str(self.state / SOCKET_NAME))
                 asking.sendall(b"GET /services/status HTTP/1.0\r\nHost: localhost\r\n\r\n")
                 answer = b"".join(iter(lambda: asking.recv(65536), b""))
-        except OSError:
+            head, _, body = answer.partition(b"\r\n\r\n")
+            is_well = b" 200 " in head.partition(b"\r\n")[0]
+            return {node["name"]: node for node in json.loads(body)["services"]} if is_well else {}
+        except (OSError, ValueError):  # it was killed in the middle of its answer
             return {}
-        head, _, body = answer.partition(b"\r\n\r\n")
-        if b" 200 " not in head.partition(b"\r\n")[0]:
-            return {}
-        return {node["name"]: node for node in json.loads(body)["services"]}
 
     def _forget_manager(self) -> None:
         if self._manager is not None:
