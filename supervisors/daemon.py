@@ -196,7 +196,14 @@ class Daemon:
     def _begin_reload(self) -> None:
         """On a thread of its own: a stop must not wait for it."""
         if self.reload is not None:
-            threading.Thread(target=self.reload, name="reload", daemon=True).start()
+            threading.Thread(target=self._reload, args=(self.reload,), name="reload", daemon=True).start()
+
+    def _reload(self, reload: Callable[[], None]) -> None:
+        self.overseers.reloading()
+        try:
+            reload()
+        finally:
+            self.overseers.ready()
 
     def _kill_all(self) -> None:
         """The second request: no service gets its grace any more."""

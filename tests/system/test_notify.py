@@ -81,3 +81,17 @@ def test_a_hung_root_stops_the_watchdog_and_the_keeper_leaves_the_new_start_to_s
         assert selfheal.process.wait(LONG_S) == -signal.SIGKILL
         holds_for(lambda: not daemons_of(state), 3.0, every_s=0.2)
         assert [one.pid for one in of_state(state)] == [before.pid]
+
+
+def test_a_reload_is_told_from_its_begin_to_its_end(systemd: Systemd, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with daemon(write_config(tmp_path, {"a": SLEEPER}), state) as selfheal:
+        systemd.until("READY=1")
+        pid, before = selfheal.pid("a"), len(systemd.lines())
+        write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER})
+        selfheal.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "READY=1" in systemd.lines()[before:], within_s=LONG_S)
+        words = [line for line in systemd.lines()[before:] if line in ("RELOADING=1", "READY=1")]
+        assert words == ["RELOADING=1", "READY=1"]
+        assert selfheal.until_ready()["a"]["pid"] == pid
+        assert selfheal.services()["b"]["state"] == "ready"
