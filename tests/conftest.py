@@ -1,0 +1,26 @@
+"""Where everything is there (``SELFHEAL_REQUIRE_ALL``, as in CI), a skipped test is a failure: it proves nothing."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import pytest
+
+REQUIRE_ALL: Final = "SELFHEAL_REQUIRE_ALL"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if os.environ.get(REQUIRE_ALL) and _skipped(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if os.environ.get(REQUIRE_ALL) and (count := _skipped(config)):
+        terminalreporter.write_line(f"{count} skipped, and {REQUIRE_ALL} is set: that counts as a failure", red=True)
+
+
+def _skipped(config: pytest.Config) -> int:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return len(reporter.stats.get("skipped", [])) if isinstance(reporter, pytest.TerminalReporter) else 0
