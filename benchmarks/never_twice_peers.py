@@ -93,11 +93,19 @@ class Place:
                 raise Failed(f"not up within {START_WITHIN_S:.0f} s: {(self.work / 'peer.log').read_text()[-300:]}")
             time.sleep(0.05)
 
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Named on its command line, or at home here: runsv and s6-supervise show in their folder only."""
+        try:
+            home = process.cwd()
+        except psutil.Error:
+            home = ""
+        words = _words(process)
+        return bool(words) and any(str(self.work) in word for word in (*words, home))
+
     def clean(self) -> None:
         """Supervisors first, or they would start their children again."""
         for _ in range(20):
-            mine = [one for one in _processes() if any(str(self.work) in word for word in _words(one))]
-            mine = [one for one in mine if one.pid != os.getpid()]
+            mine = [one for one in _processes() if one.pid != os.getpid() and self._is_ours(one)]
             if not mine:
                 break
             for one in sorted(mine, key=lambda one: one.create_time()):
