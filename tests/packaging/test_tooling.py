@@ -113,6 +113,7 @@ FORBIDDEN = re.compile(r"/(?:home|root|Users)/[a-z]|preexec_fn=|shell=True|time\
 ALLOWED = {
     "tests/support/eventually.py": "the one place that sleeps",
     "tests/packaging/test_tooling.py": "names what it looks for",
+    "benchmarks/container_restart.py": "paces its kills",
     "benchmarks/restart_latency.py": "paces its kills",
     "examples/supervised_actors.py": "is a program of its own",
 }
