@@ -114,6 +114,7 @@ ALLOWED = {
     "tests/support/eventually.py": "the one place that sleeps",
     "tests/packaging/test_tooling.py": "names what it looks for",
     "benchmarks/log_flood.py": "paces its kills",
+    "benchmarks/container_restart.py": "paces its kills",
     "benchmarks/restart_latency.py": "paces its kills",
     "benchmarks/container_restart.py": "paces its kills",
     "tests/crash/rows.py": "a program of its own: it looks again until a deadline",
