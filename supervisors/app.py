@@ -28,7 +28,7 @@ from actors.failpoints import DAEMON_VARIABLE, arm, reached, register
 from actors.keeper.client import Hello
 from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
-from actors.monitor import CHECK_S, MonitorActor, Watched
+from actors.monitor import Watched
 from actors.refs import ActorRef
 from actors.runtimes.base import Runtime
 from actors.runtimes.cgroups import open_cgroups
@@ -72,10 +72,17 @@ from supervisors.supervisor import CallRequest
 from supervisors.tree import TreeParts, build_tree, upper
 from supervisors.uncounted import uncounted
 from supervisors.usage import UsageBook
+from supervisors.watched import (
+    monitor,
+    supervisor_paths,
+    watched_engine,
+    watched_exits,
+    watched_keeper,
+    watched_logs,
+    watched_systemd,
+)
 
 EXIT_BAD_CONFIG: Final = 2
-Told = Callable[[str, Callable[[], str | None]], Callable[[], str | None]]
-"""Makes what tells a trouble into what tells it and alerts it once."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """Threads hand over to each other on the way from a death to the next spawn; Python's default of 5 ms is long there."""
 LOCK_TAKEN: Final = register("daemon.lock.taken", "the state directory is ours, nothing was read")
@@ -464,11 +471,8 @@ class _App:
         )
 
     def _watchers(self) -> tuple[ChildSpec, ...]:
-        """The threads services depend on. They end with the process, not with the node: runs live on over a restart."""
+        """The threads and processes services depend on."""
         processes = self.runtimes["process"]
-
-        def begin_exits() -> None:
-            self.watcher.ensure_running()
 
         def look() -> str | None:
             self.strays.look()
@@ -477,42 +481,24 @@ class _App:
             return records()
 
         records = self.recovery.told("ledger", lambda: self.ledger.look() or self.lock.look())
-        exits = Watched(begin_exits, lambda: self.watcher.is_running, _nothing, trouble=look)
-        keeper = self.log_keeper
-        logs = Watched(keeper.start, lambda: keeper.is_alive, keeper.close, trouble=lambda: keeper.trouble)
-        specs = [monitor("exit-watcher", NodeKind.RUNTIME, exits), monitor("log-keeper", NodeKind.RUNTIME, logs)]
+        nodes = {
+            "exit-watcher": watched_exits(self.watcher, look),
+            "log-keeper": watched_logs(self.log_keeper),
+        }
         if self.nursery is not None:
-            specs.append(
-                monitor("keeper", NodeKind.RUNTIME, watched_keeper(self.nursery, self._pulse(), self.recovery.told))
-            )
+            nodes["keeper"] = watched_keeper(self.nursery, self._pulse(), self.recovery.told)
         if self.overseers.notifier.is_heard:
-            specs.append(monitor("systemd", NodeKind.RUNTIME, self._watched_systemd()))
+            board = self.system.board
+            nodes["systemd"] = watched_systemd(
+                self._pulse(), self.overseers.notifier, lambda: status_line(board.snapshot().values())
+            )
         docker = self.runtimes.get("docker")
         if isinstance(docker, DockerRuntime):
-            watcher = docker.watcher
-
-            def begin_docker() -> None:
-                watcher.ensure_running()
-
-            engine = Watched(begin_docker, lambda: watcher.is_running, _nothing, trouble=lambda: watcher.trouble)
-            specs.append(monitor("docker-watcher", NodeKind.RUNTIME, engine))
-        return tuple(specs)
+            nodes["docker-watcher"] = watched_engine(docker.watcher)
+        return tuple(monitor(name, NodeKind.RUNTIME, watched) for name, watched in nodes.items())
 
     def _pulse(self) -> Pulse:
         return Pulse(self.system.whereis, lambda: supervisor_paths(self.catalog.config), self.system.clock.now)
-
-    def _watched_systemd(self) -> Watched:
-        """Tells systemd how things are, and that the daemon is well for as long as its supervisors answer."""
-        pulse, notifier, board = self._pulse(), self.overseers.notifier, self.system.board
-
-        def look() -> str | None:
-            notifier.status(status_line(board.snapshot().values()))
-            if pulse.look():
-                notifier.watchdog()
-            return pulse.trouble or notifier.trouble
-
-        every_s = CHECK_S if notifier.watchdog_s is None else min(CHECK_S, notifier.watchdog_s / 2)
-        return Watched(_nothing, lambda: True, _nothing, trouble=look, every_s=every_s)
 
     def _bridges(self) -> tuple[ChildSpec, ...]:
         return tuple(
@@ -546,37 +532,6 @@ class _App:
                 self.places.address(link).unlink(missing_ok=True)
 
 
-def monitor(name: str, kind: NodeKind, watched: Watched) -> ChildSpec:
-    return ChildSpec(id=name, start=MonitorActor, args=(kind, watched), shutdown=10.0)
-
-
-def supervisor_paths(config: SystemConfig) -> tuple[str, ...]:
-    """All supervisors of the tree: if one of them hangs, the daemon is not well."""
-    upper_ones = ("runtimes", "services", "bridges", "runbooks", "links")
-    return ("root", *(f"root/{one}" for one in upper_ones), *(f"root/services/{group}" for group in config.groups))
-
-
-def watched_keeper(nursery: KeeperNursery, pulse: Pulse, told: Told) -> Watched:
-    """A lost keeper is a fault of ours: the node crashes and has a new one. Where none can be had it says so.
-
-    The keeper hears that the daemon is well only for as long as the supervisors answer.
-    """
-    trouble = told("keeper", lambda: nursery.trouble)
-
-    def look() -> str | None:
-        if pulse.look():
-            nursery.beat()
-        return trouble() or pulse.trouble
-
-    return Watched(
-        nursery.ensure,
-        lambda: nursery.is_alive or nursery.trouble is not None,
-        _nothing,
-        lambda: None if nursery.pid is None else f"pid {nursery.pid}",
-        look,
-    )
-
-
 def respawn_facts(config: SystemConfig, *, is_ours: bool) -> dict[str, Any]:
     """How the keeper starts this daemon again, and when: not where somebody else does (systemd, our own init)."""
     environment = {name: value for name, value in os.environ.items() if name != DAEMON_VARIABLE}
@@ -587,10 +542,6 @@ def respawn_facts(config: SystemConfig, *, is_ours: bool) -> dict[str, Any]:
         "frozen": is_ours,
         "died": is_ours and config.watchdog.restart_when_dead,
     }
-
-
-def _nothing() -> None:
-    """What a node does not end with."""
 
 
 def _quietly(close: Callable[[], Any]) -> None:
