@@ -6,15 +6,14 @@ Runs on the main thread. Everything below is handed in from here, nothing is fou
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import structlog
 
@@ -24,7 +23,7 @@ from actors.clock import SystemClock
 from actors.context import ActorSystem
 from actors.endpoints.transports import BeatBoard
 from actors.exit_watcher import ExitWatcher
-from actors.failpoints import DAEMON_VARIABLE, arm, reached, register
+from actors.failpoints import DAEMON_VARIABLE, reached, register
 from actors.keeper.client import Hello
 from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
@@ -41,12 +40,12 @@ from actors.service_logs import log_path
 from actors.spec import ChildSpec, Pacing
 from actors.strays import Strays
 from bridge_link.errors import LinkError
-from config import ConfigError, SystemConfig, ending_with, load_config, resolve_state_dir
+from config import SystemConfig
 from config.replicas import expanded
 from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
 from supervisors.catalog import Catalog, moment
-from supervisors.daemon import EXIT_FAILED, Daemon, View, on_terminal
+from supervisors.daemon import Daemon, View, on_terminal
 from supervisors.decisions.model import Ask, Refused
 from supervisors.exit_with import code_at_end
 from supervisors.instance import instance_of
@@ -55,7 +54,6 @@ from supervisors.library import SupervisionError, Supervisor, call
 from supervisors.live_edit import LiveEdit
 from supervisors.local_manager import LocalManager, daemon_info
 from supervisors.log_keeper import LogKeeper
-from supervisors.logging_setup import configure_logging
 from supervisors.manager import CommandFailed, Manager
 from supervisors.outside_acts import OutsideActs, Plan
 from supervisors.overseers import Overseers
@@ -65,7 +63,7 @@ from supervisors.recovery import Recovery, RecoveryPlan
 from supervisors.reload import OwnFile, Reloader, reload_by_signal
 from supervisors.runbook_ports import SteeredServices
 from supervisors.service_plans import service_plan
-from supervisors.single_root import RootLock, StateInUse
+from supervisors.single_root import RootLock
 from supervisors.status_line import status_line
 from supervisors.steering import Steering
 from supervisors.supervisor import CallRequest
@@ -82,91 +80,9 @@ from supervisors.watched import (
     watched_systemd,
 )
 
-EXIT_BAD_CONFIG: Final = 2
-SWITCH_INTERVAL_S: Final = 0.0005
-"""Threads hand over to each other on the way from a death to the next spawn; Python's default of 5 ms is long there."""
-LOCK_TAKEN: Final = register("daemon.lock.taken", "the state directory is ours, nothing was read")
 MISSED_COUNTED: Final = register("daemon.missed.counted", "a restart while no daemon lived is counted, not forgotten")
 RESTART_COUNTED: Final = register("daemon.restart.counted", "a restart is counted, the new run was not asked for")
 KEEPER_LEFT: Final = register("daemon.leave.said", "in an orderly end the keeper was told goodbye")
-
-
-def run_daemon(
-    config_path: Path,
-    state_argument: str | None = None,
-    *,
-    exit_with: str | None = None,
-    make_view: Callable[[Manager], View] | None = None,
-) -> int:
-    """Run the root supervisor in the foreground until it ends; returns the exit code.
-
-    Args:
-        exit_with: the service whose end is the daemon's end, instead of the file's.
-        make_view: makes what shows the tree meanwhile; without it one line ``ready ADDRESS`` is printed.
-    """
-    overseers = Overseers.take(os.environ)
-    environ = _environment(state_argument)
-    arm(DAEMON_VARIABLE)
-    try:
-        config = load_config(config_path, environ)
-        if exit_with is not None:
-            config = ending_with(config, exit_with)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return EXIT_BAD_CONFIG
-    state_dir = resolve_state_dir(state_argument, config, environ)
-    try:
-        with RootLock(state_dir) as lock, _log_place(state_dir, has_view=make_view is not None):
-            reached(LOCK_TAKEN)
-            own_file = OwnFile(config_path.absolute(), environ)
-            return _App(config, state_dir, own_file, lock, overseers).daemon(make_view).run()
-    except StateInUse as error:
-        print(f"selfheal: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except OSError as error:
-        where = error.filename or state_dir
-        print(
-            f"selfheal: cannot use the state directory: {where}: {error.strerror}; choose another --state",
-            file=sys.stderr,
-        )
-        return EXIT_FAILED
-
-
-@contextmanager
-def _log_place(state_dir: Path, *, has_view: bool) -> Iterator[None]:
-    """Log to standard error, or to a file while the live tree has the terminal."""
-    if not has_view:
-        configure_logging()
-        yield
-        return
-    with _daemon_log(state_dir) as file:
-        configure_logging(file)
-        try:
-            yield
-        finally:
-            configure_logging()
-
-
-def _daemon_log(state_dir: Path) -> TextIO:
-    try:
-        return (state_dir / "daemon.log").open("a", encoding="utf-8")
-    except OSError:  # a full or read-only disk: the view shows what is wrong
-        return Path(os.devnull).open("a", encoding="utf-8")
-
-
-def _environment(state_argument: str | None) -> dict[str, str]:
-    """The daemon's environment, with the state directory in it, so that what it starts finds it."""
-    environ = dict(os.environ)
-    environ["SELFHEAL_STATE"] = str(resolve_state_dir(state_argument, None, environ))
-    return environ
-
-
-def raise_limits() -> None:
-    """As many open files as the system lets us have: every service, probe and client needs some."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 65536)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def package_version() -> str:
@@ -190,14 +106,12 @@ class _Places:
         return self.root / f"{link}.address"
 
 
-class _App:
+class App:
     """One daemon, built."""
 
     def __init__(
         self, config: SystemConfig, state_dir: Path, own_file: OwnFile, lock: RootLock, overseers: Overseers
     ) -> None:
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        raise_limits()
         self.overseers = overseers
         self.places = _Places(state_dir)
         self.lock = lock

@@ -61,9 +61,6 @@ def _spawn(arguments: tuple[str, ...], environ: Mapping[str, str], log: Path) ->
 
 
 def _fork(arguments: tuple[str, ...], environ: Mapping[str, str], log: Path) -> DaemonProcess:
-    import supervisors.app  # imported before the fork, that is the point
-    import supervisors.cli.app
-    import supervisors.cli.live  # noqa: F401
     from supervisors.cli import main
 
     sys.stdout.flush()

@@ -40,8 +40,8 @@ def run(
 
         become_init([sys.executable, *sys.orig_argv[1:]])
     from config import find_config  # noqa: PLC0415  slow to import
-    from supervisors.app import run_daemon  # noqa: PLC0415  the whole daemon
     from supervisors.cli.live import LiveTree, what_to_try  # noqa: PLC0415  slow to import
+    from supervisors.run import run_daemon  # noqa: PLC0415  the whole daemon
 
     path = find_config(config, os.environ, Path.cwd())
     hints = what_to_try(_option(outside, config))
