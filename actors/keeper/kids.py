@@ -325,8 +325,13 @@ def _take_lock(path: str) -> int | None:
     Raises:
         StillLocked: somebody holds it.
     """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(path, flags, 0o600)
+        except FileNotFoundError:  # somebody removed the folder
+            Path(path).parent.mkdir(mode=0o700, exist_ok=True)
+            fd = os.open(path, flags, 0o600)
     except OSError:
         return None
     try:

@@ -314,7 +314,8 @@ def test_records_removed_under_a_living_daemon(tmp_path: Path) -> None:
         shutil.rmtree(state / "locks")
         pid = a_crash_is_answered(state)
         assert (state / "locks" / "a.lock").exists()
-        eventually(lambda: f'"pid":{pid}' in (state / "ledger.jsonl").read_text(), within_s=LONG_S)
+        ledger = state / "ledger.jsonl"
+        eventually(lambda: ledger.exists() and f'"pid":{pid}' in ledger.read_text(), within_s=LONG_S)
         killed(first)
         keeper_of(pid).kill()
         with daemon(config, state) as second:
