@@ -55,6 +55,7 @@ from supervisors.live_edit import LiveEdit
 from supervisors.local_manager import LocalManager, daemon_info
 from supervisors.log_keeper import LogKeeper
 from supervisors.manager import CommandFailed, Manager
+from supervisors.opening import Opening, expected
 from supervisors.outside_acts import OutsideActs, Plan
 from supervisors.overseers import Overseers
 from supervisors.pacing_memory import LedgerMemory
@@ -146,6 +147,7 @@ class App:
         self._listen_outside()
         self.log_keeper = LogKeeper(self._log_limits(config), self._log_writers)
         self.parts: TreeParts | None = None
+        self.closing: list[Callable[[], None]] = []
 
     def _log_writers(self) -> dict[Path, int]:
         """On the log keeper's thread: the living processes that write their logs themselves."""
@@ -329,7 +331,7 @@ class App:
             end,
         )
         server = ApiServer(
-            create_app(manager),
+            create_app(manager, self._opening().is_open),
             self.config.links.operator.address,
             self.places.root / "operator.sock",
             address_file=self.places.address("operator"),
@@ -345,6 +347,12 @@ class App:
             reload=None if on_terminal() else lambda: reload_by_signal(reloader),
         )
         return daemon
+
+    def _opening(self) -> Opening:
+        names = expected(self.ledger.records(), self.config.services)
+        opening = Opening(self.system.board, map(self.steering.path, names))
+        self.closing.append(opening.close)
+        return opening
 
     def _start_root(self, server: ApiServer) -> Supervisor:
         """A taken address is said before any service is started."""
@@ -431,6 +439,8 @@ class App:
         )
 
     def _close(self) -> None:
+        for close in self.closing:
+            close()
         self.cleaner.close()
         self.recovery.close()
         if self.nursery is not None:

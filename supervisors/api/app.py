@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from supervisors.api.failures import AnswerOurFaults, answer_failures
 from supervisors.api.guard import LoopbackOnly
 from supervisors.api.logs import logs_router
+from supervisors.api.patience import AnswersWhenOpen
 from supervisors.api.reload import reload_router
 from supervisors.api.services import services_router
 from supervisors.api.v1 import v1_router
@@ -25,8 +26,12 @@ REQUESTS_AT_ONCE: Final = 100
 """Threads for handlers: a command that waits holds one."""
 
 
-def create_app(manager: Manager) -> FastAPI:
-    """The application. ``app.state.closing`` is set by the server to end streams and long waits."""
+def create_app(manager: Manager, is_open: threading.Event | None = None) -> FastAPI:
+    """The application. ``app.state.closing`` is set by the server to end streams and long waits.
+
+    Args:
+        is_open: until it is set requests wait; None: they are answered at once.
+    """
     app = FastAPI(
         title="Selfheal",
         description="One supervision tree: its services, alerts and recoveries.",
@@ -35,6 +40,8 @@ def create_app(manager: Manager) -> FastAPI:
     )
     app.state.closing = threading.Event()
     app.add_middleware(AnswerOurFaults)
+    if is_open is not None:
+        app.add_middleware(AnswersWhenOpen, is_open=is_open)
     app.add_middleware(LoopbackOnly)
     answer_failures(app)
 

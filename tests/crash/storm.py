@@ -49,8 +49,8 @@ class Wave:
 
     @property
     def is_right(self) -> bool:
-        """One of each, and the very same: how soon the new daemon shows it ready is another matter."""
-        return not (self.changed or self.missing)
+        """One of each, the very same, and never shown as less than ready."""
+        return not (self.changed or self.missing or self.unready)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -72,6 +73,32 @@ def test_readiness_does_not_drop_and_probes_do_not_start_over(tmp_path: Path) ->
             after = second.until_ready()["web"]
             assert (after["pid"], after["ready_since"]) == (before["pid"], before["ready_since"])
             assert after["incarnation"] == before["incarnation"]
+
+
+def test_no_answer_of_the_next_daemon_shows_a_healthy_service_as_starting(tmp_path: Path) -> None:
+    """Asked over and over from before it listens: the first answer is the one that counts."""
+    names = [f"s{number}" for number in range(8)]
+    config, state = write_config(tmp_path, dict.fromkeys(names, SLEEPER)), tmp_path / "state"
+    with daemon(config, state) as first:
+        first.until_ready()
+        killed(first)
+        (state / "operator.address").unlink()
+        with daemon(config, state, wait=False):
+            address = eventually(lambda: _read(state / "operator.address"), within_s=LONG_S)
+            answer = eventually(lambda: _services_at(address), within_s=LONG_S)
+            assert {one["name"]: one["state"] for one in answer} == dict.fromkeys(names, "ready")
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text().strip() if path.exists() else None
+
+
+def _services_at(address: str) -> list[dict[str, str]] | None:
+    try:
+        services: list[dict[str, str]] = httpx.get(f"{address}/v1/services", timeout=LONG_S).json()["services"]
+    except httpx.ConnectError:
+        return None
+    return services
 
 
 def test_a_crash_loop_goes_on_where_it_was(tmp_path: Path) -> None:
