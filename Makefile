@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 4
 SELFHEAL := $(BIN)/selfheal
 
 .PHONY: help run test check format tree service-start service-stop service-status service-restart conformance \
@@ -33,14 +34,14 @@ run: $(VENV)/.daemon ## start the root supervisor with the demo (Ctrl-C ends it)
 	$(SELFHEAL) run $(if $(CONFIG),--config $(CONFIG))
 
 test: $(VENV)/.dev ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 check: $(VENV)/.dev ## format, lint, types, import contract, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 format: $(VENV)/.dev ## put the code into its format
 	$(BIN)/ruff format .
