@@ -78,7 +78,11 @@ def test_without_a_socket_nothing_is_said() -> None:
     assert (notifier.is_heard, notifier.watchdog_s, notifier.trouble) == (False, None, None)
 
 
-@pytest.mark.parametrize(("pid", "watchdog_s"), [(str(os.getpid()), 3.0), ("1", None), ("x", None), (None, 3.0)])
+@pytest.mark.parametrize(
+    ("pid", "watchdog_s"),
+    [(str(os.getpid()), 3.0), ("1", None), ("x", None), (None, 3.0)],
+    ids=["ours", "1", "x", "none"],
+)
 def test_a_watchdog_meant_for_another_process_is_not_fed(
     systemd: Systemd, pid: str | None, watchdog_s: float | None
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import Phase as Stage
 
 from actors.ledger import ManualStop, Phase
 from actors.messages import ExitNow
@@ -37,7 +38,12 @@ def shape(config: SystemConfig) -> dict[str, tuple[str, ...]]:
 
 
 @given(before=files(), after=files())
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Stage.explicit, Stage.reuse, Stage.generate),  # each example is a real tree: shrinking would take minutes
+)
 def test_untouched_nodes_keep_their_pid_and_the_rest_becomes_what_is_wanted(
     before: dict[str, Any], after: dict[str, Any]
 ) -> None:
