@@ -34,6 +34,7 @@ def serve(client: DockerClient, project: str, service: str, address: str) -> Non
     )
 
 
+@pytest.mark.xdist_group("shipped ports")
 def test_the_platform_is_kept_up(
     engine: DockerClient,  # noqa: F811  the fixture
     tag: str,  # noqa: F811  the fixture

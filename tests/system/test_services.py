@@ -259,6 +259,7 @@ def test_a_services_log_is_rotated_while_it_writes(tmp_path: Path) -> None:
         assert last.startswith("x" * 100)
 
 
+@pytest.mark.xdist_group("shipped ports")
 def test_the_demo_as_shipped(tmp_path: Path) -> None:
     """Ports are the demo's own, so this runs alone on a machine."""
     with daemon(DEMO, tmp_path / "state") as selfheal:
