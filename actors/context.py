@@ -26,6 +26,9 @@ class PacingMemory(Protocol):
     def keep(self, path: str, past: ChildPast) -> None:
         """Replace it."""
 
+    def is_held(self, path: str) -> bool | None:
+        """Whether a person stopped the child at ``path``; None: that is not for persons to say."""
+
 
 LifecycleObserver = Callable[[str, object], None]
 """Called with (path, lifecycle message) on the actor's own thread, just before its supervisor is told."""

@@ -343,11 +343,14 @@ class Ledger:
             self._is_behind = False
 
     def _put(self, lines: bytes) -> bool:
-        """A write that came short leaves a torn line: the next begins with a line end."""
+        """A write that came short leaves a torn line: the next begins with a line end. So does one after the keeper's:
+        its last line may be torn. Empty lines mean nothing.
+        """
         if self._fd is None:
             return False
         try:
-            wanted = b"\n" + lines if self._line_is_torn else lines
+            is_foreign = os.fstat(self._fd).st_size != self._size
+            wanted = b"\n" + lines if self._line_is_torn or is_foreign else lines
             written = os.write(self._fd, wanted)
             self._size = os.fstat(self._fd).st_size
             self._line_is_torn = written != len(wanted)

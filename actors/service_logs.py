@@ -99,9 +99,8 @@ def _last_lines(path: Path, lines: int, end: int | None = None) -> list[str]:
         with path.open("rb", buffering=0) as log:
             size = log.seek(0, os.SEEK_END) if end is None else end
             starts = _starts_of_lines(log, size, lines)
-            return [
-                _line_at(log, start, following) for start, following in zip(starts, [*starts[1:], size], strict=True)
-            ]
+            ends = [*starts[1:], size] if starts else []  # an empty log has no line
+            return [_line_at(log, start, end) for start, end in zip(starts, ends, strict=True)]
     except FileNotFoundError:
         return []
 

@@ -236,7 +236,12 @@ class App:
         services = self.config.services
         graces_s = {name: service.graceful_shutdown_timeout for name, service in services.items()}
         attached = {name for name, one in services.items() if one.runtime == "docker" and one.image is None}
-        return Cleaner(leftovers(self.ledger.records(), graces_s, attached), self.runtimes, self.ledger.retire)
+        found = leftovers(self.ledger.records(), graces_s, attached)
+
+        def is_stopped(name: str) -> bool:
+            return self.ledger.record(name).stopped is not None
+
+        return Cleaner(found, self.runtimes, self.ledger.retire, is_stopped)
 
     def _service_path(self, name: str) -> str | None:
         return self.steering.path_or_none(name)

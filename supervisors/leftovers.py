@@ -53,14 +53,22 @@ def leftovers(
 
 
 class Cleaner:
-    """Args: ``forget`` is called for a service that is no longer configured, once nothing of it is left."""
+    """Args:
+    forget: called for a service that is no longer configured, once nothing of it is left.
+    is_stopped: whether a person still wants a configured one down.
+    """
 
     def __init__(
-        self, found: tuple[Leftover, ...], runtimes: Mapping[str, Runtime], forget: Callable[[str], None]
+        self,
+        found: tuple[Leftover, ...],
+        runtimes: Mapping[str, Runtime],
+        forget: Callable[[str], None],
+        is_stopped: Callable[[str], bool],
     ) -> None:
         self._found = found
         self._runtimes = runtimes
         self._forget = forget
+        self._is_stopped = is_stopped
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
         self._spared: set[str] = set()
@@ -88,11 +96,14 @@ class Cleaner:
         for thread in self._threads:
             thread.join(timeout_s)
 
+    def _is_wanted_again(self, one: Leftover) -> bool:
+        return one.service in self._spared or (one.is_configured and not self._is_stopped(one.service))
+
     def _clear(self, one: Leftover) -> None:
         log = structlog.get_logger().bind(service=one.service, configured=one.is_configured)
         runtime = self._runtimes.get(one.runtime)
         said: str | None = None
-        while runtime is not None and not self._closed.is_set() and one.service not in self._spared:
+        while runtime is not None and not self._closed.is_set() and not self._is_wanted_again(one):
             try:
                 reached(CLEAR_WANTED)
                 if runtime.clear(one.service, one.grace_s):

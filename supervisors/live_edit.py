@@ -76,12 +76,13 @@ class LiveEdit:
         try:
             for entry in services:
                 if entry.action is Action.REMOVE:
-                    self._try(entry.node, self._remove, entry, wanted)
+                    self._try(entry.node, self._remove, entry)
             for entry in groups:
                 if entry.action is Action.CREATE:
                     self._try(entry.node, self._create_group, entry.node, wanted)
             for entry in services:
-                if entry.action is Action.UPDATE:
+                is_at_rest = entry.action is Action.REMOVE and entry.is_idle and entry.node not in self.errors
+                if entry.action is Action.UPDATE or is_at_rest:
                     self._try(entry.node, self._place, entry.node, wanted)
             begun = self._begin_all(services, wanted, deadline)
         finally:
@@ -113,12 +114,11 @@ class LiveEdit:
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
-    def _remove(self, entry: Entry, wanted: SystemConfig) -> None:
+    def _remove(self, entry: Entry) -> None:
         name, old = entry.node, self.catalog.config.services[entry.node]
         if entry.is_idle:
             self._call(self._home(name), CallRequest(Ask.HOLD, name), self._stop_limit_s(name))
-            self._place(name, wanted)
-            return
+            return  # its node stays, and has its place when the groups are there
         if old.container is not None or old.compose is not None:  # it was never ours to stop
             self._call(self._home(name), CallRequest(Ask.TAKE_OUT, name), self._stop_limit_s(name))
         else:

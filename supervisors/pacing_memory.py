@@ -40,6 +40,10 @@ class LedgerMemory:
         if name is not None:
             self._write(name, past)
 
+    def is_held(self, path: str) -> bool | None:
+        name = self._service(path)
+        return None if name is None else self.ledger.record(name).stopped is not None
+
     def missed(self, name: str, ended_at: float) -> None:
         """A run of this service ended at that wall time and was started again, while nobody was there to count it.
 

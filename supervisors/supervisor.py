@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.board import NodeKind, NodeState, NodeStatus
@@ -105,7 +105,7 @@ class SupervisorActor(SupervisedActor):
     ) -> None:
         super().__init__(context)
         self._init = init
-        self._state = initial(flags, specs, self._recalled(specs))
+        self._state = initial(self._with_wishes(flags, specs), specs, self._recalled(specs))
         self._grips: dict[str, Grip] = {}
         self._replies: dict[int, Future[Result]] = {}
         self._calls = 0
@@ -168,7 +168,7 @@ class SupervisorActor(SupervisedActor):
         for effect in effects:  # deeds next: nothing that is only told may stand between a death and a birth
             if not isinstance(effect, (Answer, Report)):
                 self._act(effect)
-        self._give_permits(before, is_all=isinstance(event, Woke) or before.mode is not self._state.mode)
+        self._give_permits(before, is_all=isinstance(event, Woke) or _concerns_all(before, self._state))
         self._annotate(before.children)
         for effect in effects:
             if isinstance(effect, (Answer, Report)):  # who hears an answer sees it on the board too
@@ -176,6 +176,16 @@ class SupervisorActor(SupervisedActor):
         is_same = before.mode is self._state.mode and before.flags is self._state.flags
         if not is_same or tuple(before.children) != tuple(self._state.children):
             self._publish(_SHOWN[self._state.mode])
+
+    def _with_wishes(self, flags: Flags, specs: tuple[ChildSpec, ...]) -> Flags:
+        """Whom a person has stopped by now: a supervisor that is started anew must not go by what was so at boot."""
+        memory = self.context.system.memory
+        if memory is None:
+            return flags
+        held = {spec.id: memory.is_held(self._path_of(spec.id)) for spec in specs}
+        wished = frozenset(child_id for child_id, is_held in held.items() if is_held)
+        unasked = frozenset(child_id for child_id in flags.held if held.get(child_id) is None)
+        return replace(flags, held=wished | unasked)
 
     def _recalled(self, specs: tuple[ChildSpec, ...]) -> dict[str, ChildPast]:
         memory = self.context.system.memory
@@ -336,6 +346,12 @@ class SupervisorActor(SupervisedActor):
                 extra={"intensity": flags.intensity, "period_s": flags.period_s},
             )
         )
+
+
+def _concerns_all(before: SupervisorState, after: SupervisorState) -> bool:
+    """Whether what a crash of one child means may have changed for all of them."""
+    is_same_order = tuple(before.children) == tuple(after.children)
+    return before.mode is not after.mode or before.flags is not after.flags or not is_same_order
 
 
 _SHOWN = {

@@ -82,7 +82,7 @@ def watched_keeper(nursery: KeeperNursery, pulse: Pulse, told: Told) -> Watched:
 
     return Watched(
         nursery.ensure,
-        lambda: nursery.is_alive or nursery.trouble is not None,
+        lambda: nursery.is_alive or nursery.is_unavailable,
         nothing,
         lambda: None if nursery.pid is None else f"pid {nursery.pid}",
         look,

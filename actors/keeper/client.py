@@ -29,6 +29,7 @@ from actors.keeper.words import PEER_CREDENTIALS, VERSION, BrokenFrame, Frame, F
 ANSWER_S: Final = 10.0
 READ_BYTES: Final = 256 * 1024
 START_TRIES: Final = 3
+MOST_UNANSWERED: Final = 3
 KEEPER_BOUND: Final = register("daemon.keeper.bound", "the keeper's address is bound, no keeper was started")
 KEEPER_STARTED: Final = register("daemon.keeper.started", "a keeper was started, nobody is connected")
 SPAWN_ASKED: Final = register("daemon.spawn.asked", "the keeper was asked to spawn, its answer is not read")
@@ -76,17 +77,16 @@ class KeeperLink:
         self._lost = threading.Event()
         self._pidfd: int | None = None
         self._is_leaving = False
-        self._heard_s = time.monotonic()
+        self._unanswered_since_s: float | None = None
+        self._unanswered = 0
         self.log_trouble: str | None = None
         self._thread = threading.Thread(target=self._read, name="keeper-reader", daemon=True)
         self._thread.start()
-        welcome = self.ask(
-            "hello",
-            ledger=str(hello.ledger),
-            environment=dict(hello.environment),
-            frozen_after_s=hello.frozen_after_s,
-            respawn=dict(hello.respawn),
-        )
+        try:
+            welcome = self._say_hello(hello)
+        except KeeperLost:
+            self.close()  # or its end would be told later, as the end of the next one
+            raise
         if welcome["version"] != VERSION:
             self.close()
             raise KeeperUnavailable(
@@ -95,6 +95,15 @@ class KeeperLink:
         self.pid = int(welcome["pid"])
         self._pidfd = os.pidfd_open(self.pid)  # it has just answered: this is it
         self.runs = tuple(KeptRun.from_plain(raw) for raw in welcome["runs"])
+
+    def _say_hello(self, hello: Hello) -> Frame:
+        return self.ask(
+            "hello",
+            ledger=str(hello.ledger),
+            environment=dict(hello.environment),
+            frozen_after_s=hello.frozen_after_s,
+            respawn=dict(hello.respawn),
+        )
 
     @property
     def is_alive(self) -> bool:
@@ -139,8 +148,16 @@ class KeeperLink:
         self.ask("bye")
 
     def beat(self) -> None:
-        """Say that the daemon is well. A keeper that has not answered the last ones is beyond help and is killed."""
-        if self._pidfd is not None and time.monotonic() - self._heard_s > ANSWER_S:
+        """Say that the daemon is well. A keeper that has not answered the last ones is beyond help and is killed.
+
+        Not by the first beat after a silence of our own: what it had to say may not have been read yet.
+        """
+        now_s = time.monotonic()
+        since_s = self._unanswered_since_s
+        self._unanswered_since_s = now_s if since_s is None else since_s
+        self._unanswered += 1
+        is_silent = since_s is not None and now_s - since_s > ANSWER_S and self._unanswered > MOST_UNANSWERED
+        if self._pidfd is not None and is_silent:
             structlog.get_logger().error("the keeper does not answer: killed", pid=self.pid)
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -187,7 +204,7 @@ class KeeperLink:
             self._on_lost()
 
     def _take(self, frame: Frame) -> None:
-        self._heard_s = time.monotonic()
+        self._unanswered_since_s, self._unanswered = None, 0
         if "exited" not in frame:
             self.log_trouble = frame.get("log_trouble")
             inbox = self._waiting.get(frame["id"])

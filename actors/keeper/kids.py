@@ -261,22 +261,27 @@ class Kids:
         if kid is None:
             return False
         kid.beats_to_claim = None
+        kid.armed = None  # an order of the last daemon: this one gives its own
         reached(CLAIMED)
         return True
 
     def signal(self, service: str, run: int, number: int, *, is_group: bool, is_asked: bool) -> bool:
-        """Signal a main process (and its group). False: it does not live."""
+        """Signal a main process (and its group). False: it does not live, or may not be signalled by us."""
         kid = self._living(service, run)
         if kid is None:
             return False
         if is_asked:
             kid.is_asked, kid.armed = True, None
         pid = kid.kept.pid
-        with contextlib.suppress(ProcessLookupError):
+        try:
             if is_group and os.getpgid(pid) == pid:
                 os.killpg(pid, number)
             else:
                 os.kill(pid, number)
+        except ProcessLookupError:
+            pass  # a zombie that is not reaped yet
+        except PermissionError:  # it became another user's: whoever asked must say that it cannot be stopped
+            return False
         reached(SIGNALLED)
         return True
 

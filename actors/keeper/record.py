@@ -21,6 +21,8 @@ class Record:
     def __init__(self) -> None:
         self._fd: int | None = None
         self._path: str | None = None
+        self._is_torn = False
+        """The last line is cut short: the next one begins with a line end."""
         self.trouble: str | None = None
 
     def open(self, path: str | None) -> None:
@@ -50,9 +52,11 @@ class Record:
     def write(self, *entries: Mapping[str, Any]) -> None:
         if self._fd is None:
             return
-        data = b"".join(json.dumps(entry, separators=(",", ":")).encode() + b"\n" for entry in entries)
+        lines = b"".join(json.dumps(entry, separators=(",", ":")).encode() + b"\n" for entry in entries)
+        data = b"\n" + lines if self._is_torn else lines
         try:
-            self.trouble = None if os.write(self._fd, data) == len(data) else "disk full"
+            self._is_torn = os.write(self._fd, data) != len(data)
+            self.trouble = "disk full" if self._is_torn else None
         except OSError as error:
             self.trouble = error.strerror
 

@@ -6,6 +6,7 @@ It must never block: the only waits are in ``poll``, and everything it writes to
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -276,6 +277,8 @@ class Server:
             return {"errno": 0, "stage": "lock"}
         except OSError as error:
             return {"errno": error.errno or 0, "stage": "keeper"}
+        except (ValueError, OverflowError):  # a zero byte in a path: no reason to end the talk for all services
+            return {"errno": errno.EINVAL, "stage": "keeper"}
         return {"kept": kept.to_plain()}
 
     def _birth(self, frame: Frame) -> Birth:

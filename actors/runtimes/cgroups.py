@@ -24,7 +24,7 @@ from typing import Final
 import structlog
 
 from actors.runtimes.family import is_held, open_pidfd
-from actors.runtimes.procfs import ProcessIdentity, identity_of
+from actors.runtimes.procfs import ProcessIdentity, identity_of, token_of
 
 OFF_VARIABLE: Final = "SELFHEAL_CGROUPS"
 """Set to ``off`` to do without: processes are then found one by one."""
@@ -123,7 +123,8 @@ class Cgroups:
         """Kill (where proven) and remove, soon, what earlier daemons left behind.
 
         Args:
-            living: service and token of the runs that may live and are to be adopted.
+            living: service and token of the runs that may live and are to be adopted. (A group in which somebody
+                carries its run's token is left alone too.)
         """
         kept = {self._group(service, token).name for service, token in living}
         self._jobs.put(lambda: self._clear_leftovers(kept))
@@ -190,9 +191,17 @@ class Cgroups:
         if not self.folder.exists():
             return
         for group in [one for one in self.folder.iterdir() if one.is_dir()]:
-            if group.name.removesuffix(_EARLY) not in kept:
+            if group.name.removesuffix(_EARLY) not in kept and not self._shows_whose_it_is(group):
                 _kill(group, time.monotonic() + 1.0)
             _remove(group)
+
+    def _shows_whose_it_is(self, group: Path) -> bool:
+        """Whether somebody in it still carries the run's token: then it is taken on, or swept by that token; a record
+        that got lost is no reason to kill it.
+        """
+        service, _, _ = group.name.removesuffix(_EARLY).rpartition(".")
+        tokens = map(token_of, _pids_in(group))
+        return any(token and self._group(service, token).name == group.name.removesuffix(_EARLY) for token in tokens)
 
 
 def _short(text: str) -> str:
@@ -261,6 +270,13 @@ def _kill(group: Path, deadline: float) -> bool:
         return not group.exists()
     finally:
         os.close(events)
+
+
+def _pids_in(group: Path) -> list[int]:
+    try:
+        return [int(line) for line in (group / "cgroup.procs").read_text(encoding="ascii").split()]
+    except OSError:
+        return []
 
 
 def _is_populated(events: int) -> bool:

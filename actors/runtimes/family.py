@@ -76,7 +76,9 @@ def _with_descendants(table: ProcessTable, roots: set[int]) -> set[int]:
 
 
 def signal_process(identity: ProcessIdentity, number: int) -> bool:
-    """Send a signal to exactly this process. False when it is gone (or its pid is somebody else's now)."""
+    """Send a signal to exactly this process. False: it is gone, its pid is somebody else's now, or it is another user's
+    and not ours to signal.
+    """
     if identity.boot_id != boot_id():
         return False
     if not HAS_PIDFD:
@@ -86,7 +88,7 @@ def signal_process(identity: ProcessIdentity, number: int) -> bool:
         return False
     try:
         signal.pidfd_send_signal(fd, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     finally:
         os.close(fd)
@@ -102,7 +104,7 @@ def signal_group(leader: ProcessIdentity, number: int) -> bool:
         return signal_process(leader, number)
     try:
         os.killpg(leader.pid, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     return True
 

@@ -25,7 +25,7 @@ from actors.runtimes.base import LaunchError, LaunchSpec, RestartAtOnce
 from actors.runtimes.family import signal_group
 from actors.runtimes.launching import SERVICE_VARIABLE, Spawner, launch_error
 from actors.runtimes.nursery import KILL_SIGNAL, Kept, LocalNursery, News, OnNews
-from actors.runtimes.procfs import ProcessIdentity, boot_id
+from actors.runtimes.procfs import ProcessIdentity, boot_id, identity_of
 from actors.runtimes.resolving import Resolved, resolve
 
 LOCKS: Final = "locks"
@@ -56,6 +56,7 @@ class _Table:
     listeners: dict[Key, OnNews] = field(default_factory=dict)
     untold: dict[Key, News] = field(default_factory=dict)
     local: set[Key] = field(default_factory=set)
+    unwatched: list[tuple[Kept, OnNews]] = field(default_factory=list)
     ordered: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,6 +91,11 @@ class KeeperNursery:
         return self._trouble or self._lock_trouble or (link.log_trouble if link is not None else None)
 
     @property
+    def is_unavailable(self) -> bool:
+        """None can be had: the daemon spawns by itself, and each launch tries again."""
+        return self._trouble is not None
+
+    @property
     def pid(self) -> int | None:
         link = self._link
         return link.pid if link is not None and link.is_alive else None
@@ -109,12 +115,15 @@ class KeeperNursery:
                 structlog.get_logger().error("no keeper: the daemon spawns by itself", error=str(error))
                 return
             self._trouble = None
-            self._link = link
+            lost, self._link = self._link, link
+            if lost is not None:
+                lost.close()
             reached(KEEPER_WELCOMED)
             self._take_over(link.runs)
 
     def beat(self) -> None:
         """The daemon is well: said once a second."""
+        self._watch_the_rest()
         link = self._link
         if link is not None and link.is_alive:
             link.beat()
@@ -136,6 +145,10 @@ class KeeperNursery:
                     self.missed = (*self.missed, run)
                 else:
                     self._table.newest[run.service] = run
+                    self._table.local.discard((run.service, run.run))  # it is kept (again)
+            taken_on = [run for run in runs if (run.service, run.run) in self._table.listeners]
+        for run in taken_on:
+            self._claim(_kept(run))
 
     def _lost(self) -> None:
         """On the reader thread. The services have fallen to us (or to init): watch them from here."""
@@ -150,12 +163,28 @@ class KeeperNursery:
                 self._watch_here(_kept(run), listener)
 
     def _watch_here(self, kept: Kept, on_news: OnNews) -> None:
+        if identity_of(kept.identity.pid) != kept.identity:
+            self._ended_here(kept, Ended(), on_news)  # reaped by the keeper with its last breath: nobody knows how
+            return
         try:
             self._watcher.watch(kept.identity.pid, lambda ended: self._ended_here(kept, ended, on_news))
-        except ProcessLookupError:  # reaped by the keeper with its last breath: nobody knows how it ended
+        except ProcessLookupError:
             self._ended_here(kept, Ended(), on_news)
+        except (OSError, ValueError) as error:  # no descriptor is left: the next beat tries again
+            structlog.get_logger().error("cannot watch a service yet", service=kept.service, error=str(error))
+            with self._table.lock:
+                self._table.unwatched.append((kept, on_news))
+
+    def _watch_the_rest(self) -> None:
+        with self._table.lock:
+            waiting, self._table.unwatched = self._table.unwatched, []
+        for kept, on_news in waiting:
+            self._watch_here(kept, on_news)
 
     def _ended_here(self, kept: Kept, ended: Ended, on_news: OnNews) -> None:
+        with self._table.lock:
+            if (kept.service, kept.run) not in self._table.local:
+                return  # a keeper has it (again) and tells, with the exit code
         self._forget(kept.service, kept.run)
         on_news(News(ended))
 
@@ -181,6 +210,8 @@ class KeeperNursery:
         with self._table.lock:
             if (spec.service, run) not in self._table.untold:
                 self._table.newest[spec.service] = born
+            if _is_lost(link):  # after it answered: nobody but us will see its end
+                self._table.local.add((spec.service, run))
         return _kept(born)
 
     def watch(self, kept: Kept, on_news: OnNews) -> None:
@@ -215,6 +246,10 @@ class KeeperNursery:
         with self._table.lock:
             run = self._table.newest.get(service)
         return None if run is None else _kept(run)
+
+    def all_kept(self) -> tuple[Kept, ...]:
+        with self._table.lock:
+            return tuple(map(_kept, self._table.newest.values()))
 
     def signal(self, kept: Kept, number: int, *, asked: bool) -> bool:
         """The keeper signals: it alone knows that the pid is not reaped yet."""
@@ -310,6 +345,10 @@ class KeeperNursery:
                 del self._table.newest[service]
             self._table.local.discard((service, run))
             self._table.untold.pop((service, run), None)
+
+
+def _is_lost(link: KeeperLink) -> bool:
+    return not link.is_alive
 
 
 def _kept(run: KeptRun) -> Kept:

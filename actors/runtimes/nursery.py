@@ -71,6 +71,9 @@ class Nursery(Protocol):
     def kept(self, service: str) -> Kept | None:
         """The newest run of this service a keeper knows, living or ended and not yet recorded."""
 
+    def all_kept(self) -> tuple[Kept, ...]:
+        """``kept`` of every service."""
+
     def signal(self, kept: Kept, number: int, *, asked: bool) -> bool:
         """Signal the main process and its group, unless it has ended. ``asked``: its end is our wish."""
 
@@ -141,6 +144,9 @@ class LocalNursery:
     def kept(self, service: str) -> Kept | None:
         del service  # what a daemon spawned by itself is in nobody's memory but its own
         return None
+
+    def all_kept(self) -> tuple[Kept, ...]:
+        return ()
 
     def signal(self, kept: Kept, number: int, *, asked: bool) -> bool:
         del asked  # only a keeper might start it again

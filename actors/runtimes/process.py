@@ -131,8 +131,9 @@ class ProcessRuntime:
         self._log_paths: dict[str, Path | None] = {}
         self._cgroups = cgroups
         if cgroups is not None:
-            records = ledger.records().values()
-            cgroups.clear_leftovers({(one.service, one.token) for one in records if one.phase is not Phase.EXITED})
+            recorded = {(one.service, one.token) for one in ledger.records().values() if one.phase is not Phase.EXITED}
+            kept = {(one.service, one.token) for one in self._nursery.all_kept() if one.ended is None}
+            cgroups.clear_leftovers(recorded | kept)
 
     # -- the contract ---------------------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ def place(folder: Path, data: dict[str, Any]) -> Iterator[Place]:
         stopped = (name for name, record in ledger.records().items() if record.stopped is not None)
         return replace(parts, held=frozenset(stopped))
 
-    cleaner = Cleaner((), runtimes, ledger.retire)
+    cleaner = Cleaner((), runtimes, ledger.retire, lambda name: ledger.record(name).stopped is not None)
     editor = LiveEdit(system, catalog, ledger, live, runtimes, cleaner, parts_now)
     here = Place(folder, system, catalog, ledger, Reloader(
         OwnFile(folder / "selfheal.yaml", {}), catalog, editor, ledger, SystemClock().wall,

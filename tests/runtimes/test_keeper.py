@@ -6,9 +6,12 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,9 +22,12 @@ from actors.keeper.client import connect
 from actors.keeper.kids import CLAIM_BEATS
 from actors.keeper.words import BrokenFrame, End, Frames, KeptRun, address_of, encode
 from actors.ledger import Phase
-from actors.runtimes.base import LaunchSpec, RestartAtOnce
+from actors.runtimes.base import LaunchError, LaunchSpec, RestartAtOnce
+from actors.runtimes.family import kill_family, signal_group, signal_process
 from actors.runtimes.locks import lock_holders
-from actors.runtimes.procfs import read_line
+from actors.runtimes.procfs import identity_of, read_line
+from supervisors.pulse import Pulse
+from supervisors.watched import watched_keeper
 from tests.runtimes.worlds import LONG_S, RUNS, Exits, KeptPlace
 from tests.support.eventually import eventually, holds_for
 
@@ -384,6 +390,93 @@ def test_who_only_looks_into_the_lock_file_is_no_holder(kept_place: KeptPlace) -
             assert [one.pid for one in lock_holders(path)] == [handle.pid]
         finally:
             reader.kill()
+
+
+# -- what only a careful reader found ------------------------------------------------------------------------------
+
+
+def test_a_keeper_lost_right_after_its_answer_leaves_no_run_unwatched(
+    kept_place: KeptPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, on_exit = kept_place.daemon(), Exits()
+    nursery = kept_place.nurseries[-1]
+    link = nursery._link
+    assert link is not None
+    ask = link.ask
+
+    def ask_and_lose(act: str, **words: Any) -> Any:
+        answer = ask(act, **words)
+        if act == "spawn":
+            _kill_keeper(kept_place)
+        return answer
+
+    monkeypatch.setattr(link, "ask", ask_and_lose)
+    handle = runtime.launch(kept_place.spec("a", RUNS), 1, on_exit)
+    os.kill(handle.pid, signal.SIGKILL)
+    assert on_exit.one().cause in ("signal SIGKILL", "unknown")
+
+
+def test_a_beat_after_a_silence_of_our_own_kills_no_keeper(kept_place: KeptPlace) -> None:
+    kept_place.daemon()
+    (keeper,) = kept_place.keepers()
+    link = kept_place.nurseries[-1]._link
+    assert link is not None
+    link._unanswered_since_s, link._unanswered = time.monotonic() - 1000, 1  # frozen with an answer not read yet
+    link.beat()
+    eventually(lambda: link._unanswered == 0, within_s=LONG_S)
+    assert lives(keeper)
+
+
+def test_an_impossible_path_ends_no_talk(kept_place: KeptPlace) -> None:
+    runtime = kept_place.daemon()
+    bystander = runtime.launch(kept_place.spec("b", RUNS), 1, Exits())
+    (keeper,) = kept_place.keepers()
+    strange = replace(kept_place.spec("a", RUNS), working_dir=Path("/tmp/\0x"))
+    with pytest.raises(LaunchError):
+        runtime.launch(strange, 1, Exits())
+    assert kept_place.keepers() == {keeper}
+    assert lives(bystander.pid)
+
+
+def test_an_order_of_the_last_daemon_is_not_one_of_the_next(kept_place: KeptPlace, births: Path) -> None:
+    first = kept_place.daemon()
+    first.arm(first.launch(announcing(kept_place, births), 1, Exits()), at_once)
+    (pid,) = started(births, 1)
+    on_exit = Exits()
+    assert kept_place.daemon().adopt(announcing(kept_place, births), on_exit) is not None
+    os.kill(pid, signal.SIGKILL)
+    on_exit.one()
+    holds_for(lambda: len(pids_in(births)) == 1, 0.3)
+
+
+def test_a_lost_keeper_is_replaced_whatever_else_is_wrong(kept_place: KeptPlace) -> None:
+    kept_place.daemon()
+    nursery = kept_place.nurseries[-1]
+    nursery._lock_trouble = "no room"
+    pulse = Pulse(lambda _path: None, tuple, time.monotonic)
+    watched = watched_keeper(nursery, pulse, lambda _what, trouble: trouble)
+    assert watched.is_alive()
+    _kill_keeper(kept_place)
+    assert nursery.trouble is not None
+    assert not watched.is_alive()
+
+
+def test_whom_we_may_not_signal_is_no_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that became another user's: ``stop`` says that it cannot be ended, and the others are."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as theirs:
+        identity = identity_of(theirs.pid)
+        assert identity is not None
+        monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
+        monkeypatch.setattr(os, "killpg", refuse)
+        assert not signal_process(identity, signal.SIGTERM)
+        assert not signal_group(identity, signal.SIGTERM)
+        assert kill_family(lambda: (identity,), 0.1) == (identity,)
+        monkeypatch.undo()
+        theirs.kill()
 
 
 # -- strangers --------------------------------------------------------------------------------------------------------

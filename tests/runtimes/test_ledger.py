@@ -328,3 +328,16 @@ def test_nonsense_in_a_whole_line_reaches_nobody(path: Path, record: dict[str, o
     assert (ledger.corrupt_lines, ledger.records()) == (1, {})
     assert "1 corrupt line" in (ledger.trouble or "")
     ledger.close()
+
+
+def test_a_line_another_writer_left_torn_costs_nobody_else_s(path: Path) -> None:
+    """The keeper appends too, and may run out of room in the middle of a line."""
+    ledger = Ledger(path)
+    story(ledger)
+    with path.open("ab") as keeper:
+        keeper.write(b'{"is":"intent","service":"a","run":9')
+    ledger.stopped_by("a", ManualStop("ann", 5.0))
+    ledger.close()
+    again = Ledger(path)
+    assert again.record("a").stopped == ManualStop("ann", 5.0)
+    again.close()

@@ -154,3 +154,8 @@ def test_follow_survives_a_log_emptied_or_removed_by_hand(following: Following, 
     log.unlink()
     log.write_text("fresh\n")
     eventually(lambda: "fresh" in following.lines, within_s=LONG_S)
+
+
+def test_an_empty_log_has_no_lines(log: Path) -> None:
+    log.touch()
+    assert tail(log, 10) == []

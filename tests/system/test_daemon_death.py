@@ -151,7 +151,7 @@ def test_a_killed_keeper_costs_no_service(tmp_path: Path) -> None:
         old.kill()
 
         def is_back() -> bool:
-            (runtimes,) = [one for one in selfheal.json("tree")["root"]["children"] if one["name"] == "runtimes"]
+            (runtimes,) = [one for one in selfheal.get("/v1/tree")["root"]["children"] if one["name"] == "runtimes"]
             (keeper,) = [one for one in runtimes["children"] if one["name"] == "keeper"]
             return bool(keeper["state"] == "ready" and keeper.get("endpoint") not in (None, f"pid {old.pid}"))
 

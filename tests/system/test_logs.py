@@ -23,7 +23,7 @@ while True:
 
 
 def log_keeper(selfheal: Running) -> dict[str, Any]:
-    (runtimes,) = [one for one in selfheal.json("tree")["root"]["children"] if one["name"] == "runtimes"]
+    (runtimes,) = [one for one in selfheal.get("/v1/tree")["root"]["children"] if one["name"] == "runtimes"]
     (found,) = [one for one in runtimes["children"] if one["name"] == "log-keeper"]
     node: dict[str, Any] = found
     return node
