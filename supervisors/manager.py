@@ -14,6 +14,8 @@ from typing import Any, Final, NotRequired, Protocol, TypedDict
 SCHEMA: Final = 1
 """The version of every JSON shape below; compatible additions keep it."""
 DEFAULT_TIMEOUT_S: Final = 60.0
+REFUSED: Final = "cannot start: "
+"""A node's ``detail`` begins so when no run came about: what an older run ended of says nothing of that."""
 
 
 class Exit(TypedDict):

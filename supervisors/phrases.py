@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from supervisors.manager import Node
+from supervisors.manager import REFUSED, Node
 from supervisors.tree_json import unix_seconds
 from supervisors.wellness import is_bad
 
@@ -116,7 +116,8 @@ def restarts(node: Node, now: float) -> str:
 def reasons(node: Node, now: float) -> list[str]:
     """What stands under an unhealthy node: how its last run ended and what it said last."""
     last = node.get("last_exit")
-    if last is None or node["state"] not in _COMING_BACK or not is_bad(node):
+    is_refused = node.get("detail", "").startswith(REFUSED)
+    if last is None or is_refused or node["state"] not in _COMING_BACK or not is_bad(node):
         return []
     is_told = node["state"] in ("crash_loop", "failed")  # the state's own phrase names the cause
     told = [] if is_told else [f"last exit: {clean(last['cause'])}, {since(last['at'], now)} ago"]
@@ -135,12 +136,12 @@ def _ready(node: Node, detail: str, now: float) -> str:
 
 def _down(node: Node, now: float) -> str:
     last, again = node.get("last_exit"), node.get("next_try_at")
-    words = node["state"].upper()
-    if last is not None:
+    words, is_refused = node["state"].upper(), node.get("detail", "").startswith(REFUSED)
+    if last is not None and not is_refused:
         words += f" {clean(last['cause'])}"
     if node["restarts_in_window"] > 1:
         words += f" ×{node['restarts_in_window']}"  # noqa: RUF001  "so many times"
-    if last is None and "detail" in node:
+    if (last is None or is_refused) and "detail" in node:
         words += f" ({clean(node['detail'])})"
     return words if again is None else f"{words}, {_next_try(again, now)}"
 

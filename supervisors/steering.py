@@ -22,7 +22,7 @@ from actors.refs import ActorRef
 from actors.service_fsm import PauseAsked, ResumeAsked
 from supervisors.decisions.model import Ask, Refused
 from supervisors.library import call
-from supervisors.manager import CommandFailed, ManagerError, TimedOut, UnknownNode
+from supervisors.manager import REFUSED, CommandFailed, ManagerError, TimedOut, UnknownNode
 from supervisors.supervisor import CallRequest, Result
 
 SETTLED_BAD = frozenset({NodeState.CRASH_LOOP, NodeState.FAILED})
@@ -170,8 +170,9 @@ class Steering:
 
         status = self.await_status(name, is_settled, timeout_s, "ready")
         if status.state in SETTLED_BAD:
-            last = f": {status.last_exit.cause}" if status.last_exit is not None else ""
-            raise CommandFailed(f"{name}: {status.state.value}{last}")
+            last = status.last_exit.cause if status.last_exit is not None else None
+            why = status.detail if status.detail is not None and status.detail.startswith(REFUSED) else last
+            raise CommandFailed(f"{name}: {status.state.value}" + (f": {why}" if why else ""))
         return status
 
     def await_status(

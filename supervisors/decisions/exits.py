@@ -26,6 +26,8 @@ def exited(work: Work, child: Child, reason: ExitReason) -> None:
     expected = work.mode is Mode.HALTING or child.phase is Phase.STOPPING or child.recycle
     work.report(ReportKind.STOPPED if expected else ReportKind.EXITED, child, reason)
     if expected:
+        if child.spec.pacing is not None and _was_stable(work, child, child.spec.pacing):
+            child = work.put(child, failures=0, is_exhausted=False)  # its next start begins with a clean slate
         work.set_down(child, reason)
         return
     child = work.put(child, last_reason=reason)
@@ -96,7 +98,7 @@ def _restart(work: Work, child: Child, reason: ExitReason) -> None:
 
 def _pace(work: Work, child: Child, pacing: Pacing, reason: ExitReason) -> bool:
     """When a world-faulted child may come back; False when the supervisor gives up instead."""
-    was_stable = child.ready_at is not None and work.now - child.ready_at >= pacing.backoff.reset_after_s
+    was_stable = _was_stable(work, child, pacing)
     failures = 0 if was_stable else child.failures
     window = within_window(child.paced_at, pacing.within_s, work.now)
     is_exhausted = (child.is_exhausted and not was_stable) or len(window) >= pacing.max_restarts
@@ -121,6 +123,10 @@ def _pace(work: Work, child: Child, pacing: Pacing, reason: ExitReason) -> bool:
     )
     work.report(kind, child, reason, delay_s)
     return True
+
+
+def _was_stable(work: Work, child: Child, pacing: Pacing) -> bool:
+    return child.ready_at is not None and work.now - child.ready_at >= pacing.backoff.reset_after_s
 
 
 def _take_along(work: Work, child: Child, mode: StopMode) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from actors.context import ActorContext
-from actors.messages import ChildExited, ChildReady, ChildStarted
-from actors.spec import Backoff, ChildPast, ChildSpec, ExitReason, Origin, Pacing, Restart
+from actors.messages import ChildExited, ChildReady, ChildStarted, StopMode
+from actors.spec import SHUTDOWN, Backoff, ChildPast, ChildSpec, ExitReason, Origin, Pacing, Restart
 from supervisors.decisions.model import (
     Boot,
     Effect,
@@ -13,6 +13,7 @@ from supervisors.decisions.model import (
     Report,
     ReportKind,
     StartActor,
+    StopRequested,
     Strategy,
     SupervisorState,
     WakeAt,
@@ -95,3 +96,15 @@ def test_long_readiness_of_an_adopted_run_counts_as_stable() -> None:
     assert crash(since_long, 501.0)[1] == 0.0
     just_now, _ = take(state, ChildReady("a", incarnation), 500.0)
     assert crash(just_now, 501.0)[1] == 16.0
+
+
+def test_a_stable_run_that_is_stopped_leaves_no_failures_behind() -> None:
+    past = ChildPast(failures=3, paced_at=(100.0,))
+    for ready_for_s, left in ((31.0, 0), (5.0, 3)):
+        state = booted(past, 500.0)
+        incarnation = state.children["a"].incarnation
+        state, _ = take(state, ChildStarted("a", incarnation), 500.0)
+        state, _ = take(state, ChildReady("a", incarnation), 500.0)
+        state, _ = take(state, StopRequested(SHUTDOWN, StopMode.END_OF_DAEMON), 500.0 + ready_for_s)
+        state, _ = take(state, ChildExited("a", incarnation, SHUTDOWN), 501.0 + ready_for_s)
+        assert past_of(state.children["a"]).failures == left

@@ -236,6 +236,18 @@ def test_a_missing_program_is_said_and_tried_again_with_backoff(tmp_path: Path) 
         assert "no-such-program" in selfheal.call("tree").stdout
 
 
+def test_why_it_cannot_be_started_is_said_also_of_one_that_has_run_before(tmp_path: Path) -> None:
+    variables = tmp_path / "variables.env"
+    variables.write_text("A=1\n")
+    service = SLEEPER | {"environment_files": [str(variables)], "max_restarts": 1, "backoff": {"initial": "50ms"}}
+    with daemon(write_config(tmp_path, {"a": service}), tmp_path / "state") as selfheal:
+        selfheal.until_ready()
+        variables.unlink()
+        done = selfheal.call("services", "restart", "a")
+        assert (done.returncode, "variables.env" in done.stderr) == (1, True), done.stderr
+        assert "variables.env" in selfheal.call("tree").stdout
+
+
 def test_the_logs_of_a_service(tmp_path: Path) -> None:
     talker = {"command": [sys.executable, "-u", "-c", "print('hello'); print('there'); import signal; signal.pause()"]}
     with daemon(write_config(tmp_path, {"a": talker}), tmp_path / "state") as selfheal:
