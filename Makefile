@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 4
+WORKERS ?= 2
 SELFHEAL := $(BIN)/selfheal
 
 .PHONY: help run test check format tree service-start service-stop service-status service-restart conformance \
