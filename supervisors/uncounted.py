@@ -25,7 +25,8 @@ def uncounted(
 
 def _is_restarted(record: ServiceRecord, policy: str | None) -> bool:
     last = record.last_exit or {}
-    if record.stopped is not None or last.get("asked"):
+    is_parked = bool((record.pacing or {}).get("is_exhausted"))  # its end was told, and is no restart yet
+    if record.stopped is not None or last.get("asked") or is_parked:
         return False
     if policy == "on_failure":
         return last.get("code") != 0

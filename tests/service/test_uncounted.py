@@ -27,9 +27,10 @@ def test_the_restart_after_a_written_end_is_counted() -> None:
         (replace(CRASHED, last_exit={"code": 0, "stopped_by_hand": True}), "unless_stopped", ()),
         (replace(CRASHED, last_exit={"code": None, "signal": 15, "asked": True}), "always", ()),
         (replace(CRASHED, stopped=ManualStop("alice", 1.0)), "always", ()),
+        (replace(CRASHED, pacing={"is_exhausted": True}), "always", ()),
         (CRASHED, None, ()),
     ],
-    ids=["counted", "yet to be told", "never", "clean", "by hand", "asked", "stopped", "not configured"],
+    ids=["counted", "yet to be told", "never", "clean", "by hand", "asked", "stopped", "parked", "not configured"],
 )
 def test_nothing_else_is(record: ServiceRecord, policy: str | None, untold: tuple[str, ...]) -> None:
     policies = {} if policy is None else {"a": policy}
