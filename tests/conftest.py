@@ -1,4 +1,6 @@
-"""Where everything is there (``SELFHEAL_REQUIRE_ALL``, as in CI), a skipped test is a failure: it proves nothing."""
+"""Where everything is there (``SELFHEAL_REQUIRE_ALL``, as in CI), a skipped test is a failure: it proves nothing. The
+tables that tests recorded are printed at the end.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,8 @@ import os
 from typing import Final
 
 import pytest
+
+from tests.support.tables import TABLE
 
 REQUIRE_ALL: Final = "SELFHEAL_REQUIRE_ALL"
 
@@ -17,6 +21,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, text in report.user_properties:
+                if name == TABLE and report.when == "call":
+                    terminalreporter.section(report.nodeid)
+                    terminalreporter.write_line(str(text))
     if os.environ.get(REQUIRE_ALL) and (count := _skipped(config)):
         terminalreporter.write_line(f"{count} skipped, and {REQUIRE_ALL} is set: that counts as a failure", red=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from tests.crash.scenarios import ROUTES
 from tests.crash.storm import Storm, table
 from tests.crash.world import World
 from tests.support.docker_engine import require_engine
+from tests.support.tables import TABLE
 
+Record = Callable[[str, object], None]
 PAIRS = 24
 SEED = int(os.environ.get("SELFHEAL_CRASH_SEED", "1"))
 
@@ -33,7 +36,7 @@ def test_a_place_without_a_route_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.timeout(1800)
-def test_the_daemon_and_its_keeper_may_die_at_every_place(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_daemon_and_its_keeper_may_die_at_every_place(record_property: Record) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.crash", "--quick", "--pairs", str(PAIRS), "--seed", str(SEED)],
         cwd=Path(__file__).resolve().parents[2],
@@ -41,8 +44,7 @@ def test_the_daemon_and_its_keeper_may_die_at_every_place(capsys: pytest.Capture
         capture_output=True,
         text=True,
     )
-    with capsys.disabled():
-        print(f"\n{done.stdout}{done.stderr}", flush=True)
+    record_property(TABLE, done.stdout + done.stderr)
     assert done.returncode == 0
 
 
@@ -50,15 +52,12 @@ def test_the_daemon_and_its_keeper_may_die_at_every_place(capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("processes", "containers"), [(6, 0), pytest.param(6, 2, marks=pytest.mark.docker)], ids=["plain", "mixed"]
 )
-def test_a_storm_of_kills_leaves_one_of_each(
-    processes: int, containers: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_storm_of_kills_leaves_one_of_each(processes: int, containers: int, record_property: Record) -> None:
     if containers:
         require_engine()
     with World(is_warm=False) as world:
         waves = Storm(world, processes, containers, SEED).run(6 if containers else 3)
         twins = world.witnesses.twins()
-    with capsys.disabled():
-        print("\n" + "\n".join(table(waves)), flush=True)
+    record_property(TABLE, "\n".join(table(waves)))
     assert twins == {}
     assert [wave for wave in waves if not wave.is_right] == []
