@@ -268,7 +268,8 @@ def test_a_frame_the_keeper_cannot_read_is_told_without_its_content(kept_place: 
         runtime.launch(spec, 1, Exits())
     link = kept_place.nurseries[-1]._link
     assert link is not None
-    link.say("spawn", service="a", run=1, token="t", environment={"A": CANARY + "\ud800"}, log=None)
+    ledger = str(kept_place.folder / "ledger.jsonl")
+    link.say("hello", ledger=ledger, frozen_after_s=0.0, environment={"A": CANARY + "\ud800"})
     log = kept_place.folder / "keeper.log"
     eventually(lambda: "spoke nonsense" in log.read_text(), within_s=LONG_S)
     assert CANARY not in log.read_text()
