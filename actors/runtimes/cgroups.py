@@ -129,11 +129,6 @@ class Cgroups:
         kept = {self._group(service, token).name for service, token in living}
         self._jobs.put(lambda: self._clear_leftovers(kept))
 
-    def is_within(self, service: str, token: str, pid: int) -> bool:
-        """Whether this process is in the run's group now."""
-        group = self._group(service, token)
-        return _is_in(pid, group) or _is_in(pid, _early(group))
-
     def close(self) -> None:
         """End the thread, once it has done what it was asked. The groups of living runs stay."""
         self._jobs.put(_END)

@@ -187,8 +187,7 @@ class World:
             run.is_abandoned = True
             del self.live[child_id]
             return
-        notices = (one for one in before.deferred if isinstance(one, ChildExited))
-        if not any((one.id, one.incarnation) == (child_id, incarnation) for one in notices):
+        if not _has_died(before, child_id, incarnation):
             raise Violated(f"killed {child_id}#{incarnation}, which does not live")
 
     # -- the children -----------------------------------------------------------------------------------------------
