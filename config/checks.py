@@ -189,15 +189,18 @@ def reachable_budgets(config: SystemConfig) -> Iterator[Complaint]:
             )
 
 
+_FOR_EVER_S: Final = 10**9
+
+
 def shortest_delays_s(backoff: BackoffConfig, restarts: int) -> float:
     """The least all delays before restart number ``restarts`` + 1 can add up to (jitter halves at most)."""
-    total_s, delay_s = backoff.first if restarts > 0 else 0.0, backoff.initial
-    for _ in range(max(0, restarts - 1)):
-        total_s += delay_s / 2 if backoff.jitter else delay_s
-        delay_s = min(backoff.max, delay_s * backoff.factor)
-        if total_s > 10**9:
-            break
-    return total_s
+    if restarts <= 0:
+        return 0.0
+    share = 0.5 if backoff.jitter else 1.0
+    total_s, delay_s, left = backoff.first, backoff.initial, restarts - 1
+    while left and (next_s := min(backoff.max, delay_s * backoff.factor)) != delay_s and total_s <= _FOR_EVER_S:
+        total_s, delay_s, left = total_s + delay_s * share, next_s, left - 1
+    return total_s + left * delay_s * share  # from here on all are equally long
 
 
 def existing_runbook_directories(config: SystemConfig) -> Iterator[Complaint]:

@@ -15,7 +15,8 @@ from actors.ledger import Phase, ServiceRecord
 
 LIMIT_S: Final = 5.0
 """Longer nobody is kept waiting: then what is not settled is shown as it is."""
-_UNSETTLED: Final = frozenset({NodeState.WAITING, NodeState.STARTING})
+_UNSETTLED: Final = frozenset({NodeState.STOPPED, NodeState.WAITING, NodeState.STARTING})
+"""Stopped is how a supervisor shows a child before its first start; whom a person stopped is not expected."""
 
 
 def expected(records: Mapping[str, ServiceRecord], configured: Iterable[str]) -> frozenset[str]:

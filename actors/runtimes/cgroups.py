@@ -29,6 +29,8 @@ from actors.runtimes.procfs import ProcessIdentity, identity_of, token_of
 OFF_VARIABLE: Final = "SELFHEAL_CGROUPS"
 """Set to ``off`` to do without: processes are then found one by one."""
 _PROOF: Final = "user.selfheal.proven"
+_LOOK_S: Final = 0.01
+"""How long a change of ``cgroup.events`` may go untold (the notice is lost at times: seen on Linux 6.18)."""
 _EARLY: Final = ".early"
 """A run's second group: for what was forked before its main process was moved."""
 _PREFIX: Final = "selfheal-"
@@ -259,7 +261,7 @@ def _kill(group: Path, deadline: float) -> bool:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return False
-            poll.poll(left_s * 1000)
+            poll.poll(min(left_s, _LOOK_S) * 1000)
         return True
     except OSError:  # removed meanwhile, or not ours any more
         return not group.exists()

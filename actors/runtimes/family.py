@@ -16,9 +16,12 @@ from typing import Final
 import psutil
 
 from actors.exit_watcher import HAS_PIDFD
-from actors.runtimes.procfs import ProcessIdentity, ProcessTable, boot_id, is_alive, read_line, read_table
+from actors.keeper.kernel import children_of
+from actors.runtimes.procfs import ProcessIdentity, ProcessTable, boot_id, is_alive, read_line, read_table, token_of
 
 KILL_SIGNAL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows knows only one way
+_QUIET_ROUNDS: Final = 3
+_MANY_DEAD: Final = 50
 _ROUND_S: Final = 0.05
 """A member that dies slowly must not keep us from those that fork."""
 
@@ -144,6 +147,66 @@ def kill_family(find: Callable[[], tuple[ProcessIdentity, ...]], timeout_s: floa
             return found
         wait_gone(found, min(_ROUND_S, left_s))
     return ()
+
+
+class OrphanHunt:
+    """Kills the descendants of one run that live for less than a look at the whole process table takes.
+
+    Whoever forks and ends as fast as it can is, as soon as its parent is gone, a direct child of the process to which
+    orphans fall. That list is short and quick to read. A pidfd is opened before the token is read and the signal goes
+    through it: so it reaches who carried the token, or nobody.
+    """
+
+    def __init__(self, token: str, parents: Iterable[int], protected: Iterable[int]) -> None:
+        self._token = token
+        self._parents = frozenset(parents)
+        self._passed = set(protected)
+        self._killed = 0
+        self._missed = 0
+
+    def run(self, timeout_s: float, patience_s: float) -> None:
+        """Until some rounds met nobody new.
+
+        Args:
+            timeout_s: at most so long.
+            patience_s: and so long when all that is met is gone before it is known whose it was: somebody else's storm.
+        """
+        if not HAS_PIDFD:
+            return
+        now_s = time.monotonic()
+        deadline, last_kill, quiet = now_s + timeout_s, now_s, 0
+        while quiet < _QUIET_ROUNDS and now_s < deadline and now_s - last_kill < patience_s:
+            self._killed = self._missed = 0
+            self._round()
+            now_s = time.monotonic()
+            last_kill = now_s if self._killed else last_kill
+            quiet = 0 if self._killed or self._missed else quiet + 1
+
+    def _round(self) -> None:
+        for parent in self._parents:
+            for pid in sorted(children_of(parent) - self._passed, reverse=True):  # the newest first
+                self._meet(pid)
+                if self._missed > _MANY_DEAD:
+                    break  # the rest of them are dead for longer, and not given back yet
+
+    def _meet(self, pid: int) -> None:
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            self._missed += 1
+            return
+        try:
+            token = token_of(pid)
+            if token == self._token:
+                signal.pidfd_send_signal(fd, KILL_SIGNAL)
+                self._killed += 1
+            elif token is None and not is_held(fd):
+                self._missed += 1
+            self._passed.add(pid)  # its number may be used again: then the look at the whole table finds who has it
+        except (ProcessLookupError, PermissionError):
+            self._missed += 1
+        finally:
+            os.close(fd)
 
 
 def open_pidfd(identity: ProcessIdentity) -> int | None:

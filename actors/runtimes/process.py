@@ -35,7 +35,7 @@ from actors.runtimes.base import (
     Usage,
 )
 from actors.runtimes.cgroups import Cgroups
-from actors.runtimes.family import KILL_SIGNAL, family_now, kill_family, signal_process
+from actors.runtimes.family import KILL_SIGNAL, OrphanHunt, family_now, kill_family, signal_process
 from actors.runtimes.freezing import freeze, thaw
 from actors.runtimes.kept import LOCKS, LockHeld, SpawnUnanswered
 from actors.runtimes.launching import Spawner
@@ -533,6 +533,8 @@ class ProcessRuntime:
 
     def _doomed(self, service: str, token: str) -> tuple[ProcessIdentity, ...]:
         """Who of the run was still there; most have just been killed."""
+        protected = self._protected()
+        OrphanHunt(token, protected, protected).run(SWEEP_S, PATIENCE_S)
         found = self._token_family(token, is_deadly=True, patience_s=PATIENCE_S)
         return found or self._hidden(service)
 

@@ -200,8 +200,8 @@ class TokenScan:
             if parent is not None and _inode_of(line.parent) == parent.inode:  # the same before and after the look
                 token = parent.token
         is_young = _is_young(line)
-        if line.is_dead and token is None and is_young:
-            self._has_missed = True  # its environment went with it, and it may have left a child behind
+        if token is None and is_young and (line.is_dead or not is_final):
+            self._has_missed = True  # it died under our eyes, its environment with it: it may have left a child behind
         is_final = token is not None or ((is_final or line.is_dead) and not is_young)
         return _Seen(listed[pid], line.start_ticks, token, is_final)
 

@@ -239,6 +239,7 @@ def test_the_shortest_delays_are_what_the_backoff_gives() -> None:
     plain = BackoffConfig(first=1, initial=2, factor=2, max=5, jitter=False)
     assert shortest_delays_s(plain, 5) == 1 + 2 + 4 + 5 + 5
     assert shortest_delays_s(plain.model_copy(update={"jitter": True}), 3) == 1 + 1 + 2
+    assert shortest_delays_s(plain, 10**12) == shortest_delays_s(plain, 5) + (10**12 - 5) * 5, "and that at once"
 
 
 def test_the_schema_is_in_step() -> None:

@@ -37,10 +37,11 @@ def opening(board: Board) -> Iterator[Opening]:
 
 
 def test_it_opens_when_all_that_lived_is_settled(board: Board, opening: Opening) -> None:
-    for state in (NodeState.WAITING, NodeState.STARTING):
+    for state in (NodeState.STOPPED, NodeState.WAITING, NodeState.STARTING):
         board.publish(status("a", state))
     board.publish(status("a", NodeState.READY))
-    board.publish(status("b", NodeState.STARTING))
+    for state in (NodeState.STOPPED, NodeState.WAITING, NodeState.STARTING):  # stopped: not started yet
+        board.publish(status("b", state))
     assert not opening.is_open.is_set()
     board.publish(status("b", NodeState.UNKNOWN))
     assert opening.is_open.is_set()

@@ -115,14 +115,15 @@ def test_a_listener_that_raises_ends_nothing(watcher: ExitWatcher) -> None:
 
 
 def test_close_ends_the_thread_and_leaves_the_processes() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     watcher = ExitWatcher()
     child = start("sleep", "1000")
     watcher.watch(child.pid, lambda _ended: None, child=child)
     assert watcher.is_running
+    assert set(threading.enumerate()) - before
     watcher.close()
     watcher.close()
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
     os.kill(child.pid, 0)
     os.kill(child.pid, 9)
     os.waitpid(child.pid, 0)
