@@ -13,7 +13,7 @@ from actors.board import Board
 from actors.clock import Clock, SystemClock
 from actors.iopool import IoPool
 from actors.refs import Ref
-from actors.spec import ChildPast
+from actors.spec import Begin, ChildPast
 from actors.timers import Timers
 
 
@@ -82,6 +82,7 @@ class ActorContext:
     parent: Ref | None
     system: ActorSystem
     life: Life = field(default_factory=Life)
+    begin: Begin = Begin.NEW
 
     @property
     def log(self) -> Any:

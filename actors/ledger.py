@@ -88,6 +88,8 @@ class ServiceRecord:
     exited_run: int = 0
     counted_run: int = 0
     """The newest run whose end is written, and the newest whose restart is counted: it is counted only once."""
+    is_rested: bool = False
+    """The daemon that saw the last run's end has ended in order since: what comes next is a new beginning."""
 
 
 Entry = dict[str, Any]
@@ -111,10 +113,15 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
                 token=entry["token"],
                 identity=None,
                 proof=None,
+                is_rested=False,
             )
         case "launched" if entry["run"] == record.run:
+            has_ended = record.exited_run == record.run  # its end may be written first
             return replace(
-                record, phase=Phase.LAUNCHED, identity=dict(entry["identity"]), started_at=float(entry["started_at"])
+                record,
+                phase=Phase.EXITED if has_ended else Phase.LAUNCHED,
+                identity=dict(entry["identity"]),
+                started_at=float(entry["started_at"]),
             )
         case "exited" if entry["run"] == record.run:
             return replace(record, phase=Phase.EXITED, last_exit=dict(entry["exit"]), exited_run=record.run)
@@ -122,6 +129,8 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
             return replace(record, proof=_proof(entry["proof"]))
         case "launched" | "exited" | "ready":
             return record
+        case "rested":
+            return replace(record, is_rested=True)
         case "paced":
             return replace(record, pacing=dict(entry["pacing"]))
         case "recaused":
@@ -129,6 +138,12 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
         case "restarted":
             counted_run = max(record.counted_run, int(entry.get("run", 0)))
             return replace(record, restarts=record.restarts + 1, counted_run=counted_run)
+        case _:
+            return _fold_wish(record, entry)
+
+
+def _fold_wish(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
+    match entry["is"]:
         case "desired":
             return replace(record, stopped=_wish(entry["stopped"]), paused=_wish(entry.get("paused")))
         case "scaled":
@@ -270,6 +285,12 @@ class Ledger:
     def proved(self, service: str, run: int, proof: Proof) -> None:
         """This run is ready: who adopts it need not ask again."""
         self._write({"is": "ready", "service": service, "run": run, "proof": asdict(proof)})
+
+    def rested(self) -> None:
+        """The daemon ends in order: whose last run has ended begins anew under the next one."""
+        for record in self.records().values():
+            if record.phase is Phase.EXITED:
+                self._write({"is": "rested", "service": record.service})
 
     def paced(self, service: str, pacing: Mapping[str, Any]) -> None:
         """Remember what the service's supervisor knows of its failures."""

@@ -7,16 +7,18 @@ message from a watcher thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from actors.board import LastExit, NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext
 from actors.health import HealthPolicy, HealthState, observe
 from actors.health import begin as begin_health
 from actors.kernel import SupervisedActor
-from actors.ledger import Ledger, Proof, ServiceRecord
+from actors.ledger import Ledger, Phase, Proof, ServiceRecord
 from actors.messages import DependencyChanged, IoDone, RestartPermit, SpecReplaced, Wake
 from actors.probes import Probe, ProbeResult, ProbeVerdict, run_probe
 from actors.runtimes.base import (
@@ -27,6 +29,7 @@ from actors.runtimes.base import (
     PauseFailed,
     RestartAtOnce,
     Runtime,
+    StopFailed,
     TruthUnknown,
 )
 from actors.runtimes.observing import Observing
@@ -38,6 +41,8 @@ from actors.service_fsm import (
     AdoptOrLaunch,
     BeginProbing,
     Begun,
+    Cleared,
+    ClearFirst,
     DependencySeen,
     Effect,
     Event,
@@ -67,13 +72,15 @@ from actors.service_fsm import (
     step,
 )
 from actors.service_logs import tail
-from actors.spec import ExitReason
+from actors.spec import Begin, ExitReason
 from actors.stillness import Stillness
+from actors.untold import UNKNOWN, untold_end
 
 RETRY_S = 1.0
 """How often an unknown truth (the engine is away) is asked for again."""
 CRASH_LOG_LINES = 5
 STARTING_PROBE_S = 0.1
+WITH_ITS_GROUP = "restarted with its group"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,9 @@ class ServiceActor(SupervisedActor):
         self._plan = plan
         self._parts = parts
         self._runtime = parts.runtimes[plan.runtime]
-        self._run = begin(plan.rules, is_paused=parts.ledger.record(plan.name).paused is not None)
+        is_paused = parts.ledger.record(plan.name).paused is not None
+        self._run = begin(plan.rules, is_paused=is_paused, is_fresh=context.begin is Begin.FRESH)
+        self._is_resuming = context.begin is Begin.RESUME
         self._health: HealthState | None = None
         self._handle: Handle | None = None
         self._since = context.system.clock.wall()
@@ -185,6 +194,8 @@ class ServiceActor(SupervisedActor):
                 self._launch_done(done)
             case IoDone(tag="adopt"):
                 self._adoption_done(done)
+            case IoDone(tag="clear", error=error):
+                self._clearing_done(error)
             case IoDone(tag="arm", error=error) if error is not None:
                 self.log.warning("cannot arm the restart", error=str(error))
             case IoDone(tag="still", error=error):
@@ -228,6 +239,8 @@ class ServiceActor(SupervisedActor):
                 io.run(self._adopt_or_launch, self.ref, "launch")
             case AdoptOnly():
                 io.run(self._adopt, self.ref, "adopt")
+            case ClearFirst():
+                self.context.system.waits.run(self._clear, self.ref, "clear")
             case RetryLater():
                 timers.after(RETRY_S, self.ref, Wake("retry"))
             case BeginProbing():
@@ -264,9 +277,9 @@ class ServiceActor(SupervisedActor):
 
     # -- launch -----------------------------------------------------------------------------------------------------
 
-    def _adopt_or_launch(self) -> Launched:
-        """On the I/O pool: the live run of this service if there is one, else a new one."""
-        found = self._adopt()
+    def _adopt_or_launch(self) -> Launched | RunEnded:
+        """On the I/O pool: the live run if there is one, else an end that was never told, else a new run."""
+        found = self._adopt() or self._untold()
         if found is not None:
             return found
         handle = self._runtime.launch(self._plan.launch, self._last_run + 1, self._ended)
@@ -286,6 +299,20 @@ class ServiceActor(SupervisedActor):
         was_ready = record.proof is not None and record.run == handle.run
         return Launched(handle, was_ready=was_ready)
 
+    def _untold(self) -> RunEnded | None:
+        """On the I/O pool."""
+        is_resuming, self._is_resuming = self._is_resuming, False
+        ledger, plan, now = self._parts.ledger, self._plan, self.context.system.clock.wall()
+        record = ledger.record(plan.name)
+        if not is_resuming:
+            return None
+        end = untold_end(record, plan.runtime, plan.rules, boot_id=boot_id(), booted_at=psutil.boot_time(), now=now)
+        if end is None:
+            return None
+        if record.phase is not Phase.EXITED:
+            ledger.exited(plan.name, record.run, asdict(end))
+        return RunEnded(end)
+
     def _stop_failed(self, error: BaseException) -> None:
         """What was asked for stays asked for: the engine may only be away."""
         self.log.error("stop failed: trying again", error=str(error))
@@ -301,7 +328,9 @@ class ServiceActor(SupervisedActor):
         return self.ref.tell(RunEnded(status))
 
     def _launch_done(self, done: IoDone) -> None:
-        if done.error is None:
+        if done.error is None and isinstance(done.result, RunEnded):
+            self._run_ended(done.result.status)
+        elif done.error is None:
             self._hold(done.result)
             self._take(done.result)
         elif isinstance(done.error, LaunchError):
@@ -320,6 +349,23 @@ class ServiceActor(SupervisedActor):
         if found is not None and self._run.state is RunState.WAITING:
             self._hold(found)
         self._take(Adopted(found, None if done.error is None else str(done.error)))
+
+    def _clear(self) -> None:
+        """On the pool for long waits. One that lived, or was thought to, is restarted by this."""
+        ledger, plan = self._parts.ledger, self._plan
+        may_live = ledger.record(plan.name).phase is Phase.LAUNCHED
+        if not self._runtime.clear(plan.name, plan.grace_s) and not may_live:
+            return
+        record = ledger.record(plan.name)
+        if record.phase is Phase.LAUNCHED:
+            ledger.exited(plan.name, record.run, asdict(ExitStatus(UNKNOWN, at=self.context.system.clock.wall())))
+        ledger.recaused(plan.name, WITH_ITS_GROUP)
+        ledger.restarted(plan.name, record.run)
+
+    def _clearing_done(self, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, (LaunchError, StopFailed)):
+            raise error
+        self._take(Cleared(None if error is None else str(error)))
 
     def _arm(self) -> None:
         """Give the runtime the standing order to restart at once, or take it back, when the answer has changed."""
@@ -452,7 +498,9 @@ class ServiceActor(SupervisedActor):
                 runtime=self._plan.runtime,
                 pid=handle.pid if handle is not None and is_live else None,
                 container_id=handle.container_id if handle is not None else None,
-                incarnation=handle.run if handle is not None else self._last_run,
+                incarnation=handle.run
+                if handle is not None
+                else record.run,  # it may have ended before its launch was told
                 restarts=record.restarts,
                 since=self._since,
                 ready_since=self._ready_since if is_live else None,

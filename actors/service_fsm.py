@@ -79,6 +79,7 @@ class ServiceRun:
     ``seen`` is what the runtime sees of it beyond its being alive; ``was_ready`` is kept over a pause from outside.
     ``is_paused``: a person wants it frozen: nothing is started, health does not count, and an end is no reason for
     another run.
+    ``is_fresh``: its group is restarted by a supervisor that has not started it: what may live of it is stopped first.
     """
 
     rules: Rules
@@ -90,6 +91,7 @@ class ServiceRun:
     seen: Observed = NOTHING_SEEN
     was_ready: bool = False
     is_paused: bool = False
+    is_fresh: bool = False
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
@@ -123,6 +125,13 @@ class Adopted:
     found: Launched | None
     unknown: str | None = None
     """Why nobody can tell now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """Nothing of an earlier run lives any more; ``trouble`` says why that cannot be had or told now."""
+
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +205,7 @@ Event = (
     Begun
     | DependencySeen
     | Adopted
+    | Cleared
     | Launched
     | LaunchRefused
     | RetryDue
@@ -221,6 +231,11 @@ class AdoptOrLaunch:
 @dataclass(frozen=True, slots=True)
 class AdoptOnly:
     """Take on the living run if there is one: a service that runs need not wait for what it depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearFirst:
+    """Stop whatever lives of an earlier run; answered by ``Cleared``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +273,18 @@ class Exit:
     reason: ExitReason
 
 
-Effect = AdoptOrLaunch | AdoptOnly | RetryLater | BeginProbing | SayReady | SayPresent | FreezeOrThaw | StopRun | Exit
+Effect = (
+    AdoptOrLaunch
+    | AdoptOnly
+    | ClearFirst
+    | RetryLater
+    | BeginProbing
+    | SayReady
+    | SayPresent
+    | FreezeOrThaw
+    | StopRun
+    | Exit
+)
 
 
 @dataclass(slots=True)
@@ -276,8 +302,8 @@ class _Step:
         self.effects.append(Exit(reason))
 
 
-def begin(rules: Rules, *, is_paused: bool = False) -> ServiceRun:
-    return ServiceRun(rules, missing=rules.dependencies, is_paused=is_paused)
+def begin(rules: Rules, *, is_paused: bool = False, is_fresh: bool = False) -> ServiceRun:
+    return ServiceRun(rules, missing=rules.dependencies, is_paused=is_paused, is_fresh=is_fresh)
 
 
 def step(run: ServiceRun, event: Event) -> tuple[ServiceRun, tuple[Effect, ...]]:
@@ -293,7 +319,9 @@ def _take(now: _Step, event: Event) -> None:
         case Begun(ready):
             now.run = replace(now.run, missing=now.run.missing - ready)
             _launch_if_free(now)
-            if now.run.state is RunState.WAITING:  # it runs already, perhaps
+            if now.run.is_fresh:
+                _clear(now)
+            elif now.run.state is RunState.WAITING:  # it runs already, perhaps
                 now.run = replace(now.run, is_looking=True)
                 now.effects.append(AdoptOnly())
         case Adopted(found, unknown):
@@ -322,6 +350,8 @@ def _take_more(now: _Step, event: Event) -> None:
     match event:
         case RunSeen(seen):
             _seen(now, seen)
+        case Cleared(trouble) if now.run.is_fresh:
+            _cleared(now, trouble)
         case RulesChanged(rules, ready):
             _rules_changed(now, rules, ready)
         case PauseAsked() if now.run.stop is None:
@@ -342,7 +372,9 @@ def _try_again(now: _Step, event: RetryDue | StopDue) -> None:
 
 
 def _retry(now: _Step) -> None:
-    if now.run.is_paused:
+    if now.run.is_fresh:
+        _clear(now)
+    elif now.run.is_paused:
         now.move(RunState.WAITING, "paused")
         now.run = replace(now.run, is_looking=True)
         now.effects.append(AdoptOnly())
@@ -360,7 +392,7 @@ def _dependency(now: _Step, name: str, *, is_ready: bool) -> None:
 
 
 def _launch_if_free(now: _Step) -> None:
-    if now.run.state is not RunState.WAITING or now.run.stop is not None:
+    if now.run.state is not RunState.WAITING or now.run.stop is not None or now.run.is_fresh:
         return
     if now.run.is_paused:
         now.move(RunState.WAITING, "paused")
@@ -370,6 +402,25 @@ def _launch_if_free(now: _Step) -> None:
         return
     now.move(RunState.LAUNCHING)
     now.effects.append(AdoptOrLaunch())
+
+
+def _clear(now: _Step) -> None:
+    now.move(RunState.WAITING, "stopped with its group")
+    now.run = replace(now.run, is_looking=True)
+    now.effects.append(ClearFirst())
+
+
+def _cleared(now: _Step, trouble: str | None) -> None:
+    now.run = replace(now.run, is_looking=False, is_fresh=trouble is not None)
+    if now.run.stop is not None:
+        now.end(now.run.stop)
+    elif trouble is not None:
+        now.move(RunState.UNKNOWN, trouble)
+        now.effects.append(RetryLater())
+    elif now.run.is_paused:
+        now.end(paused_reason("stopped with its group"))
+    else:
+        _launch_if_free(now)
 
 
 def _looked(now: _Step, found: Launched | None, unknown: str | None) -> None:

@@ -137,12 +137,27 @@ class ChildPast:
         is_exhausted: its own budget is used up.
         paced_at: clock seconds of its restarts after world faults.
         not_before: clock seconds before which it is not tried again; None when it is not waiting.
+        is_stale: its group is being restarted, and it has not been started anew yet.
     """
 
     failures: int = 0
     is_exhausted: bool = False
     paced_at: tuple[float, ...] = ()
     not_before: float | None = None
+    is_stale: bool = False
+
+
+class Begin(enum.Enum):
+    """How a child's run is to begin, where something may be left of an earlier supervisor's.
+
+    * ``NEW``: a new run, unless one lives, which is taken on;
+    * ``RESUME``: so too, but an end that no supervisor knows of is told instead (the first in a supervisor's life);
+    * ``FRESH``: a new run in any case: what lives is stopped first.
+    """
+
+    NEW = "new"
+    RESUME = "resume"
+    FRESH = "fresh"
 
 
 @dataclass(frozen=True, slots=True)

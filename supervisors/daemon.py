@@ -97,6 +97,8 @@ class Daemon:
     overseers: Overseers
     view: View | None = None
     reload: Callable[[], None] | None = None
+    rested: Callable[[], None] = lambda: None
+    """Called when all has ended in order, and nothing was left running."""
     kills: list[threading.Thread] = field(default_factory=list)
     commands: queue.SimpleQueue[Command] = field(default_factory=queue.SimpleQueue)
     is_ending: threading.Event = field(default_factory=threading.Event)
@@ -150,11 +152,15 @@ class Daemon:
                 self.view.stop()
 
     def _obey(self, root: Supervisor) -> int:
-        asked, code = 0, EXIT_WELL
+        asked, code, is_whole = 0, EXIT_WELL, True
         while True:
             match self._next_command(root):
-                case RootEnded(reason):
-                    return code if self.is_ending.is_set() else self._gave_up(reason)
+                case RootEnded(reason) if not self.is_ending.is_set():
+                    return self._gave_up(reason)
+                case RootEnded():
+                    if is_whole:
+                        self.rested()
+                    return code
                 case ServiceEnded(name, its_code):
                     if not self.is_ending.is_set():
                         code = its_code
@@ -165,6 +171,7 @@ class Daemon:
                 case StopCommand(mode, by):
                     asked += 1
                     if asked == 1:
+                        is_whole = mode is StopMode.END_OF_DAEMON
                         self._begin_end(root, mode)
                     elif asked == 2:
                         self._kill_all()

@@ -65,6 +65,7 @@ class LedgerMemory:
                 "is_exhausted": past.is_exhausted,
                 "paced_at": list(past.paced_at),
                 "not_before": past.not_before,
+                "is_stale": past.is_stale,
                 "boot_id": boot_id(),
             },
         )
@@ -80,6 +81,7 @@ class LedgerMemory:
                 bool(facts["is_exhausted"]),
                 tuple(float(at) for at in facts["paced_at"]),
                 None if not_before is None else float(not_before),
+                bool(facts.get("is_stale", False)),
             )
         except (KeyError, TypeError, ValueError):  # a damaged ledger must not keep a service from being started
             return None

@@ -163,16 +163,20 @@ class Steering:
             structlog.get_logger().error("restart failed", service=name, error=str(error))
 
     def await_ready(self, name: str, timeout_s: float) -> NodeStatus:
-        """Raises CommandFailed when it ends badly instead, TimedOut."""
+        """Ready, or done: ended in order and left alone by its policy. Raises CommandFailed when it ends badly or is
+        stopped meanwhile, TimedOut.
+        """
 
         def is_settled(status: NodeStatus) -> bool:
-            return status.state is NodeState.READY or status.state in SETTLED_BAD
+            return status.state in (NodeState.READY, NodeState.STOPPED) or status.state in SETTLED_BAD
 
         status = self.await_status(name, is_settled, timeout_s, "ready")
         if status.state in SETTLED_BAD:
             last = status.last_exit.cause if status.last_exit is not None else None
             why = status.detail if status.detail is not None and status.detail.startswith(REFUSED) else last
             raise CommandFailed(f"{name}: {status.state.value}" + (f": {why}" if why else ""))
+        if status.state is NodeState.STOPPED and (stopped := self.ledger.record(name).stopped) is not None:
+            raise CommandFailed(f"{name}: stopped by {stopped.by} meanwhile")
         return status
 
     def await_status(

@@ -28,7 +28,7 @@ from actors.messages import (
     Wake,
 )
 from actors.refs import ActorRef
-from actors.spec import ChildPast, ChildSpec, ExitKind, ExitReason
+from actors.spec import Begin, ChildPast, ChildSpec, ExitKind, ExitReason
 from supervisors.child_notes import child_notes
 from supervisors.decisions.model import (
     Answer,
@@ -207,8 +207,8 @@ class SupervisorActor(SupervisedActor):
 
     def _act(self, effect: Effect) -> None:
         match effect:
-            case StartActor(spec, incarnation):
-                self._start_actor(spec, incarnation)
+            case StartActor(spec, incarnation, begin):
+                self._start_actor(spec, incarnation, begin)
             case StopActor(child_id, _, reason, mode):
                 self._grips[child_id].ref.tell(StopYourself(reason, mode))
             case Respec(spec):
@@ -250,9 +250,9 @@ class SupervisorActor(SupervisedActor):
             result = Ok(self._grips[result.value].ref)
         self._replies.pop(number).set_result(result)
 
-    def _start_actor(self, spec: ChildSpec, incarnation: int) -> None:
+    def _start_actor(self, spec: ChildSpec, incarnation: int, begin: Begin) -> None:
         context = ActorContext(
-            spec.id, self._path_of(spec.id), incarnation, self.ref, self.context.system, life := Life()
+            spec.id, self._path_of(spec.id), incarnation, self.ref, self.context.system, life := Life(), begin
         )
         try:
             ref = ActorRef(spec.start.start(context, *spec.args, **spec.kwargs))

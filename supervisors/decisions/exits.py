@@ -132,6 +132,7 @@ def _was_stable(work: Work, child: Child, pacing: Pacing) -> bool:
 def _take_along(work: Work, child: Child, mode: StopMode) -> None:
     """Those the strategy restarts with it: all kept specs, whether or not they ran; temporary ones are dropped."""
     work.recycle_mode = mode
+    is_stale = mode is StopMode.TERMINATE
     for other_id in affected(work.flags.strategy, tuple(work.children), child.spec.id):
         other = work.children[other_id]
         if other_id == child.spec.id or other.held:
@@ -139,10 +140,10 @@ def _take_along(work: Work, child: Child, mode: StopMode) -> None:
         if other.spec.restart is Restart.TEMPORARY:
             work.put(other, wanted=False, recycle=other.phase in ALIVE, doomed=True)
         elif other.phase in ALIVE:
-            work.want(other, recycle=True)
+            work.want(other, recycle=True, is_stale=is_stale)
             work.report(ReportKind.RESTARTING, other, ExitReason(ExitKind.SHUTDOWN, f"with {child.spec.id}"))
         elif other.not_before is None:
-            work.want(other, phase=Phase.DOWN)
+            work.want(other, phase=Phase.DOWN, is_stale=is_stale)
 
 
 def _ended_for_good(work: Work, child: Child, reason: ExitReason) -> None:

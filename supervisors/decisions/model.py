@@ -15,7 +15,7 @@ from actors.messages import (
     ChildStartFailed,
     StopMode,
 )
-from actors.spec import ChildSpec, ExitReason
+from actors.spec import Begin, ChildSpec, ExitReason
 
 
 class Strategy(enum.Enum):
@@ -91,6 +91,8 @@ class Child:
         stop_by: clock seconds at which a stop becomes a kill.
         failures: world faults in a row, for the backoff.
         paced_at: clock seconds of its restarts after world faults, within its own window.
+        is_resumed: its first start goes on from what an earlier supervisor left.
+        is_stale: its group is being restarted; what an earlier supervisor may have left of it must not live on.
     """
 
     spec: ChildSpec
@@ -111,6 +113,8 @@ class Child:
     turn: int = 0
     stop_by: float | None = None
     last_reason: ExitReason | None = None
+    is_resumed: bool = False
+    is_stale: bool = False
 
     @property
     def is_tried_again(self) -> bool:
@@ -230,6 +234,7 @@ Event = (
 class StartActor:
     spec: ChildSpec
     incarnation: int
+    begin: Begin = Begin.NEW
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.messages import StopMode
-from actors.spec import BRUTAL_KILL, DEFAULT_WORKER_SHUTDOWN_S, INFINITY, KILLED, SHUTDOWN, ShutdownKind, WaitFor
+from actors.spec import BRUTAL_KILL, DEFAULT_WORKER_SHUTDOWN_S, INFINITY, KILLED, SHUTDOWN, Begin, ShutdownKind, WaitFor
 from supervisors.decisions.model import (
     ALIVE,
     Child,
@@ -111,6 +111,7 @@ def _start_further(work: Work) -> None:
 
 def start(work: Work, child: Child) -> None:
     work.births += 1
+    begin = _begin(child)
     child = work.put(
         child,
         phase=Phase.STARTING,
@@ -119,8 +120,17 @@ def start(work: Work, child: Child) -> None:
         is_ready=False,
         ready_at=None,
         stop_by=None,
+        is_resumed=False,
+        is_stale=begin is Begin.FRESH,  # until it is ready: nobody knows before that what lives of it
     )
-    work.effects.append(StartActor(child.spec, child.incarnation))
+    work.effects.append(StartActor(child.spec, child.incarnation, begin))
+
+
+def _begin(child: Child) -> Begin:
+    """Whom this supervisor has started before, it has also stopped before."""
+    if child.is_stale and child.incarnation == 0:
+        return Begin.FRESH
+    return Begin.RESUME if child.is_resumed else Begin.NEW
 
 
 def _next_in_line(work: Work) -> Child | None:

@@ -59,7 +59,13 @@ def _recalled(flags: Flags, spec: ChildSpec, past: ChildPast | None) -> Child:
     child = Child(spec, held=spec.id in flags.held)
     if past is None or spec.pacing is None:
         return child
-    child = replace(child, failures=past.failures, is_exhausted=past.is_exhausted, paced_at=past.paced_at)
+    child = replace(
+        child,
+        failures=past.failures,
+        is_exhausted=past.is_exhausted,
+        paced_at=past.paced_at,
+        is_stale=past.is_stale and flags.strategy.is_group,
+    )
     if past.not_before is None or child.held or flags.strategy.is_group:
         return child
     phase = Phase.PARKED if past.is_exhausted else Phase.RESTARTING
@@ -69,7 +75,8 @@ def _recalled(flags: Flags, spec: ChildSpec, past: ChildPast | None) -> Child:
 def past_of(child: Child) -> ChildPast:
     """What the next supervisor of this child must know."""
     is_waiting = child.phase in (Phase.RESTARTING, Phase.PARKED)
-    return ChildPast(child.failures, child.is_exhausted, child.paced_at, child.not_before if is_waiting else None)
+    not_before = child.not_before if is_waiting else None
+    return ChildPast(child.failures, child.is_exhausted, child.paced_at, not_before, child.is_stale)
 
 
 def step(
@@ -128,7 +135,7 @@ def _handle(work: Work, event: Event) -> None:
             work.mode = Mode.BOOTING
             for child in tuple(work.children.values()):
                 if not child.held:
-                    work.want(child)
+                    work.want(child, is_resumed=True)
         case StopRequested(reason, mode):
             _stop(work, reason, mode)
         case Woke():
@@ -170,7 +177,8 @@ def _child_event(work: Work, event: ChildStarted | ChildIgnored | ChildStartFail
             work.report(ReportKind.STARTED, child, None)
             work.answer(event.id, Ok(event.id))
         case ChildReady(since=since) if child.phase in (Phase.STARTING, Phase.UP) and not child.is_ready:
-            work.put(child, is_ready=True, ready_at=work.now if since is None else min(since, work.now))
+            ready_at = work.now if since is None else min(since, work.now)
+            work.put(child, is_ready=True, ready_at=ready_at, is_stale=False)
             work.report(ReportKind.READY, child, None)
         case ChildIgnored() if child.phase in (Phase.STARTING, Phase.STOPPING):
             exits.ignored(work, child)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from actors.context import ActorContext
 from actors.messages import ChildExited, ChildReady, ChildStarted, StopMode
-from actors.spec import SHUTDOWN, Backoff, ChildPast, ChildSpec, ExitReason, Origin, Pacing, Restart
+from actors.spec import SHUTDOWN, Backoff, Begin, ChildPast, ChildSpec, ExitReason, Origin, Pacing, Restart, WaitFor
 from supervisors.decisions.model import (
     Boot,
     Effect,
@@ -13,6 +15,7 @@ from supervisors.decisions.model import (
     Report,
     ReportKind,
     StartActor,
+    StopActor,
     StopRequested,
     Strategy,
     SupervisorState,
@@ -108,3 +111,71 @@ def test_a_stable_run_that_is_stopped_leaves_no_failures_behind() -> None:
         state, _ = take(state, StopRequested(SHUTDOWN, StopMode.END_OF_DAEMON), 500.0 + ready_for_s)
         state, _ = take(state, ChildExited("a", incarnation, SHUTDOWN), 501.0 + ready_for_s)
         assert past_of(state.children["a"]).failures == left
+
+
+# -- a group whose restart began before there was this supervisor ------------------------------------------------------
+
+GROUP = [
+    ChildSpec(name, start_actor, restart=Restart.TRANSIENT, pacing=PACING, wait_for=WaitFor.READY) for name in "abc"
+]
+
+
+def begins(effects: tuple[Effect, ...]) -> dict[str, Begin]:
+    return {one.spec.id: one.begin for one in effects if isinstance(one, StartActor)}
+
+
+def started(state: SupervisorState, child_id: str) -> tuple[SupervisorState, tuple[Effect, ...]]:
+    """It is up and ready."""
+    incarnation = state.children[child_id].incarnation
+    state, first = take(state, ChildStarted(child_id, incarnation), 100.0)
+    state, second = take(state, ChildReady(child_id, incarnation), 100.0)
+    return state, first + second
+
+
+def group_with_a_death(strategy: Strategy) -> tuple[SupervisorState, dict[str, Begin]]:
+    """The first start of ``b`` tells that it had died before there was this supervisor; all are started then."""
+    state, effects = take(initial(Flags(strategy), GROUP), Boot(), 100.0)
+    seen = begins(effects)
+    state, effects = started(state, "a")
+    seen |= begins(effects)
+    assert seen == {"a": Begin.RESUME, "b": Begin.RESUME}
+    incarnation = state.children["b"].incarnation
+    state, _ = take(state, ChildStarted("b", incarnation), 100.0)
+    state, effects = take(state, ChildExited("b", incarnation, CRASH), 100.0)
+    seen |= begins(effects)
+    if strategy is Strategy.ONE_FOR_ALL:
+        assert [one.id for one in effects if isinstance(one, StopActor)] == ["a"]
+        state, effects = take(state, ChildExited("a", state.children["a"].incarnation, SHUTDOWN), 100.0)
+        seen |= begins(effects)
+        state, effects = started(state, "a")
+        seen |= begins(effects)
+    return state, seen
+
+
+@pytest.mark.parametrize("strategy", [Strategy.REST_FOR_ONE, Strategy.ONE_FOR_ALL])
+def test_who_restarts_with_the_dead_one_and_may_live_is_started_fresh(strategy: Strategy) -> None:
+    state, seen = group_with_a_death(strategy)
+    assert past_of(state.children["c"]).is_stale, "the next supervisor must know, too"
+    state, effects = started(state, "b")
+    seen |= begins(effects)
+    is_all = strategy is Strategy.ONE_FOR_ALL
+    assert seen == {"a": Begin.NEW if is_all else Begin.RESUME, "b": Begin.NEW, "c": Begin.FRESH}
+    assert past_of(state.children["c"]).is_stale, "only when it is ready it is certain that what lived is gone"
+    state, _ = started(state, "c")
+    assert not any(past_of(child).is_stale for child in state.children.values())
+
+
+def test_a_stale_past_is_a_fresh_start_and_only_in_a_group() -> None:
+    past = ChildPast(is_stale=True)
+    for strategy, begin in ((Strategy.REST_FOR_ONE, Begin.FRESH), (Strategy.ONE_FOR_ONE, Begin.RESUME)):
+        _, effects = take(initial(Flags(strategy), [SPEC], {"a": past}), Boot(), 100.0)
+        assert begins(effects) == {"a": begin}
+
+
+def test_a_fault_of_ours_leaves_the_living_alone() -> None:
+    """The siblings' actors are started again; the services they stand for live on and are taken on."""
+    state, _ = take(initial(Flags(Strategy.REST_FOR_ONE), GROUP), Boot(), 100.0)
+    child = state.children["a"]
+    state, _ = take(state, ChildStarted("a", child.incarnation), 100.0)
+    state, _ = take(state, ChildExited("a", child.incarnation, ExitReason.crashed("a bug of ours")), 100.0)
+    assert not any(child.is_stale for child in state.children.values())

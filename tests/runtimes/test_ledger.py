@@ -87,6 +87,31 @@ def test_a_late_exit_of_an_older_run_changes_nothing() -> None:
     assert fold(record, {"is": "launched", "run": 1, "identity": {}, "started_at": 0}) == record
 
 
+def test_an_end_that_is_written_before_its_launch_is_an_end() -> None:
+    record = fold(ServiceRecord("a"), {"is": "intent", "run": 1, "runtime": "process", "token": "t"})
+    record = fold(record, {"is": "exited", "run": 1, "exit": {"code": 0}})
+    record = fold(record, {"is": "launched", "run": 1, "identity": {"pid": 6}, "started_at": 5})
+    assert (record.phase, record.identity, record.started_at) == (Phase.EXITED, {"pid": 6}, 5.0)
+    record = fold(record, {"is": "intent", "run": 2, "runtime": "process", "token": "u"})
+    record = fold(record, {"is": "launched", "run": 2, "identity": {"pid": 7}, "started_at": 6})
+    assert record.phase is Phase.LAUNCHED
+
+
+def test_a_rest_lasts_until_the_next_run(path: Path) -> None:
+    ledger = Ledger(path)
+    story(ledger)
+    ledger.rested()
+    assert not ledger.record("a").is_rested, "it has not ended"
+    ledger.exited("a", 2, {"code": 0})
+    ledger.rested()
+    ledger.close()
+    later = Ledger(path)
+    assert later.record("a").is_rested
+    later.intent("a", 3, "process", "t3")
+    assert not later.record("a").is_rested
+    later.close()
+
+
 def test_a_torn_last_line_is_no_corruption_and_costs_only_itself(path: Path) -> None:
     ledger = Ledger(path)
     story(ledger)

@@ -18,6 +18,8 @@ from actors.service_fsm import (
     AdoptOrLaunch,
     BeginProbing,
     Begun,
+    Cleared,
+    ClearFirst,
     DependencySeen,
     Effect,
     Event,
@@ -117,6 +119,8 @@ EVENTS: list[Event] = [
     *(HealthSeen(verdict, "x") for verdict in Verdict),
     *(StopAsked(SHUTDOWN, mode) for mode in StopMode),
     PauseAsked(),
+    Cleared(),
+    Cleared("engine away"),
     Frozen(),
     Frozen("cannot be paused"),
     ResumeAsked(),
@@ -439,3 +443,47 @@ def test_while_nobody_can_tell_a_paused_one_is_looked_for_again_and_never_launch
     assert (run.state, effects) == (RunState.UNKNOWN, (RetryLater(),))
     run, effects = step(run, RetryDue())
     assert (run.state, effects) == (RunState.WAITING, (AdoptOnly(),))
+
+
+# -- a fresh start: whatever lives of it is stopped first -------------------------------------------------------------
+
+
+def fresh(dependencies: frozenset[str] = frozenset(), *, is_paused: bool = False) -> ServiceRun:
+    run, effects = step(begin(Rules(dependencies=dependencies), is_paused=is_paused, is_fresh=True), Begun())
+    assert effects == (ClearFirst(),)
+    assert run.state is RunState.WAITING
+    return run
+
+
+def test_a_fresh_run_begins_when_nothing_of_the_old_one_lives() -> None:
+    run, effects = step(fresh(), Cleared())
+    assert (run.state, effects) == (RunState.LAUNCHING, (AdoptOrLaunch(),))
+
+
+def test_a_fresh_run_waits_for_its_dependencies_after_the_old_one_was_stopped() -> None:
+    run = fresh(frozenset({"db"}))
+    run, effects = step(run, DependencySeen("db", is_ready=True))
+    assert effects == (), "the old one still lives"
+    run, _ = step(run, DependencySeen("db", is_ready=False))
+    run, effects = step(run, Cleared())
+    assert (run.state, effects) == (RunState.WAITING, ())
+    assert step(run, DependencySeen("db", is_ready=True))[1] == (AdoptOrLaunch(),)
+
+
+def test_where_the_old_one_cannot_be_stopped_now_it_is_tried_again() -> None:
+    run, effects = step(fresh(), Cleared("the engine is away"))
+    assert (run.state, run.detail, effects) == (RunState.UNKNOWN, "the engine is away", (RetryLater(),))
+    run, effects = step(run, RetryDue())
+    assert (run.state, effects) == (RunState.WAITING, (ClearFirst(),))
+
+
+def test_a_stop_in_the_midst_of_it_waits_for_the_old_one_to_be_gone() -> None:
+    run, effects = step(fresh(), StopAsked(SHUTDOWN, StopMode.TERMINATE))
+    assert (run.state, effects) == (RunState.WAITING, ())
+    run, effects = step(run, Cleared())
+    assert (run.state, effects) == (RunState.ENDED, (Exit(SHUTDOWN),))
+
+
+def test_a_paused_one_is_stopped_with_its_group_and_not_started() -> None:
+    run, _ = step(fresh(is_paused=True), Cleared())
+    assert run.state is RunState.ENDED
