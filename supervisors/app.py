@@ -69,6 +69,7 @@ from supervisors.status_line import status_line
 from supervisors.steering import Steering
 from supervisors.supervisor import CallRequest
 from supervisors.tree import TreeParts, build_tree, upper
+from supervisors.uncounted import uncounted
 from supervisors.usage import UsageBook
 from supervisors.watched import (
     monitor,
@@ -220,7 +221,16 @@ class App:
             self.ledger.restarted(missed.service, missed.run)
             reached(MISSED_COUNTED)
             nursery.recorded(missed.service, missed.run)
+        self._count_restarts(nursery)
         return nursery
+
+    def _count_restarts(self, nursery: KeeperNursery) -> None:
+        """Those an earlier daemon was killed in the middle of."""
+        records = self.ledger.records()
+        untold = {name for name in records if (kept := nursery.kept(name)) is not None and kept.ended is not None}
+        policies = {name: service.restart_policy for name, service in self.config.services.items()}
+        for name, run in uncounted(records, policies, untold).items():
+            self.ledger.restarted(name, run)
 
     def _cleaner(self) -> Cleaner:
         services = self.config.services
