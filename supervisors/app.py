@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -31,7 +31,6 @@ from actors.monitor import Watched
 from actors.refs import ActorRef
 from actors.runtimes.base import Runtime
 from actors.runtimes.cgroups import open_cgroups
-from actors.runtimes.docker import DockerRuntime
 from actors.runtimes.kept import KeeperNursery
 from actors.runtimes.launching import Spawner
 from actors.runtimes.process import ProcessRuntime
@@ -85,6 +84,9 @@ MISSED_COUNTED: Final = register("daemon.missed.counted", "a restart while no da
 RESTART_COUNTED: Final = register("daemon.restart.counted", "a restart is counted, the new run was not asked for")
 KEEPER_LEFT: Final = register("daemon.leave.said", "in an orderly end the keeper was told goodbye")
 
+if TYPE_CHECKING:
+    from actors.runtimes.docker import DockerRuntime
+
 
 def package_version() -> str:
     try:
@@ -123,6 +125,7 @@ class App:
         self.live = LiveRuns()
         self.memory = LedgerMemory(self.ledger, SystemClock(), self._service_path)
         self._daemon: Daemon | None = None
+        self._docker: DockerRuntime | None = None
         self.watcher = ExitWatcher()
         self.nursery = self._nursery()
         self.runtimes = self._runtimes()
@@ -185,13 +188,19 @@ class App:
         runtimes: dict[str, Runtime] = {"process": processes}
         used = {service.runtime for service in self.config.services.values()}
         if "docker" in used | {record.runtime for record in self.ledger.records().values()}:
-            runtimes["docker"] = DockerRuntime(self.ledger, self._instance())
+            runtimes["docker"] = self._docker_runtime()
         return runtimes
+
+    def _docker_runtime(self) -> DockerRuntime:
+        from actors.runtimes.docker import DockerRuntime  # noqa: PLC0415  slow to import
+
+        self._docker = DockerRuntime(self.ledger, self._instance())
+        return self._docker
 
     def _listen_outside(self) -> None:
         """What others do to our containers is decided upon up here."""
-        docker = self.runtimes.get("docker")
-        if isinstance(docker, DockerRuntime):
+        docker = self._docker
+        if docker is not None:
             docker.outside.is_paused_by_us = lambda service: self.ledger.record(service).paused is not None
             docker.outside.listener = OutsideActs(self.steering, docker, self._plan_of, self.recovery.happened)
 
@@ -281,7 +290,7 @@ class App:
         """The first container of a daemon that had none needs the runtime, and its watcher in the tree."""
         if "docker" in self.runtimes or all(one.runtime != "docker" for one in wanted.services.values()):
             return
-        self.runtimes["docker"] = DockerRuntime(self.ledger, self._instance())
+        self.runtimes["docker"] = self._docker_runtime()
         self._listen_outside()
         watchers = self._watchers()
         for path, request in (
@@ -420,8 +429,8 @@ class App:
             nodes["systemd"] = watched_systemd(
                 self._pulse(), self.overseers.notifier, lambda: status_line(board.snapshot().values())
             )
-        docker = self.runtimes.get("docker")
-        if isinstance(docker, DockerRuntime):
+        docker = self._docker
+        if docker is not None:
             nodes["docker-watcher"] = watched_engine(docker.watcher)
         return tuple(monitor(name, NodeKind.RUNTIME, watched) for name, watched in nodes.items())
 

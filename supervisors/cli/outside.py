@@ -79,10 +79,10 @@ class Outside:
 
     def state_dir(self) -> Path:
         """The state directory ``run`` would use here."""
+        if self.choice.state:
+            return Path(self.choice.state).absolute()
         from config import resolve_state_dir  # noqa: PLC0415  slow to import
 
-        if self.choice.state is not None:
-            return resolve_state_dir(self.choice.state, None, self.environ)
         return resolve_state_dir(None, self._config(), self.environ)
 
     def _config(self) -> Any:

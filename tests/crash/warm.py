@@ -61,6 +61,8 @@ def _spawn(arguments: tuple[str, ...], environ: Mapping[str, str], log: Path) ->
 
 
 def _fork(arguments: tuple[str, ...], environ: Mapping[str, str], log: Path) -> DaemonProcess:
+    import supervisors.cli.app
+    import supervisors.run  # noqa: F401
     from supervisors.cli import main
 
     sys.stdout.flush()

@@ -147,13 +147,14 @@ class World:
         return [one for one in _carriers(str(self.state)) if service in (None, one.service)]
 
     def keepers(self) -> list[int]:
+        """Without their children between fork and exec, which look the same."""
         words = str(self.state).encode()
-        found = []
+        parents = {}
         for pid in psutil.pids():
             line = _read(pid, "comm")
             if line.strip() == KEEPER_NAME.encode() and words in _read(pid, "cmdline").split(b"\0"):
-                found.append(pid)
-        return found
+                parents[pid] = _parent_of(pid)
+        return [pid for pid, parent in parents.items() if parent not in parents]
 
     def containers(self) -> list[dict[str, Any]]:
         """All containers of this state directory's instance, running or not."""
@@ -211,6 +212,11 @@ def _carriers(state: str) -> Iterable[Seen]:
             yield Seen(
                 pid, variables.get(b"SELFHEAL_SERVICE", b"").decode(), variables[b"SELFHEAL_TOKEN"].decode("ascii")
             )
+
+
+def _parent_of(pid: int) -> int:
+    words = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(words[1]) if words else 0
 
 
 def _read(pid: int, what: str) -> bytes:

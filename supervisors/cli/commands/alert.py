@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 import typer
 
-from bridge_link.errors import LinkError
-from guardian_link import errors
-from guardian_link.client import GuardianClient
-from guardian_link.messages import Ack, Alert, BadAlert, Outcome
-from supervisors.cli.exits import FAILED, SOMETHING_DOWN, TIMED_OUT, UNREACHABLE, WELL, WRONG_USAGE, Quit
 from supervisors.cli.outside import Outside, command, seconds_of
-from supervisors.cli.terminal import print_json, say
-from supervisors.manager import SCHEMA, UnknownNode
-from supervisors.tree_json import find
-
-_WORDS: Final = {"run": "accepted"}
-"""Outcomes are told by their own names, but for this one."""
 
 
 @command
@@ -37,128 +22,10 @@ def send(
     timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long to wait.")] = "60s",
 ) -> None:
     """Send an alert; prints what was decided. With --wait: 0 recovered, 1 failed, 3 nothing was recovered."""
-    limit_s = seconds_of(timeout)
+    from supervisors.cli.alerting import send_alert  # noqa: PLC0415  slow to import
+
     said = {"type": type_, "service": service, "severity": severity, "message": message}
-    alert = _alert(file, {key: value for key, value in said.items() if value is not None}, fields or ())
-    outcome: Outcome | None = None
-    try:
-        with _client(outside) as client:
-            ack = client.send(alert, timeout_s=min(limit_s, 10.0))
-            if not outside.as_json:
-                say(_told(ack))
-            if wait and ack.execution_id is not None:
-                outcome = client.wait(ack.execution_id, timeout_s=limit_s)
-    except errors.AlertRefused as refused:
-        raise Quit(FAILED, f"the alert was refused: {refused}") from None
-    except errors.OutcomeTimeout as late:
-        raise Quit(TIMED_OUT, str(late)) from None
-    except (errors.DaemonUnreachable, LinkError) as error:
-        raise Quit(UNREACHABLE, str(error)) from None
-    _print_end(outside, ack, outcome)
-    if wait:
-        raise Quit(*_end(ack, outcome))
+    send_alert(outside, file, said, fields or (), limit_s=seconds_of(timeout), wait=wait)
 
 
 COMMANDS = {"send": send}
-
-
-def _alert(file: str | None, said: Mapping[str, Any], fields: Sequence[str]) -> Alert:
-    """From the file, overruled by what was said. Ends the command when it is no alert."""
-    raw: dict[str, Any] = {"source": "cli", **_read(file), **said} if file is not None else {"source": "cli", **said}
-    if file is None and "type" not in raw:
-        raise Quit(WRONG_USAGE, "an alert needs --type (or --file)")
-    labels = raw.get("labels")
-    if fields:
-        raw["labels"] = {**(labels if isinstance(labels, Mapping) else {}), **dict(_field(one) for one in fields)}
-    try:
-        return Alert.from_mapping(raw)
-    except BadAlert as bad:
-        raise Quit(WRONG_USAGE, f"this is no alert: {bad}") from None
-
-
-def _read(file: str) -> dict[str, Any]:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
-        raw = json.loads(text)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise Quit(WRONG_USAGE, f"--file {file}: {why}") from None
-    if not isinstance(raw, dict):
-        raise Quit(WRONG_USAGE, f"--file {file}: an alert is a JSON object")
-    return raw
-
-
-def _field(text: str) -> tuple[str, str]:
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        raise Quit(WRONG_USAGE, f"--field {text!r} is not K=V")
-    return key, value
-
-
-def _client(outside: Outside) -> GuardianClient:
-    """By --address (the link's own, or the daemon's HTTP address, which knows it), --state, or the environment."""
-    base = outside.base()
-    if base.address is not None and "://" in base.address and not base.address.startswith("http"):
-        return GuardianClient(base.address)
-    if base.address is not None and not _is_found_elsewhere(outside):
-        return GuardianClient(_asked(outside))
-    if _is_found_elsewhere(outside):
-        return GuardianClient()
-    return GuardianClient(state_dir=base.state_dir)
-
-
-def _is_found_elsewhere(outside: Outside) -> bool:
-    """Whether only $SELFHEAL_GUARDIAN says where: nothing was said on the command line."""
-    said = outside.choice.address is not None or outside.choice.state is not None
-    return not said and bool(outside.environ.get("SELFHEAL_GUARDIAN"))
-
-
-def _asked(outside: Outside) -> str:
-    """The guardian link's address, as the daemon's tree shows it."""
-    with outside.manager() as manager:
-        root = manager.tree()["root"]
-    try:
-        endpoint = find(root, "root/links/guardian").get("endpoint")
-    except UnknownNode:
-        endpoint = None
-    if endpoint is None:
-        raise Quit(UNREACHABLE, "the daemon has no guardian link that is up; see 'selfheal tree links'")
-    return endpoint
-
-
-def _told(ack: Ack) -> str:
-    """``accepted ID execution EID``."""
-    if ack.decision is None:
-        return f"stored {ack.id}"
-    word = _WORDS.get(ack.decision.outcome, ack.decision.outcome)
-    execution = f" execution {ack.execution_id}" if ack.execution_id is not None else ""
-    return f"{word} {ack.id}{execution}"
-
-
-def _print_end(outside: Outside, ack: Ack, outcome: Outcome | None) -> None:
-    if outside.as_json:
-        decision = ack.decision
-        told = {
-            "schema": SCHEMA,
-            "id": ack.id,
-            "status": ack.status,
-            "outcome": decision.outcome if decision is not None else None,
-            "execution_id": ack.execution_id,
-            "runbook": decision.runbook if decision is not None else None,
-            "reason": decision.reason if decision is not None else "",
-        }
-        end = {"execution": {"status": outcome.status, "detail": outcome.detail}} if outcome is not None else {}
-        print_json(told | end)
-    elif outcome is not None:
-        word = "recovered" if outcome.is_recovered else outcome.status
-        say(f"{word} {outcome.execution_id}" + (f": {outcome.detail}" if outcome.detail else ""))
-
-
-def _end(ack: Ack, outcome: Outcome | None) -> tuple[int, str | None]:
-    """The exit code of ``--wait``, and what to say."""
-    if outcome is not None:
-        return (WELL, None) if outcome.is_recovered else (FAILED, f"recovery {outcome.execution_id}: {outcome.status}")
-    if ack.decision is None:
-        return TIMED_OUT, f"alert {ack.id} is stored and not decided yet; see 'selfheal alerts'"
-    reason = f": {ack.decision.reason}" if ack.decision.reason else ""
-    return SOMETHING_DOWN, f"nothing was recovered ({ack.decision.outcome}{reason})"

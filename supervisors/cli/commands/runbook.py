@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from config import ConfigError, find_config, load_config
-from runbooks.model import Runbook
-from runbooks.parse import SHIPPED, BadRunbook, Library, Problem, load_library, parse
-from supervisors.cli.exits import FAILED, WRONG_USAGE, Quit
+from supervisors.cli.exits import FAILED, Quit
 from supervisors.cli.outside import Outside, command
 from supervisors.cli.terminal import complain, print_json, say, table
 from supervisors.manager import SCHEMA, UnknownNode
@@ -23,14 +20,16 @@ Config = Annotated[str | None, typer.Option("--config", help="Use the runbook di
 @command
 def list_(outside: Outside, config: Config = None) -> None:
     """All runbooks the daemon would use here."""
-    library = _library(config)
+    from supervisors.cli.libraries import library_of  # noqa: PLC0415  slow to import
+
+    library = library_of(config)
     if outside.as_json:
         found = [
-            {"id": one.id, "version": one.version, "name": one.name, "enabled": one.enabled} for one in _of(library)
+            {"id": one.id, "version": one.version, "name": one.name, "enabled": one.enabled} for one in library.runbooks
         ]
         print_json({"schema": SCHEMA, "runbooks": found, "problems": [str(one) for one in library.problems]})
     else:
-        rows = [(one.id, one.version, "yes" if one.enabled else "no", one.name) for one in _of(library)]
+        rows = [(one.id, one.version, "yes" if one.enabled else "no", one.name) for one in library.runbooks]
         say(table(("ID", "VERSION", "ENABLED", "NAME"), rows))
         _complain(library.problems)
 
@@ -38,7 +37,9 @@ def list_(outside: Outside, config: Config = None) -> None:
 @command
 def show(outside: Outside, runbook: Annotated[str, typer.Argument(metavar="ID")], config: Config = None) -> None:
     """One runbook: what it answers and what it does."""
-    found = _library(config).get(runbook)
+    from supervisors.cli.libraries import library_of  # noqa: PLC0415  slow to import
+
+    found = library_of(config).get(runbook)
     if found is None:
         raise UnknownNode(runbook, None, "runbook")
     if outside.as_json:
@@ -60,7 +61,9 @@ def lint(
     config: Config = None,
 ) -> None:
     """Check runbook files, or all the daemon would use; every problem is told. Exit code 1 when there is one."""
-    problems = [each for file in files for each in _problems(file)] if files else list(_library(config).problems)
+    from supervisors.cli.libraries import library_of, problems_of  # noqa: PLC0415  slow to import
+
+    problems = [each for file in files for each in problems_of(file)] if files else list(library_of(config).problems)
     if outside.as_json:
         print_json({"schema": SCHEMA, "problems": [str(one) for one in problems]})
     elif problems:
@@ -74,32 +77,6 @@ def lint(
 COMMANDS = {"list": list_, "show": show, "lint": lint}
 
 
-def _of(library: Library) -> tuple[Runbook, ...]:
-    return library.runbooks
-
-
-def _library(config: str | None) -> Library:
-    """The shipped runbooks, then those of the configuration ``run`` would use here."""
-    try:
-        found = load_config(find_config(config, os.environ, Path.cwd()), os.environ)
-    except ConfigError as error:
-        complain(error)
-        raise Quit(WRONG_USAGE) from None
-    return load_library((SHIPPED, *found.runbooks.directories))
-
-
-def _problems(file: Path) -> tuple[Problem, ...]:
-    if file.is_dir():
-        return load_library((file,)).problems
-    try:
-        parse(file.read_bytes(), str(file))
-    except BadRunbook as bad:
-        return bad.problems
-    except OSError as error:
-        return (Problem(str(file), "", f"cannot be read: {error.strerror}"),)
-    return ()
-
-
-def _complain(problems: tuple[Problem, ...] | list[Problem]) -> None:
+def _complain(problems: Iterable[object]) -> None:
     for problem in problems:
         complain(problem)
