@@ -108,7 +108,8 @@ def restarts(node: Node, now: float) -> str:
     if last is None:
         return f"↺{node['restarts']}"
     ago = now - unix_seconds(last["at"])
-    is_told = node["state"] in _COMING_BACK or ago > CAUSE_SHOWN_FOR_S
+    is_down_in_order = not node["wanted"] or node["state"] == "stopped"  # that end was no reason for a restart
+    is_told = node["state"] in _COMING_BACK or ago > CAUSE_SHOWN_FOR_S or is_down_in_order
     why = "" if is_told else f": {clean(last['cause'])}"
     return f"↺{node['restarts']} ({age(ago)} ago{why})"
 

@@ -234,7 +234,12 @@ def _value_changes(key: str, old: Any, new: Any) -> Iterator[Change]:
             if old.get(inner) != new.get(inner):
                 yield from _value_changes(f"{key}.{inner}", old.get(inner), new.get(inner))
     else:
-        yield Change(key, _plain(old), _plain(new))
+        plain = _octal if key == "umask" else _plain
+        yield Change(key, plain(old), plain(new))
+
+
+def _octal(value: int | None) -> str | None:
+    return None if value is None else f"{value:03o}"
 
 
 def _plain(value: Any) -> Any:

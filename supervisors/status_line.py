@@ -18,14 +18,14 @@ WORST_FIRST: Final = (
     NodeState.STARTING,
     NodeState.UP,
     NodeState.PAUSED,
-    NodeState.STOPPED,
 )
 MOST_NAMES: Final = 5
 
 
 def status_line(nodes: Iterable[NodeStatus]) -> str:
-    """``12 of 13 ready; crash_loop: x``. Services that a person stopped do not count."""
-    wanted = [node for node in nodes if node.kind is NodeKind.SERVICE and node.wanted]
+    """``12 of 13 ready; crash_loop: x``. Services that a person stopped, or whose work is done, do not count."""
+    services = (node for node in nodes if node.kind is NodeKind.SERVICE)
+    wanted = [node for node in services if node.wanted and node.state is not NodeState.STOPPED]
     by_state: dict[NodeState, list[str]] = defaultdict(list)
     for node in wanted:
         by_state[node.state].append(node.name or node.path.rsplit("/", 1)[-1])

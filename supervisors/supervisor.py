@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext, Life
@@ -62,6 +62,10 @@ from supervisors.decisions.permits import restarts_at_once_from
 from supervisors.decisions.step import initial, past_of, step
 
 Result = Ok | Refused
+
+
+_TOLD_FIRST: Final = frozenset({ReportKind.EXITED, ReportKind.RESTARTING})
+"""In the order of what happened: the end, then what follows from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +165,10 @@ class SupervisorActor(SupervisedActor):
         before = self._state
         clock = self.context.system.clock
         self._state, effects = step(before, event, clock.now(), random.random())  # noqa: S311  jitter
-        for effect in effects:
-            if isinstance(effect, Report) and effect.kind is ReportKind.RESTARTING:
-                self._report_on(effect)  # counted before the new run looks at the count
         self._keep_pasts(before)
+        for effect in effects:
+            if isinstance(effect, Report) and effect.kind in _TOLD_FIRST:
+                self._report_on(effect)  # counted before the new run looks at the count
         for effect in effects:  # deeds next: nothing that is only told may stand between a death and a birth
             if not isinstance(effect, (Answer, Report)):
                 self._act(effect)
@@ -314,7 +318,7 @@ class SupervisorActor(SupervisedActor):
             reason=str(report.reason) if report.reason else None,
             delay_s=report.delay_s,
         )
-        if report.kind is not ReportKind.RESTARTING:
+        if report.kind not in _TOLD_FIRST:
             self._report_on(report)
 
     def _report_on(self, report: Report) -> None:

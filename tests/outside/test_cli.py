@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,20 @@ def test_services_status(here: Cli) -> None:
     code, out, _ = here("services", "status", "web", "--json")
     assert json.loads(out)["services"][0]["pid"] == 103
     assert here("services", "status", "wob")[0] == 1
+
+
+def test_a_name_stands_for_all_replicas_and_a_number_for_one(here: Cli, fake: FakeManager) -> None:
+    web = fake.nodes["root/services/web"]
+    for number in (2, 3):
+        fake.nodes[f"root/services/web.{number}"] = replace(web, path=f"root/services/web.{number}")
+
+    def named(*words: str) -> list[str]:
+        return [one["name"] for one in json.loads(here("services", *words, "--json")[1])["services"]]
+
+    assert named("status", "web") == ["web", "web.2", "web.3"]
+    assert named("status", "web.1") == ["web"]
+    assert named("status", "web.3", "web") == ["web.3", "web", "web.2"]
+    assert named("stop", "web") == ["web", "web.2", "web.3"]
 
 
 def test_services_are_steered(here: Cli, fake: FakeManager) -> None:

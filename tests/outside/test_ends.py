@@ -25,6 +25,7 @@ def test_the_line_counts_what_is_wanted_and_names_the_rest_worst_first() -> None
         service("b", NodeState.STARTING),
         service("c", NodeState.CRASH_LOOP),
         service("by-hand", NodeState.STOPPED, wanted=False),
+        service("done", NodeState.STOPPED),
     ]
     assert status_line(nodes) == "1 of 3 ready; crash_loop: c; starting: b"
 

@@ -81,6 +81,11 @@ def test_old_and_new_values_are_told_and_those_of_the_environment_are_not() -> N
     assert "hunter" not in repr(made)
 
 
+def test_a_umask_is_told_as_it_is_written() -> None:
+    made = plan(one(SLEEP), one(SLEEP | {"umask": "027"}))
+    assert next(entry for entry in made.changed if entry.node == "a").changes == (Change("umask", None, "027"),)
+
+
 def test_a_move_between_groups_keeps_the_run() -> None:
     before = one(SLEEP, groups={"g": {"services": ["a"]}})
     after = one(SLEEP, groups={"h": {"services": ["b", "a"]}})

@@ -27,11 +27,11 @@ Why = Annotated[str, typer.Option("--why", help="Why, for the record.")]
 
 @command
 def status(outside: Outside, names: Names = None) -> None:
-    """The state of all services, or of those named."""
+    """The state of all services, or of those named. Exit code 0 also when one is down; `selfheal tree` tells that."""
     with outside.manager() as manager:
         found = manager.services()
     if names:
-        found = [_named(name, found) for name in names]
+        found = _all_named(names, found)
     _print_services(outside, found)
 
 
@@ -155,7 +155,10 @@ def _command(outside: Outside, names: list[str] | None, one: OneService, every: 
                 result, was_late = _tried(manager, name, one)
                 results.append(result)
                 late = late or was_late
-    _print_services(outside, [result["service"] for result in results if "service" in result], results)
+        touched = [result["service"] for result in results if "service" in result]
+        if names is not None and touched:  # a name stands for all replicas
+            touched = _all_named([node["name"] for node in touched], manager.services())
+    _print_services(outside, touched, results)
     failed = [result for result in results if not result["ok"]]
     for result in failed:
         complain(f"selfheal: {result.get('error', 'failed')}")
@@ -170,11 +173,22 @@ def _tried(manager: RemoteManager, name: str, one: OneService) -> tuple[Result, 
         return Result(name=name, ok=False, error=str(error)), isinstance(error, TimedOut)
 
 
-def _named(name: str, found: Sequence[Node]) -> Node:
-    for node in found:
-        if name in (node["name"], node["path"]):
-            return node
-    raise UnknownNode(name, None, "service")
+def _all_named(names: Sequence[str], found: Sequence[Node]) -> list[Node]:
+    """Each once, in the order they were named: ``worker`` is all its replicas, ``worker.1`` the first alone."""
+    chosen: dict[str, Node] = {}
+    for name in names:
+        ours = [node for node in found if _is_meant(name, node)]
+        if not ours:
+            raise UnknownNode(name, None, "service")
+        chosen |= {node["path"]: node for node in ours}
+    return list(chosen.values())
+
+
+def _is_meant(name: str, node: Node) -> bool:
+    if name in (node["name"], node["path"], f"{node['name']}.1"):
+        return True
+    family, _, number = node["name"].rpartition(".")
+    return family == name and number.isdecimal()
 
 
 def _print_services(outside: Outside, nodes: Sequence[Node], results: Sequence[Result] = ()) -> None:
