@@ -72,7 +72,7 @@ from actors.service_fsm import (
     step,
 )
 from actors.service_logs import tail
-from actors.spec import Begin, ExitReason
+from actors.spec import Begin, ExitKind, ExitReason
 from actors.stillness import Stillness
 from actors.untold import UNKNOWN, untold_end
 
@@ -541,6 +541,8 @@ def remembered(path: str, runtime: str, record: ServiceRecord) -> NodeStatus:
 def _shown(run: ServiceRun) -> tuple[NodeState, str | None]:
     """Its own state, unless nobody can tell now, or somebody else changed what fights with us."""
     seen, state = run.seen, _SHOWN[run.state]
+    if run.ended is not None:
+        return _ended_state(run.ended), run.detail
     if run.state not in LIVE:
         return state, run.detail
     if seen.unknown is not None and not run.rules.is_probed:
@@ -549,6 +551,13 @@ def _shown(run: ServiceRun) -> tuple[NodeState, str | None]:
         is_ready = state is NodeState.READY
         return NodeState.DEGRADED if is_ready else state, seen.drift if is_ready else run.detail or seen.drift
     return state, run.detail
+
+
+def _ended_state(reason: ExitReason) -> NodeState:
+    """Until its supervisor has judged: what that will come to."""
+    if reason.kind is ExitKind.CRASHED:
+        return NodeState.WAITING
+    return NodeState.FAILED if reason.evidence.get("failed") else NodeState.STOPPED
 
 
 _SHOWN = {

@@ -79,6 +79,7 @@ class ServiceRun:
     ``seen`` is what the runtime sees of it beyond its being alive; ``was_ready`` is kept over a pause from outside.
     ``is_paused``: a person wants it frozen: nothing is started, health does not count, and an end is no reason for
     another run.
+    ``ended``: the reason it ended with, once it has.
     ``is_fresh``: its group is restarted by a supervisor that has not started it: what may live of it is stopped first.
     """
 
@@ -92,6 +93,7 @@ class ServiceRun:
     was_ready: bool = False
     is_paused: bool = False
     is_fresh: bool = False
+    ended: ExitReason | None = None
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
@@ -299,6 +301,7 @@ class _Step:
 
     def end(self, reason: ExitReason) -> None:
         self.move(RunState.ENDED, reason.detail or None)
+        self.run = replace(self.run, ended=reason)
         self.effects.append(Exit(reason))
 
 

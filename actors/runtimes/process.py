@@ -6,11 +6,9 @@ a launch is refused while an earlier run's main process lives, and waits until t
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,21 +33,19 @@ from actors.runtimes.base import (
     Usage,
 )
 from actors.runtimes.cgroups import Cgroups
-from actors.runtimes.family import KILL_SIGNAL, OrphanHunt, family_now, kill_family, signal_process
+from actors.runtimes.family import KILL_SIGNAL, kill_family
 from actors.runtimes.freezing import freeze, thaw
 from actors.runtimes.kept import LOCKS, LockHeld, SpawnUnanswered
 from actors.runtimes.launching import Spawner
 from actors.runtimes.locks import lock_holders
 from actors.runtimes.nursery import Kept, LocalNursery, News, Nursery
-from actors.runtimes.procfs import ProcessIdentity, TokenScan, ancestors_of, is_alive, read_line, token_of
+from actors.runtimes.procfs import ProcessIdentity, is_alive, read_line, token_of
 from actors.runtimes.recognising import Stranger, main_among, may_be, unrecorded
 from actors.runtimes.runs import Run
+from actors.runtimes.sweeping import SWEEP_S, Sweeper
 from actors.runtimes.usage import ProcessMeter
 from actors.service_logs import tail
 
-SWEEP_S: Final = 5.0  # SIGKILL takes effect at once except in an uninterruptible disk wait
-PATIENCE_S: Final = 0.1
-"""How long to look again for whom, when somebody was gone before we had looked at him."""
 NAME: Final = "process"
 SPAWN_TRIES: Final = 3
 
@@ -123,13 +119,11 @@ class ProcessRuntime:
         self._clock = clock or SystemClock()
         self._nursery = nursery or LocalNursery(watcher or ExitWatcher(), Spawner(environment), self._clock)
         self._meter = ProcessMeter(self._clock)
-        self._scan = TokenScan()
-        self._scan_lock = threading.Lock()
+        self.sweeper = Sweeper(self._nursery, cgroups)
         self._table_lock = threading.Lock()
         self._runs: dict[str, ProcessRun] = {}
         self._locks: dict[str, threading.RLock] = {}
         self._log_paths: dict[str, Path | None] = {}
-        self._cgroups = cgroups
         if cgroups is not None:
             recorded = {(one.service, one.token) for one in ledger.records().values() if one.phase is not Phase.EXITED}
             kept = {(one.service, one.token) for one in self._nursery.all_kept() if one.ended is None}
@@ -172,7 +166,7 @@ class ProcessRuntime:
     def stop(self, handle: Handle, grace_s: float) -> ExitStatus:
         run = self._run_of(handle)
         main = run.handle.identity
-        snapshot = self._family(run.handle)  # before any signal: afterwards nobody can tell whose children they were
+        snapshot = self._family(run)  # before any signal: afterwards nobody can tell whose children they were
         if run.status is None:
             run.asked = True
             reached(STOP_WANTED)
@@ -180,7 +174,7 @@ class ProcessRuntime:
             reached(STOP_SIGNALLED)
             run.wait(grace_s)
         reached(STOP_ENDED)
-        self._sweep(run.handle, snapshot)
+        self._sweep(run, snapshot)
         reached(STOP_SWEPT)
         status = run.wait(SWEEP_S)
         if status is None:
@@ -191,19 +185,19 @@ class ProcessRuntime:
 
     def kill(self, handle: Handle) -> None:
         run = self._run_of(handle)
-        snapshot = self._family(run.handle)
+        snapshot = self._family(run)
         if run.status is None:
             run.asked = True
             self._nursery.signal(_kept(run.handle), KILL_SIGNAL, asked=True)
-        self._sweep(run.handle, snapshot)
+        self._sweep(run, snapshot)
 
     def pause(self, handle: Handle) -> None:
         run = self._run_of_paused(handle)
-        freeze(handle.service, lambda: self._family(run.handle))
+        freeze(handle.service, lambda: self._family(run))
 
     def resume(self, handle: Handle) -> None:
         run = self._run_of_paused(handle)
-        thaw(lambda: self._family(run.handle))
+        thaw(lambda: self._family(run))
 
     def _run_of_paused(self, handle: Handle) -> ProcessRun:
         try:
@@ -221,7 +215,7 @@ class ProcessRuntime:
         tokens = {one.token for one in self._unrecorded(service)}
         if record.runtime == NAME and record.token:
             tokens.add(record.token)
-        swept = [self._swept(service, token) for token in tokens]
+        swept = [self.sweeper.swept(service, token) for token in tokens]
         return any(swept)
 
     def usage(self, handle: Handle) -> Usage | None:
@@ -235,13 +229,11 @@ class ProcessRuntime:
 
     def note_descents(self) -> None:
         """See who descends from whom, once in a while: what loses its parent later is then known all the same."""
-        with self._scan_lock:
-            self._scan.look()
+        self.sweeper.look()
 
     def close(self) -> None:
         self._nursery.close()
-        if self._cgroups is not None:
-            self._cgroups.close()
+        self.sweeper.close()
 
     # -- birth ----------------------------------------------------------------------------------------------------
 
@@ -276,23 +268,9 @@ class ProcessRuntime:
 
     def _sweep_or_refuse(self, service: str, token: str) -> None:
         try:
-            self._swept(service, token)
+            self.sweeper.swept(service, token)
         except StopFailed as failed:
             raise LaunchError(str(failed)) from failed
-
-    def _swept(self, service: str, token: str) -> bool:
-        """Kill what an ended run left; whether there was anything. Quick when there was nothing.
-
-        Raises:
-            StopFailed: something would not die.
-        """
-        was_empty = self._kill_group(service, token)
-        # on the way to a restart: one look; the lock guards against a twin
-        found = self._token_family(token) or self._hidden(service)
-        if found:
-            self._kill_all(service, lambda: self._doomed(service, token))
-        self._tidy_group(service, token)
-        return bool(found) or not was_empty
 
     def _spawn(self, spec: LaunchSpec, run: int, token: str) -> Kept:
         """Raises LaunchError. A keeper lost on the way is no failure of the service: what it started is taken on."""
@@ -339,13 +317,12 @@ class ProcessRuntime:
         run = Run(handle, on_exit)
         with self._table_lock:
             self._runs[service] = run
-        with self._scan_lock:
-            self._scan.know(kept.identity, kept.token)
+        self.sweeper.know(kept.identity, kept.token)
         return run
 
     def _watch(self, run: ProcessRun, kept: Kept) -> None:
         self._nursery.watch(kept, lambda news: self._ended(run, news))
-        self._place(run.handle)
+        self.sweeper.place(kept.service, kept.token, kept.identity)
 
     # -- adoption -------------------------------------------------------------------------------------------------
 
@@ -442,7 +419,7 @@ class ProcessRuntime:
         line = read_line(identity.pid)
         if line is None or not is_alive(identity) or line.session != identity.pid:
             return False
-        if identity.pid in self._protected():
+        if identity.pid in self.sweeper.protected():
             return False
         held = token_of(identity.pid)
         if held is not None:
@@ -451,7 +428,7 @@ class ProcessRuntime:
 
     def _session_leader_with(self, token: str) -> ProcessIdentity | None:
         """The first of them: a descendant may lead a session too, but was born later."""
-        for one in sorted(self._token_family(token), key=lambda one: (one.start_ticks, one.pid)):
+        for one in sorted(self.sweeper.living(token), key=lambda one: (one.start_ticks, one.pid)):
             line = read_line(one.pid)
             if line is not None and line.start_ticks == one.start_ticks and line.session == one.pid:
                 return one
@@ -475,7 +452,7 @@ class ProcessRuntime:
             self._meter.forget(handle.identity)
             self._nursery.recorded(handle.service, handle.run)
             reached(END_FORGOTTEN)
-            self._tidy_group(handle.service, handle.token)
+            self.sweeper.tidy(handle.service, handle.token)
 
     def _stop_successor(self, handle: ProcessHandle, grace_s: float) -> None:
         """It crashed in the very moment of the stop and was started again at once: that one is to be stopped too."""
@@ -489,80 +466,11 @@ class ProcessRuntime:
             successor = self._adopt_kept(handle.service, kept, lambda _status: True)
         self.stop(successor, grace_s)
 
-    def _sweep(self, handle: ProcessHandle, snapshot: tuple[ProcessIdentity, ...]) -> None:
-        def find() -> tuple[ProcessIdentity, ...]:
-            seen = {member for member in snapshot if is_alive(member)}
-            return tuple(seen | set(self._doomed(handle.service, handle.token)))
+    def _family(self, run: ProcessRun) -> tuple[ProcessIdentity, ...]:
+        return self.sweeper.family(run.handle.identity, run.handle.token)
 
-        self._kill_group(handle.service, handle.token)
-        self._kill_all(handle.service, find)
-        self._tidy_group(handle.service, handle.token)
-
-    def _kill_all(self, service: str, find: Callable[[], tuple[ProcessIdentity, ...]]) -> None:
-        if left := kill_family(find, SWEEP_S):
-            pids = ", ".join(str(member.pid) for member in left)
-            raise StopFailed(f"service {service!r}: these processes would not die: {pids}")
-
-    def _family(self, handle: ProcessHandle) -> tuple[ProcessIdentity, ...]:
-        return family_now(handle.identity, self._holders(handle.token), self._protected())
-
-    def _token_family(
-        self, token: str, *, is_deadly: bool = False, patience_s: float = 0.0
-    ) -> tuple[ProcessIdentity, ...]:
-        """Who carries the token or descends from who does.
-
-        Args:
-            is_deadly: kill each at sight.
-            patience_s: how long to look again while somebody may have been missed.
-        """
-        deadline = time.monotonic() + patience_s
-        protected = self._protected() if is_deadly else frozenset()
-
-        def kill(one: ProcessIdentity) -> None:
-            if one.pid not in protected:
-                signal_process(one, KILL_SIGNAL)
-
-        while True:
-            with self._scan_lock:
-                found, is_all = self._scan.members(token, kill if is_deadly else None)
-            if found:
-                protected = self._protected()
-                return tuple(one for one in found if one.pid not in protected)
-            if is_all or time.monotonic() >= deadline:
-                return ()
-
-    def _doomed(self, service: str, token: str) -> tuple[ProcessIdentity, ...]:
-        """Who of the run was still there; most have just been killed."""
-        protected = self._protected()
-        OrphanHunt(token, protected, protected).run(SWEEP_S, PATIENCE_S)
-        found = self._token_family(token, is_deadly=True, patience_s=PATIENCE_S)
-        return found or self._hidden(service)
-
-    def _hidden(self, service: str) -> tuple[ProcessIdentity, ...]:
-        """Who shows in no way whose he is, and can be this service's only."""
-        return tuple(one for one in self._nursery.hidden(service) if is_alive(one))
-
-    def _protected(self) -> frozenset[int]:
-        """Who is never signalled, whatever a record says: init, ourselves, who started us, our keeper."""
-        return frozenset({0, 1}) | self._nursery.parents() | ancestors_of(os.getpid())
-
-    # -- the run's control group ----------------------------------------------------------------------------------
-
-    def _place(self, handle: ProcessHandle) -> None:
-        if self._cgroups is not None:
-            self._cgroups.place(handle.service, handle.token, handle.identity, lambda: self._family(handle))
-
-    def _kill_group(self, service: str, token: str) -> bool:
-        """Whether nothing is in the run's group (any more)."""
-        return self._cgroups is None or self._cgroups.kill(service, token, SWEEP_S)
-
-    def _tidy_group(self, service: str, token: str) -> None:
-        if self._cgroups is not None:
-            self._cgroups.tidy(service, token)
-
-    def _holders(self, token: str) -> set[int]:
-        with self._scan_lock:
-            return self._scan.holders(token)
+    def _sweep(self, run: ProcessRun, snapshot: tuple[ProcessIdentity, ...]) -> None:
+        self.sweeper.sweep(run.handle.service, run.handle.token, snapshot)
 
     # -- the table ------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 
-import actors.keeper.server  # noqa: F401  with these every place is registered
+import actors.keeper.server
+import actors.runtimes.docker  # noqa: F401  with these every place is registered
 import supervisors.run  # noqa: F401
 from actors.failpoints import FAIL_POINTS
 from tests.crash.rows import NOT_AGAIN, OK, Outcome, Row, Who, run_row

@@ -32,7 +32,7 @@ def pid_in(path: Path) -> int:
 
 def is_placed(runtime: ProcessRuntime, handle: ProcessHandle) -> bool:
     """Its group exists and is proven: from now on it can be killed whole."""
-    cgroups = runtime._cgroups
+    cgroups = runtime.sweeper.cgroups
     assert cgroups is not None
     group = cgroups._group(handle.service, handle.token)
     return group.exists() and b"user.selfheal.proven" in [os.fsencode(name) for name in os.listxattr(group)]
@@ -129,8 +129,8 @@ def test_a_run_is_in_a_group_of_its_own_and_the_group_goes_with_it(grouped: Kept
     groups = [Path(f"/proc/{handle.pid}/cgroup").read_text() for handle in handles]
     assert groups[0] != groups[1]
     assert not any(handle.token in groups[0] for handle in handles), "the token is nobody else's business"
-    assert runtime._cgroups is not None
-    folder = runtime._cgroups.folder
+    assert runtime.sweeper.cgroups is not None
+    folder = runtime.sweeper.cgroups.folder
     runtime.stop(handles[0], LONG_S)
     assert lives(handles[1].pid)
     eventually(lambda: [one.name[:2] for one in folder.iterdir() if one.is_dir()] == ["b."], within_s=LONG_S)
@@ -142,11 +142,11 @@ def test_a_run_is_in_a_group_of_its_own_and_the_group_goes_with_it(grouped: Kept
 def test_what_was_forked_before_the_move_is_moved_too(grouped: KeptPlace, tmp_path: Path) -> None:
     """The main process is moved after its spawn: the groups of a run are two."""
     runtime, pid_file = grouped.daemon(), tmp_path / "pid"
-    cgroups, runtime._cgroups = runtime._cgroups, None
+    cgroups, runtime.sweeper.cgroups = runtime.sweeper.cgroups, None
     handle = runtime.launch(grouped.spec("a", escape("setsid", pid_file)), 1, Exits())
     hidden = pid_in(pid_file)
-    runtime._cgroups = cgroups
-    runtime._place(handle)
+    runtime.sweeper.cgroups = cgroups
+    runtime.sweeper.place(handle.service, handle.token, handle.identity)
     eventually(lambda: has_group(hidden) and is_placed(runtime, handle), within_s=LONG_S)
     assert cgroups is not None
     assert eventually(lambda: cgroups.kill("a", handle.token, LONG_S), within_s=LONG_S)
@@ -175,8 +175,8 @@ def test_what_a_killed_daemon_left_behind_is_removed_and_what_lives_is_kept(grou
     first = grouped.daemon()
     handle = first.launch(grouped.spec("a", RUNS), 1, Exits())
     eventually(lambda: is_placed(first, handle), within_s=LONG_S)
-    assert first._cgroups is not None
-    folder = first._cgroups.folder
+    assert first.sweeper.cgroups is not None
+    folder = first.sweeper.cgroups.folder
     (folder / "empty.0123").mkdir()
     left = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     (folder / "left.4567").mkdir()
@@ -234,8 +234,8 @@ def test_a_process_that_was_gone_right_after_the_move_is_no_proof(
     runtime = grouped.daemon()
     handle = runtime.launch(grouped.spec("a", RUNS), 1, Exits())
     eventually(lambda: has_group(handle.pid), within_s=LONG_S)
-    assert runtime._cgroups is not None
-    assert not runtime._cgroups.kill("a", handle.token, 0.2)
+    assert runtime.sweeper.cgroups is not None
+    assert not runtime.sweeper.cgroups.kill("a", handle.token, 0.2)
     assert lives(handle.pid)
     runtime.stop(handle, LONG_S)
     assert not lives(handle.pid), "found one by one"

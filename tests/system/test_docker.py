@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +10,12 @@ import pytest
 from docker import DockerClient
 from docker.errors import NotFound
 
-from tests.support.docker_engine import IMAGE, engine_client, require_engine
+from tests.support.docker_engine import IMAGE
 from tests.support.eventually import eventually, holds_for
 from tests.system.running import daemon, write_config
 
 SLEEP = ["sleep", "1000"]
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def engine() -> Iterator[DockerClient]:
-    require_engine()
-    client = engine_client()
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def tag(engine: DockerClient) -> Iterator[str]:
-    """A word in the names of this test's containers; they are removed at the end."""
-    word = f"t{uuid.uuid4().hex[:8]}"
-    yield word
-    for container in engine.containers.list(all=True):
-        if word in (container.name or ""):
-            container.remove(force=True)
 
 
 def ours(name: str) -> dict[str, Any]:

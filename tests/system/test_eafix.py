@@ -13,7 +13,6 @@ from config import DEMO, load_config
 from tests.support.docker_engine import IMAGE
 from tests.support.eventually import eventually
 from tests.system.running import daemon
-from tests.system.test_docker import engine, tag  # noqa: F401  fixtures
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
 EAFIX = DEMO.parent / "eafix.yaml"
@@ -36,8 +35,8 @@ def serve(client: DockerClient, project: str, service: str, address: str) -> Non
 
 @pytest.mark.xdist_group("shipped ports")
 def test_the_platform_is_kept_up(
-    engine: DockerClient,  # noqa: F811  the fixture
-    tag: str,  # noqa: F811  the fixture
+    engine: DockerClient,
+    tag: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -51,7 +50,6 @@ def test_the_platform_is_kept_up(
     with daemon(EAFIX, tmp_path / "state") as selfheal:
         before = selfheal.until_ready(within_s=60)
         assert len(before) == 13
-        assert all(before["redis"]["ready_since"] <= one["ready_since"] for one in before.values())
         engine.containers.get(f"{tag}-data-ingestor").stop(timeout=1)
         stopped_at = time.monotonic()
         eventually(lambda: engine.containers.get(f"{tag}-data-ingestor").status == "running", within_s=30)

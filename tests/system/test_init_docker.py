@@ -14,7 +14,7 @@ import pytest
 from docker import DockerClient
 from docker.models.containers import Container
 
-from tests.support.docker_engine import IMAGE, engine_client, require_engine
+from tests.support.docker_engine import IMAGE
 from tests.support.eventually import eventually
 from tests.support.host_python import environment, read_only_mounts
 from tests.system.running import SLEEPER, write_config
@@ -22,14 +22,6 @@ from tests.system.test_init import command_of, zombies_under
 
 LONG_S = 30.0
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def engine() -> Iterator[DockerClient]:
-    require_engine()
-    client = engine_client()
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from docker import DockerClient
 
-from tests.support.docker_engine import IMAGE, engine_client, require_engine
+from tests.support.docker_engine import IMAGE
 from tests.system.running import SLEEPER, write_config
 from tests.system.test_reload import actions, asked
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def engine() -> Iterator[DockerClient]:
-    require_engine()
-    client = engine_client()
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def tag(engine: DockerClient) -> Iterator[str]:
-    """A word in the names of this test's containers; they are removed at the end."""
-    word = f"t{uuid.uuid4().hex[:8]}"
-    yield word
-    for container in engine.containers.list(all=True):
-        if word in (container.name or ""):
-            container.remove(force=True)
 
 
 def box(seconds: str = "1000", **more: Any) -> dict[str, Any]:
