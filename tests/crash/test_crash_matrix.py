@@ -22,6 +22,8 @@ from tests.support.tables import TABLE
 
 Record = Callable[[str, object], None]
 PAIRS = 24
+JOBS = 2
+"""Other tests run beside it, and some of them look at the clock."""
 SEED = int(os.environ.get("SELFHEAL_CRASH_SEED", "1"))
 
 
@@ -38,7 +40,18 @@ def test_a_place_without_a_route_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.timeout(1800)
 def test_the_daemon_and_its_keeper_may_die_at_every_place(record_property: Record) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crash", "--quick", "--pairs", str(PAIRS), "--seed", str(SEED)],
+        [
+            sys.executable,
+            "-m",
+            "tests.crash",
+            "--quick",
+            "--pairs",
+            str(PAIRS),
+            "--seed",
+            str(SEED),
+            "--jobs",
+            str(JOBS),
+        ],
         cwd=Path(__file__).resolve().parents[2],
         check=False,
         capture_output=True,
