@@ -39,6 +39,7 @@ class Exchange:
     message: Message
     answers: dict[Kind, Future[Answer]]
     frames: list[bytes]
+    address: str = ""
     next_send_at: float = 0.0
     tries: int = 0
     is_over: bool = False
@@ -127,7 +128,7 @@ class DealerChannel:
             WireError: it is too large or cannot be written; nothing was sent.
             LinkClosed: the channel is closed.
         """
-        exchange = Exchange(message, {kind: Future() for kind in expects}, encode(message))
+        exchange = Exchange(message, {kind: Future() for kind in expects}, encode(message), self.address)
         self._put(exchange)
         return exchange
 

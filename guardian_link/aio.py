@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from guardian_link.client import GuardianClient
+from guardian_link.delivery import OnLate
 from guardian_link.messages import Ack, Alert, Outcome
 
 
@@ -15,15 +16,21 @@ class AsyncGuardianClient:
     """``async with AsyncGuardianClient() as guardian: await guardian.send(alert)``. Raises as ``GuardianClient``."""
 
     def __init__(
-        self, address: str | None = None, *, state_dir: str | Path | None = None, timeout_s: float = 5.0
+        self,
+        address: str | None = None,
+        *,
+        state_dir: str | Path | None = None,
+        timeout_s: float = 5.0,
+        outbox: str | Path | None = None,
+        on_late: OnLate | None = None,
     ) -> None:
-        self._client = GuardianClient(address, state_dir=state_dir, timeout_s=timeout_s)
+        self._client = GuardianClient(address, state_dir=state_dir, timeout_s=timeout_s, outbox=outbox, on_late=on_late)
 
     async def send(self, alert: Alert, timeout_s: float | None = None) -> Ack:
         return await asyncio.to_thread(self._client.send, alert, timeout_s)
 
-    def post(self, alert: Alert) -> str:
-        return self._client.post(alert)
+    async def post(self, alert: Alert) -> str:
+        return await asyncio.to_thread(self._client.post, alert)
 
     async def wait(self, execution_id: str, timeout_s: float = 60.0) -> Outcome:
         return await asyncio.to_thread(self._client.wait, execution_id, timeout_s)

@@ -1,23 +1,26 @@
 """What a Guardian imports: send an alert and know that it is on disk, wait for its outcome, ask about executions.
 
-Thread-safe. Sent alerts are sent again until they are acknowledged; the alert's id makes that harmless.
+Thread-safe. Sent alerts are sent again until they are acknowledged; the alert's id makes that harmless. With an outbox
+that goes on after a restart of the sender, and the daemon need not be there yet.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Any, Final, Self
 
 from bridge_link.channel import DealerChannel, Exchange
 from bridge_link.client import find_address
-from bridge_link.errors import LinkError, Refused, WireError
+from bridge_link.errors import BadAddress, LinkError, Refused, WireError
 from bridge_link.wire import Kind, Message, new_id
+from guardian_link.delivery import Delivery, OnLate
 from guardian_link.errors import AlertRefused, DaemonUnreachable, OutcomeTimeout
 from guardian_link.messages import Ack, Alert, Decision, Outcome
+from guardian_link.outbox import Outbox
 
 TERMINAL: Final = frozenset(
     {"succeeded", "failed", "rolled_back", "rollback_failed", "unknown", "rejected", "expired", "cancelled"}
@@ -27,23 +30,62 @@ ASK_AGAIN_S: Final = 1.0
 
 
 class GuardianClient:
-    """Finds the daemon by ``address``, `$SELFHEAL_GUARDIAN`, or the state directory. Raises BadAddress if it cannot."""
+    """Finds the daemon by ``address``, `$SELFHEAL_GUARDIAN`, or the state directory.
+
+    Args:
+        timeout_s: how long a question or ``send`` waits.
+        outbox: a file (``guardian_link.outbox``) that keeps each alert from before it is sent until the daemon has it.
+        on_late: with an outbox: called once, on a thread, with each alert the daemon does not have within a second.
+
+    Raises:
+        BadAddress: nobody knows where the daemon is (with an outbox: it is found when it comes).
+        OutboxUnusable: the file cannot be used.
+    """
 
     def __init__(
-        self, address: str | None = None, *, state_dir: str | Path | None = None, timeout_s: float = 5.0
+        self,
+        address: str | None = None,
+        *,
+        state_dir: str | Path | None = None,
+        timeout_s: float = 5.0,
+        outbox: str | Path | None = None,
+        on_late: OnLate | None = None,
     ) -> None:
         self._timeout_s = timeout_s
+        self._find: Callable[[], str] = lambda: find_address("guardian", address, state_dir)
         self._outcomes: dict[str, Outcome] = {}
         self._changed = threading.Condition()
-        self._channel = DealerChannel(find_address("guardian", address, state_dir), on_push=self._pushed)
+        self._opening = threading.Lock()
+        self._channel: DealerChannel | None = None
+        self.outbox: Outbox | None = None
+        self._delivery: Delivery | None = None
+        if outbox is None:
+            self._link()
+        else:
+            self.outbox = Outbox(outbox)
+            self._delivery = Delivery(self.outbox, self._find, on_late=on_late)
 
     def send(self, alert: Alert, timeout_s: float | None = None) -> Ack:
         """Send and wait until the alert is on disk and decided. If only the first came in time, the decision is None.
 
         Raises:
             AlertRefused: it will never be taken.
-            DaemonUnreachable: not acknowledged within ``timeout_s`` seconds; it is not sent again.
+            DaemonUnreachable: not acknowledged within ``timeout_s`` seconds; it is not sent again, but with an outbox.
+            OutboxFull, OutboxUnusable: it is not kept and was not sent.
         """
+        if self.outbox is None or self._delivery is None:
+            return self._send(alert, timeout_s)
+        with self._delivery.handed_over(alert.id):
+            self.outbox.put(alert)
+            try:
+                ack = self._send(alert, timeout_s)
+            except AlertRefused as refused:
+                self.outbox.bury(alert.id, refused.code, str(refused))
+                raise
+            self.outbox.delivered([alert.id])
+            return ack
+
+    def _send(self, alert: Alert, timeout_s: float | None) -> Ack:
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + limit_s
         exchange = self._begin(alert)
@@ -55,16 +97,28 @@ class GuardianClient:
                 return Ack(alert.id, str(stored.get("status", "stored")))
             return Ack(alert.id, str(stored.get("status", "stored")), Decision.from_body(decided))
         finally:
-            self._channel.forget(exchange)
+            exchange.is_over = True
 
     def post(self, alert: Alert) -> str:
         """Queue the alert and return its id at once; it is sent until acknowledged, as long as this client lives.
 
+        With an outbox it is on disk when this returns, and is sent by whoever uses that outbox next.
+
         Raises:
             AlertRefused: it is too large to be sent.
+            OutboxFull, OutboxUnusable: it is not kept.
         """
-        self._begin(alert)
+        if self.outbox is not None and self._delivery is not None:
+            self.outbox.put(alert)
+            self._delivery.look()
+        else:
+            self._begin(alert)
         return alert.id
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the outbox is not delivered now; None when all is well."""
+        return None if self._delivery is None else self._delivery.trouble
 
     def wait(self, execution_id: str, timeout_s: float = 60.0) -> Outcome:
         """Wait for the end of an execution.
@@ -103,7 +157,13 @@ class GuardianClient:
         return found if isinstance(found, list) else []
 
     def close(self) -> None:
-        self._channel.close()
+        """What is in the outbox stays there."""
+        if self._delivery is not None:
+            self._delivery.close()
+        if self._channel is not None:
+            self._channel.close()
+        if self.outbox is not None:
+            self.outbox.close()
 
     def __enter__(self) -> Self:
         return self
@@ -113,18 +173,31 @@ class GuardianClient:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    def _link(self) -> DealerChannel:
+        """Raises BadAddress. With an outbox the daemon may be somewhere else by now."""
+        with self._opening:
+            if self._channel is None or self.outbox is not None:
+                address = self._find()
+                if self._channel is None or self._channel.address != address:
+                    old, self._channel = self._channel, DealerChannel(address, on_push=self._pushed)
+                    if old is not None:
+                        old.close()
+            return self._channel
+
     def _begin(self, alert: Alert) -> Exchange:
         try:
-            return self._channel.begin(Message(Kind.ALERT, alert.id, alert.to_body()), (Kind.STORED, Kind.DECIDED))
+            return self._link().begin(Message(Kind.ALERT, alert.id, alert.to_body()), (Kind.STORED, Kind.DECIDED))
         except WireError as error:
             raise AlertRefused(error.code, error.text) from None
+        except BadAddress as error:
+            raise DaemonUnreachable(str(error)) from None
 
     def _answer(self, exchange: Exchange, kind: Kind, timeout_s: float) -> Mapping[str, Any]:
         try:
             return exchange.answers[kind].result(timeout_s)
         except FutureTimeout:
             raise DaemonUnreachable(
-                f"{self._channel.address}: no answer within {timeout_s:g} s; is the daemon running?"
+                f"{exchange.address}: no answer within {timeout_s:g} s; is the daemon running?"
             ) from None
         except Refused as refused:
             raise AlertRefused(refused.code, refused.text) from None
@@ -132,11 +205,14 @@ class GuardianClient:
             raise DaemonUnreachable(str(error)) from None
 
     def _ask(self, question: Mapping[str, Any], timeout_s: float | None = None) -> Any:
-        exchange = self._channel.begin(Message(Kind.QUERY, new_id(), question), (Kind.ANSWER,))
+        try:
+            exchange = self._link().begin(Message(Kind.QUERY, new_id(), question), (Kind.ANSWER,))
+        except BadAddress as error:
+            raise DaemonUnreachable(str(error)) from None
         try:
             answer = self._answer(exchange, Kind.ANSWER, self._timeout_s if timeout_s is None else timeout_s)
         finally:
-            self._channel.forget(exchange)
+            exchange.is_over = True
         return answer.get("result")
 
     def _status_or_none(self, execution_id: str, timeout_s: float) -> Mapping[str, Any] | None:

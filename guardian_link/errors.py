@@ -19,5 +19,13 @@ class AlertRefused(GuardianError):
         self.code = code
 
 
+class OutboxUnusable(GuardianError):
+    """The outbox cannot be read or written; the text names the file and why. Nothing was kept."""
+
+
+class OutboxFull(GuardianError):
+    """So many alerts wait already that no more are kept."""
+
+
 class OutcomeTimeout(GuardianError):
     """The execution had not ended in time."""

@@ -1,0 +1,177 @@
+"""From the outbox to the daemon: a thread that sends what waits until the daemon has it on disk.
+
+The daemon may come later, go, and come back at another address; the program may die at any instant and start again.
+What was acknowledged leaves the outbox, what is refused for good becomes a dead letter, all else is sent again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from bridge_link.channel import SILENCE_S, DealerChannel, Exchange
+from bridge_link.errors import LinkError, Refused, WireError
+from bridge_link.wire import Kind, Message
+from guardian_link.errors import OutboxUnusable
+from guardian_link.messages import Alert
+from guardian_link.outbox import Outbox
+
+WINDOW: Final = 64
+"""Alerts on their way at once."""
+LOOK_S: Final = 0.2
+OFFICE_S: Final = 1.0
+"""How often one who does not deliver asks whether it may."""
+LATE_S: Final = 0.8
+"""An alert that waits for so long is told to ``on_late``: with the next look that is within a second."""
+
+OnLate = Callable[[Alert], object]
+
+
+@dataclass(slots=True)
+class _Reach:
+    """The channel to where the daemon is said to be."""
+
+    address: str
+    channel: DealerChannel
+    heard_at: float
+
+
+class Delivery:
+    """Delivers from ``outbox`` for as long as it lives.
+
+    Args:
+        find: where the daemon is now; raises LinkError when nobody knows.
+        on_late: called once, on the thread, with each alert that the daemon does not have after about a second: it goes
+            on being sent. An exception of it is kept in ``trouble``.
+    """
+
+    def __init__(
+        self, outbox: Outbox, find: Callable[[], str], *, on_late: OnLate | None = None, window: int = WINDOW
+    ) -> None:
+        self.trouble: str | None = None
+        """What is wrong now, in one line."""
+        self._outbox = outbox
+        self._find = find
+        self._on_late = on_late
+        self._window = window
+        self._reach: _Reach | None = None
+        self._flying: dict[str, Exchange] = {}
+        self._handed: set[str] = set()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+        self._thread.start()
+
+    def look(self) -> None:
+        """Something was put."""
+        self._wake.set()
+
+    @contextmanager
+    def handed_over(self, message_id: str) -> Iterator[None]:
+        """Somebody else is sending this one for now."""
+        with self._lock:
+            self._handed.add(message_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._handed.discard(message_id)
+            self._wake.set()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        may_ask_at = 0.0
+        is_ours = False
+        while not self._closing.is_set():
+            try:
+                if not is_ours and time.monotonic() >= may_ask_at:
+                    is_ours, may_ask_at = self._outbox.take_office(), time.monotonic() + OFFICE_S
+                if is_ours:
+                    self._turn()
+                self._tell_late()
+            except OutboxUnusable as error:
+                self.trouble = str(error)
+            self._wake.wait(LOOK_S)
+            self._wake.clear()
+        if self._reach is not None:
+            self._reach.channel.close()
+
+    def _turn(self) -> None:
+        self._settle()
+        reach = self._reached()
+        if reach is None:
+            return
+        with self._lock:
+            handed = set(self._handed)
+        for alert in self._outbox.waiting(self._window):
+            if alert.id not in self._flying and alert.id not in handed and len(self._flying) < self._window:
+                self._send(reach, alert)
+
+    def _send(self, reach: _Reach, alert: Alert) -> None:
+        try:
+            exchange = reach.channel.begin(Message(Kind.ALERT, alert.id, alert.to_body()), (Kind.STORED,))
+        except WireError as error:
+            self._outbox.bury(alert.id, error.code, error.text)
+            return
+        if not self._flying:
+            reach.heard_at = time.monotonic()  # the silence begins with the question
+        exchange.answers[Kind.STORED].add_done_callback(lambda _future: self._wake.set())
+        self._flying[alert.id] = exchange
+
+    def _settle(self) -> None:
+        """What came back: the acknowledged leave, the refused are buried, the rest is still on its way."""
+        ended = {message_id: one for message_id, one in self._flying.items() if one.answers[Kind.STORED].done()}
+        stored = []
+        for message_id, exchange in ended.items():
+            error = exchange.answers[Kind.STORED].exception()
+            if error is None:
+                stored.append(message_id)
+            elif isinstance(error, Refused):
+                self._outbox.bury(message_id, error.code, error.text)
+            elif not isinstance(error, LinkError):
+                raise error
+        if stored:
+            self._outbox.delivered(stored)
+        for message_id in ended:  # only now: what could not be noted is asked again
+            del self._flying[message_id]
+        if ended and self._reach is not None:
+            self._reach.heard_at = time.monotonic()
+
+    def _reached(self) -> _Reach | None:
+        """The channel; a new one when the daemon is said to be somewhere else and nobody answers where it was."""
+        now_s, reach = time.monotonic(), self._reach
+        is_silent = reach is None or (self._flying and now_s - reach.heard_at > SILENCE_S)
+        if not is_silent:
+            return reach
+        try:
+            address = self._find()
+            if reach is None or address != reach.address:
+                channel = DealerChannel(address)
+                if reach is not None:
+                    reach.channel.close()
+                self._flying.clear()
+                self._reach = reach = _Reach(address, channel, now_s)
+            self.trouble = None
+        except LinkError as error:
+            self.trouble = str(error)
+        return reach
+
+    def _tell_late(self) -> None:
+        if self._on_late is None:
+            return
+        for alert in self._outbox.late(LATE_S):
+            try:
+                self._on_late(alert)
+            except Exception as error:  # the user's own code must not end the delivery
+                self.trouble = f"telling alert {alert.id} otherwise failed: {type(error).__name__}: {error}"

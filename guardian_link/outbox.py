@@ -1,0 +1,230 @@
+"""What a sender has promised to deliver, in one small SQLite file: it outlives the sender, the daemon and a power cut.
+
+Needs the standard library only. Any thread and any number of processes may use the same file; one of them delivers at a
+time (``Outbox.take_office``). A commit is on disk when a method returns (``synchronous=FULL``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from guardian_link.errors import AlertRefused, OutboxFull, OutboxUnusable
+from guardian_link.messages import Alert
+
+MOST_LETTERS: Final = 100_000
+BUSY_MS: Final = 10_000
+"""How long a writer waits for another program's commit."""
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS letters (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    alert TEXT NOT NULL,
+    posted_s REAL NOT NULL,
+    is_told INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS untold ON letters (number) WHERE is_told = 0;
+CREATE TABLE IF NOT EXISTS dead (
+    id TEXT PRIMARY KEY,
+    alert TEXT NOT NULL,
+    code TEXT NOT NULL,
+    why TEXT NOT NULL,
+    at REAL NOT NULL
+);
+"""
+_LATE: Final = "SELECT id, alert FROM letters WHERE is_told = 0 AND (posted_s <= ? OR posted_s > ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An alert the daemon will never take, and why. ``at``: Unix seconds of the refusal."""
+
+    alert: Alert
+    code: str
+    why: str
+    at: float
+
+
+class Outbox:
+    """``put`` first, send afterwards; what is in here is sent until the daemon has it on disk.
+
+    Args:
+        path: the file; made with its folder if it is not there, readable by its owner only.
+        most_letters: beyond so many nothing more is taken.
+
+    Raises:
+        OutboxUnusable: the file cannot be opened, or is none of ours.
+    """
+
+    def __init__(self, path: str | Path, *, most_letters: int = MOST_LETTERS) -> None:
+        self.path = Path(path)
+        self._most = most_letters
+        self._lock = threading.Lock()
+        self._office: sqlite3.Connection | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise OutboxUnusable(f"{self.path}: {error}") from error
+        try:
+            with self._troubles():
+                self._database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = FULL")
+                self._database.executescript(_SCHEMA)
+        except OutboxUnusable:
+            self._database.close()
+            raise
+
+    # -- letters --------------------------------------------------------------------------------------------------
+
+    def put(self, alert: Alert) -> None:
+        """Keep the alert until it is delivered. The same alert under the same id is kept once.
+
+        Raises:
+            AlertRefused: ``conflict``: another alert has this id. ``malformed``: it cannot be written.
+            OutboxFull: nothing was kept.
+            OutboxUnusable: the disk is full, or the file broken; nothing was kept.
+        """
+        text = _written(alert)
+        with self._transaction() as database:
+            known = database.execute("SELECT alert FROM letters WHERE id = ?", (alert.id,)).fetchone()
+            if known is not None:
+                if known[0] != text:
+                    raise AlertRefused("conflict", f"another alert with id {alert.id} waits in {self.path}")
+                return
+            (count,) = database.execute("SELECT count(*) FROM letters").fetchone()
+            if count >= self._most:
+                raise OutboxFull(f"{self.path}: {count} alerts wait already; is the daemon running?")
+            database.execute(
+                "INSERT INTO letters (id, alert, posted_s) VALUES (?, ?, ?)", (alert.id, text, time.monotonic())
+            )
+
+    def waiting(self, most: int) -> list[Alert]:
+        """The oldest that are not delivered, in the order they were put."""
+        with self._troubles():
+            rows = self._database.execute("SELECT id, alert FROM letters ORDER BY number LIMIT ?", (most,)).fetchall()
+        return [_read(message_id, text) for message_id, text in rows]
+
+    def delivered(self, ids: Iterable[str]) -> None:
+        """The daemon has them on disk: they leave."""
+        with self._transaction() as database:
+            database.executemany("DELETE FROM letters WHERE id = ?", [(one,) for one in ids])
+
+    def bury(self, message_id: str, code: str, why: str) -> None:
+        """The daemon will never take it: it is not sent again, and kept among the dead letters."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO dead (id, alert, code, why, at) "
+                "SELECT id, alert, ?, ?, ? FROM letters WHERE id = ?",
+                (code, why, time.time(), message_id),
+            )
+            database.execute("DELETE FROM letters WHERE id = ?", (message_id,))
+
+    def dead(self) -> list[DeadLetter]:
+        """Those that were refused for good, oldest first."""
+        with self._troubles():
+            rows = self._database.execute("SELECT id, alert, code, why, at FROM dead ORDER BY at, id").fetchall()
+        return [DeadLetter(_read(message_id, text), code, why, at) for message_id, text, code, why, at in rows]
+
+    def bring_back(self, message_id: str) -> bool:
+        """Send a dead letter again (the daemon was mended). False: there is none with this id."""
+        with self._transaction() as database:
+            moved = database.execute(
+                "INSERT OR IGNORE INTO letters (id, alert, posted_s) SELECT id, alert, ? FROM dead WHERE id = ?",
+                (time.monotonic(), message_id),
+            ).rowcount
+            database.execute("DELETE FROM dead WHERE id = ?", (message_id,))
+        return moved == 1
+
+    def forget_dead(self, message_id: str) -> None:
+        """Somebody has seen to it."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM dead WHERE id = ?", (message_id,))
+
+    def late(self, after_s: float) -> list[Alert]:
+        """Those that wait for longer than ``after_s`` seconds; each is given out once, whoever asks."""
+        now_s = time.monotonic()
+        since = (now_s - after_s, now_s)  # posted in the future: before a reboot
+        with self._troubles():  # mostly there is none: nobody else's commit has to wait for that
+            if self._database.execute(f"{_LATE} LIMIT 1", since).fetchone() is None:
+                return []
+        with self._transaction() as database:
+            rows = database.execute(f"{_LATE} ORDER BY number", since).fetchall()
+            database.executemany("UPDATE letters SET is_told = 1 WHERE id = ?", [(row[0],) for row in rows])
+        return [_read(message_id, text) for message_id, text in rows]
+
+    def __len__(self) -> int:
+        with self._troubles():
+            (count,) = self._database.execute("SELECT count(*) FROM letters").fetchone()
+        return int(count)
+
+    # -- who delivers -----------------------------------------------------------------------------------------------
+
+    def take_office(self) -> bool:
+        """Become the one who delivers from this file. False: somebody else is, here or in another process."""
+        if self._office is not None:
+            return True
+        place = self.path.with_name(self.path.name + ".office")
+        office = sqlite3.connect(place, timeout=0, isolation_level=None, check_same_thread=False)
+        try:  # a lock that every system has, and that ends with its process
+            office.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            office.close()
+            if "locked" in str(error):
+                return False
+            raise OutboxUnusable(f"{place}: {error}") from error
+        self._office = office
+        return True
+
+    def close(self) -> None:
+        """The letters stay."""
+        with self._lock:
+            self._database.close()
+            if self._office is not None:
+                self._office.close()
+                self._office = None
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _troubles(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise OutboxUnusable(f"{self.path}: {error}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._troubles():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # a full disk may have ended it already
+                    self._database.execute("ROLLBACK")
+                raise
+
+
+def _written(alert: Alert) -> str:
+    try:
+        return json.dumps(alert.to_body(), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise AlertRefused("malformed", f"labels: {error}") from None
+
+
+def _read(message_id: str, text: str) -> Alert:
+    body: Mapping[str, Any] = json.loads(text)
+    return Alert(**{"message": "", **body, "id": message_id})

@@ -1,0 +1,348 @@
+"""The outbox: what was posted is delivered, whoever dies meanwhile, and what is refused is not lost either."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge_link.pump import Incoming
+from bridge_link.wire import Kind, Message, nack
+from guardian_link import Alert, AlertRefused, DaemonUnreachable, GuardianClient
+from guardian_link.errors import OutboxFull, OutboxUnusable
+from guardian_link.outbox import Outbox
+from tests.links.scripted_daemon import ScriptedDaemon, daemon, obliging
+from tests.support.eventually import eventually, holds_for
+
+LONG_S = 30.0
+
+
+def alert(**changes: Any) -> Alert:
+    return Alert(**({"type": "service_failure", "service": "risk-manager", "source": "test"} | changes))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "senders" / "outbox.db"
+
+
+@pytest.fixture
+def opened(path: Path) -> Iterator[Callable[..., Outbox]]:
+    made: list[Outbox] = []
+
+    def make(**more: Any) -> Outbox:
+        made.append(Outbox(path, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_put_is_there_in_order_after_reopening(opened: Callable[..., Outbox], path: Path) -> None:
+    alerts = [alert(message=f"number {n} ü", labels={"n": n, "deep": {"a": [1, None]}}) for n in range(5)]
+    first = opened()
+    for one in alerts:
+        first.put(one)
+    first.close()
+    second = opened()
+    assert second.waiting(3) == alerts[:3]
+    second.delivered([alerts[0].id, alerts[2].id])
+    assert second.waiting(9) == [alerts[1], alerts[3], alerts[4]]
+    assert len(second) == 3
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_commit_is_on_disk(opened: Callable[..., Outbox]) -> None:
+    database = opened()._database
+    assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert database.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
+
+
+def test_the_same_alert_is_kept_once_and_another_under_its_id_is_refused(opened: Callable[..., Outbox]) -> None:
+    box, one = opened(), alert(id="same-id-1")
+    box.put(one)
+    box.put(one)
+    assert len(box) == 1
+    with pytest.raises(AlertRefused, match=r"conflict.*same-id-1"):
+        box.put(alert(id="same-id-1", message="another"))
+    assert box.waiting(9) == [one]
+
+
+def test_what_cannot_be_written_is_refused_and_changes_nothing(opened: Callable[..., Outbox]) -> None:
+    box = opened()
+    for labels in ({"a": object()}, {"a": float("nan")}):
+        with pytest.raises(AlertRefused, match="malformed: labels"):
+            box.put(alert(labels=labels))
+    assert len(box) == 0
+
+
+def test_a_full_outbox_takes_no_more_and_says_so(opened: Callable[..., Outbox]) -> None:
+    box = opened(most_letters=2)
+    box.put(alert())
+    box.put(alert())
+    with pytest.raises(OutboxFull, match="2 alerts wait"):
+        box.put(alert())
+    box.delivered([box.waiting(1)[0].id])
+    box.put(alert())
+
+
+def test_a_dead_letter_is_kept_and_can_be_sent_again(opened: Callable[..., Outbox]) -> None:
+    box, one = opened(), alert()
+    box.put(one)
+    box.bury(one.id, "malformed", "no such type")
+    assert box.waiting(9) == []
+    (dead,) = box.dead()
+    assert (dead.alert, dead.code, dead.why) == (one, "malformed", "no such type")
+    assert abs(dead.at - time.time()) < LONG_S
+    assert box.bring_back(one.id)
+    assert not box.bring_back(one.id)
+    assert (box.waiting(9), box.dead()) == ([one], [])
+    box.bury(one.id, "malformed", "still")
+    box.forget_dead(one.id)
+    assert (box.waiting(9), box.dead()) == ([], [])
+
+
+def test_who_waits_too_long_is_told_once_also_when_it_was_put_before_a_reboot(opened: Callable[..., Outbox]) -> None:
+    box, old, future = opened(), alert(), alert()
+    box.put(old)
+    assert box.late(3600.0) == []
+    assert box.late(0.0) == [old]
+    assert box.late(0.0) == []
+    box.put(future)
+    box._database.execute("UPDATE letters SET posted_s = posted_s + 1e9 WHERE id = ?", (future.id,))
+    assert box.late(3600.0) == [future]
+
+
+def test_one_at_a_time_delivers(opened: Callable[..., Outbox]) -> None:
+    first, second = opened(), opened()
+    assert first.take_office()
+    assert first.take_office()
+    assert not second.take_office()
+    first.close()
+    assert second.take_office()
+
+
+def test_a_file_that_is_no_outbox_is_named(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("these are notes, no database\n" * 100)
+    with pytest.raises(OutboxUnusable, match=r"outbox\.db.*not a database"):
+        Outbox(path)
+    with pytest.raises(OutboxUnusable, match="outbox"):
+        Outbox(path.parent)
+
+
+def test_a_full_disk_is_said_and_nothing_half_is_kept(opened: Callable[..., Outbox]) -> None:
+    box = opened()
+    box.put(alert())
+    (pages,) = box._database.execute("PRAGMA page_count").fetchone()
+    box._database.execute(f"PRAGMA max_page_count = {pages}")
+    large = [alert(message="x" * 4000) for _ in range(100)]
+
+    def put_all() -> None:
+        for one in large:
+            box.put(one)
+
+    with pytest.raises(OutboxUnusable, match="full"):
+        put_all()
+    kept = len(box)
+    assert 1 <= kept < 100
+    assert box.waiting(200)[1:] == large[: kept - 1]
+    box._database.execute("PRAGMA max_page_count = 100000")
+    box.put(alert())
+    assert len(box) == kept + 1
+
+
+# -- the way to the daemon --------------------------------------------------------------------------------------------
+
+
+def test_an_alert_posted_before_there_is_a_daemon_is_delivered_when_it_comes(path: Path) -> None:
+    address = free_address()
+    with GuardianClient(address, outbox=path) as guardian:
+        ids = [guardian.post(alert()) for _ in range(200)]
+        scripted = ScriptedDaemon(obliging)
+        scripted.open(address)
+        try:
+            eventually(lambda: {one.id for one in scripted.seen} == set(ids), within_s=LONG_S)
+            assert guardian.outbox is not None
+            box = guardian.outbox
+            eventually(lambda: len(box) == 0, within_s=LONG_S)
+        finally:
+            scripted.pump.close()
+
+
+def test_a_daemon_nobody_knows_of_yet_is_found_when_it_comes_and_when_it_moves(path: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    with GuardianClient(state_dir=state, outbox=path) as guardian:
+        with pytest.raises(DaemonUnreachable, match="no guardian address"):
+            guardian.send(alert(), timeout_s=0.1)
+        eventually(lambda: guardian.trouble and "no guardian address" in guardian.trouble, within_s=LONG_S)
+        for _ in range(2):
+            with daemon() as (scripted, address):
+                (state / "guardian.address").write_text(address + "\n")
+                last = guardian.post(alert())
+                eventually(lambda s=scripted, i=last: i in {one.id for one in s.seen}, within_s=LONG_S)  # type: ignore[misc]
+                assert guardian.send(alert(), timeout_s=LONG_S).status == "stored"
+                assert guardian.trouble is None
+
+
+def test_what_is_refused_for_good_is_buried_and_the_rest_goes_on(path: Path) -> None:
+    bad, good = alert(message="bad"), [alert() for _ in range(3)]
+
+    def script(incoming: Incoming, times: int) -> list[Message]:
+        if incoming.message.id == bad.id:
+            return [nack(bad.id, "malformed", "nobody can read this", permanent=True)]
+        return obliging(incoming, times)
+
+    with daemon(script) as (scripted, address), GuardianClient(address, outbox=path) as guardian:
+        box = guardian.outbox
+        assert box is not None
+        for one in (bad, *good):
+            guardian.post(one)
+        eventually(lambda: len(box) == 0, within_s=LONG_S)
+        assert [(one.alert.id, one.code, one.why) for one in box.dead()] == [
+            (bad.id, "malformed", "nobody can read this")
+        ]
+        assert {one.id for one in scripted.seen} == {one.id for one in (bad, *good)}
+        with pytest.raises(AlertRefused, match="malformed"):
+            guardian.send(bad, timeout_s=LONG_S)
+        assert len(box.dead()) == 1
+
+
+def test_a_daemon_that_is_busy_gets_it_again_later(path: Path) -> None:
+    def script(incoming: Incoming, times: int) -> list[Message]:
+        if times < 3 and incoming.message.kind is Kind.ALERT:
+            return [nack(incoming.message.id, "busy", "not now", permanent=False, retry_after_ms=50)]
+        return obliging(incoming, times)
+
+    with daemon(script) as (scripted, address), GuardianClient(address, outbox=path) as guardian:
+        message_id = guardian.post(alert())
+        box = guardian.outbox
+        assert box is not None
+        eventually(lambda: len(box) == 0, within_s=LONG_S)
+        assert [one.id for one in scripted.seen] == [message_id] * 3
+        assert box.dead() == []
+
+
+def test_a_sent_alert_that_came_too_late_for_its_sender_is_delivered_all_the_same(path: Path) -> None:
+    address = free_address()
+    with GuardianClient(address, outbox=path) as guardian:
+        one = alert()
+        with pytest.raises(DaemonUnreachable):
+            guardian.send(one, timeout_s=0.1)
+        scripted = ScriptedDaemon(obliging)
+        scripted.open(address)
+        try:
+            eventually(lambda: one.id in {seen.id for seen in scripted.seen}, within_s=LONG_S)
+        finally:
+            scripted.pump.close()
+
+
+def test_an_alert_the_daemon_does_not_have_within_a_second_is_told_otherwise_once(path: Path) -> None:
+    told: list[tuple[str, float]] = []
+
+    def tell(one: Alert) -> None:
+        told.append((one.id, time.monotonic()))
+        raise RuntimeError("the pager is broken")
+
+    address = free_address()
+    with GuardianClient(address, outbox=path, on_late=tell) as guardian:
+        began = time.monotonic()
+        message_id = guardian.post(alert())
+        eventually(lambda: told, within_s=LONG_S)
+        took_s = told[0][1] - began
+        eventually(lambda: guardian.trouble and "the pager is broken" in guardian.trouble, within_s=LONG_S)
+        holds_for(lambda: [one for one, _ in told] == [message_id], 0.5)
+        scripted = ScriptedDaemon(obliging)
+        scripted.open(address)
+        try:
+            eventually(lambda: scripted.seen, within_s=LONG_S, what="it is sent all the same")
+            assert guardian.send(alert(), timeout_s=LONG_S).status == "stored"
+            holds_for(lambda: len(told) == 1, 1.2)
+        finally:
+            scripted.pump.close()
+    assert took_s > 0.5, "not before the daemon had its chance"
+
+
+SENDER = """
+import sys
+from guardian_link import Alert, GuardianClient
+guardian = GuardianClient(sys.argv[1], outbox=sys.argv[2])
+while True:
+    print(guardian.post(Alert(type="service_failure", service="a")), flush=True)
+"""
+
+
+def test_a_killed_sender_has_promised_nothing_that_is_not_delivered(path: Path) -> None:
+    """Real deaths in the midst of posting, before and while there is a daemon: whatever id was returned arrives."""
+    address, promised = free_address(), set()
+    with_daemon = ScriptedDaemon(obliging)
+    for number in range(6):
+        if number == 3:
+            with_daemon.open(address)
+        sender = subprocess.Popen(
+            [sys.executable, "-c", SENDER, address, str(path)], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        )
+        assert sender.stdout is not None
+        promised |= {sender.stdout.readline().strip() for _ in range(40 + 13 * number)}
+        sender.send_signal(signal.SIGKILL)
+        promised |= {line for line in sender.stdout.read().splitlines() if len(line) == 32}  # the last may be torn
+        sender.stdout.close()
+        assert sender.wait() == -signal.SIGKILL
+    try:
+        with GuardianClient(address, outbox=path) as guardian:
+            box = guardian.outbox
+            assert box is not None
+            eventually(lambda: len(box) == 0, within_s=LONG_S)
+        arrived = {one.id for one in with_daemon.seen}
+        assert promised
+        assert promised <= arrived
+    finally:
+        with_daemon.pump.close()
+
+
+def test_when_the_one_who_delivers_is_gone_another_one_does(path: Path) -> None:
+    address = free_address()
+    first, second = GuardianClient(address, outbox=path), GuardianClient(address, outbox=path)
+    try:
+        eventually(lambda: _is_in_office(path), within_s=LONG_S)
+        ids = {first.post(alert()), second.post(alert())}
+        first.close()
+        scripted = ScriptedDaemon(obliging)
+        scripted.open(address)
+        try:
+            eventually(lambda: {one.id for one in scripted.seen} == ids, within_s=LONG_S)
+        finally:
+            scripted.pump.close()
+    finally:
+        first.close()
+        second.close()
+
+
+def _is_in_office(path: Path) -> bool:
+    probe = sqlite3.connect(f"{path}.office", timeout=0, isolation_level=None)
+    try:
+        probe.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:
+        return True
+    finally:
+        probe.close()
+    return False
