@@ -115,6 +115,14 @@ class GuardianClient:
             self._begin(alert)
         return alert.id
 
+    def post_all(self, alerts: Sequence[Alert]) -> list[str]:
+        """As ``post``, for many: with an outbox all or none of them are kept, with one commit."""
+        if self.outbox is not None and self._delivery is not None:
+            self.outbox.put_all(alerts)
+            self._delivery.look()
+            return [alert.id for alert in alerts]
+        return [self.post(alert) for alert in alerts]
+
     @property
     def trouble(self) -> str | None:
         """Why the outbox is not delivered now; None when all is well."""

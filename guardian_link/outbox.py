@@ -96,19 +96,25 @@ class Outbox:
             OutboxFull: nothing was kept.
             OutboxUnusable: the disk is full, or the file broken; nothing was kept.
         """
-        text = _written(alert)
+        self.put_all([alert])
+
+    def put_all(self, alerts: Iterable[Alert]) -> None:
+        """All or none of them, with one commit. Raises as ``put``."""
+        written = [(alert.id, _written(alert)) for alert in alerts]
         with self._transaction() as database:
-            known = database.execute("SELECT alert FROM letters WHERE id = ?", (alert.id,)).fetchone()
-            if known is not None:
-                if known[0] != text:
-                    raise AlertRefused("conflict", f"another alert with id {alert.id} waits in {self.path}")
-                return
             (count,) = database.execute("SELECT count(*) FROM letters").fetchone()
-            if count >= self._most:
-                raise OutboxFull(f"{self.path}: {count} alerts wait already; is the daemon running?")
-            database.execute(
-                "INSERT INTO letters (id, alert, posted_s) VALUES (?, ?, ?)", (alert.id, text, time.monotonic())
-            )
+            for message_id, text in written:
+                known = database.execute("SELECT alert FROM letters WHERE id = ?", (message_id,)).fetchone()
+                if known is not None and known[0] != text:
+                    raise AlertRefused("conflict", f"another alert with id {message_id} waits in {self.path}")
+                if known is not None:
+                    continue
+                if count >= self._most:
+                    raise OutboxFull(f"{self.path}: {count} alerts wait already; is the daemon running?")
+                count += 1
+                database.execute(
+                    "INSERT INTO letters (id, alert, posted_s) VALUES (?, ?, ?)", (message_id, text, time.monotonic())
+                )
 
     def waiting(self, most: int) -> list[Alert]:
         """The oldest that are not delivered, in the order they were put."""

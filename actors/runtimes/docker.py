@@ -57,6 +57,7 @@ _RESTART_S: Final = 60.0
 """``docker restart`` tells of itself when it is done; the end before it is at most its stop's grace and a start ago."""
 _POLICY_STARTS_S: Final = 2.0
 _LOOK_S: Final = 0.05
+_OOM_TOLD_S: Final = 0.25
 RESTARTED_OUTSIDE: Final = "restarted from outside"
 _LOOK_AT: Final = frozenset({"destroy", "start", "pause", "unpause", "update", "health_status"})
 
@@ -462,14 +463,33 @@ class DockerRuntime:
     def _died(self, run: DockerRun, event: ContainerEvent) -> None:
         """137 alone may be an OOM kill whose event was lost, where memory is limited. Only the engine knows.
 
-        It is busy with the death: it is asked at once, but nobody waits for its answer before the next start.
+        It is busy with the death: it is asked at once, but nobody waits for its answer before the next start. An exit
+        with 0 may be one too (a child was killed): then that event is waited for, since it decides whether there is a
+        next start at all.
         """
         was_told = any(known.action in ("kill", "oom") for known in self._events(run.handle))
-        is_unclear = event.exit_code == _CODE_SIGKILL and run.handle.is_limited and not run.asked and not was_told
+        may_be_oom = run.handle.is_limited and not run.asked and not was_told
+        if event.exit_code == 0 and may_be_oom:
+            self._aside.submit(self._ended_well, run, event)
+            return
+        is_unclear = event.exit_code == _CODE_SIGKILL and may_be_oom
         looked = self._aside.submit(self._engine.inspect, event.container_id) if is_unclear else None
         self._finish(run, event.exit_code, at=event.at)
         if looked is not None:
             looked.add_done_callback(lambda done: self._known_better(run, event.at, done))
+
+    def _ended_well(self, run: DockerRun, event: ContainerEvent) -> None:
+        """On a thread of its own: the engine tells of an OOM kill a moment before or after the end."""
+        deadline, pause = self._clock.now() + _OOM_TOLD_S, threading.Event()
+        while self._clock.now() < deadline and not any(known.action == "oom" for known in self._events(run.handle)):
+            pause.wait(_LOOK_S)
+        try:
+            inspected = self._engine.inspect(event.container_id)
+        except TruthUnknown:
+            inspected = None
+        is_same = inspected is not None and identity_from(inspected) == run.handle.identity
+        oom_killed = is_same and inspected is not None and bool(inspected["State"]["OOMKilled"])
+        self._finish(run, event.exit_code, oom_killed=oom_killed, at=event.at)
 
     def _known_better(self, run: DockerRun, at: float, done: Future[Mapping[str, Any] | None]) -> None:
         inspected = None if done.exception() is not None else done.result()
