@@ -88,6 +88,8 @@ class ServiceRecord:
     exited_run: int = 0
     counted_run: int = 0
     """The newest run whose end is written, and the newest whose restart is counted: it is counted only once."""
+    judged_run: int = 0
+    """The newest run whose end a supervisor has judged without restarting it at once: parked, or given up on."""
     is_rested: bool = False
     """The daemon that saw the last run's end has ended in order since: what comes next is a new beginning."""
 
@@ -129,6 +131,8 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
             return replace(record, proof=_proof(entry["proof"]))
         case "launched" | "exited" | "ready":
             return record
+        case "judged":
+            return replace(record, judged_run=max(record.judged_run, int(entry["run"])))
         case "rested":
             return replace(record, is_rested=True)
         case "paced":
@@ -190,7 +194,7 @@ def _checked(record: ServiceRecord) -> ServiceRecord:
     Raises:
         TypeError, ValueError.
     """
-    numbers = (record.run, record.restarts, record.exited_run, record.counted_run)
+    numbers = (record.run, record.restarts, record.exited_run, record.counted_run, record.judged_run)
     words = (record.service, record.runtime, record.token)
     if not all(type(number) is int and number >= 0 for number in numbers) or not all(
         isinstance(word, str) for word in words
@@ -285,6 +289,10 @@ class Ledger:
     def proved(self, service: str, run: int, proof: Proof) -> None:
         """This run is ready: who adopts it need not ask again."""
         self._write({"is": "ready", "service": service, "run": run, "proof": asdict(proof)})
+
+    def judged(self, service: str) -> None:
+        """A supervisor knows of the last run's end, and does not restart it at once."""
+        self._write({"is": "judged", "service": service, "run": self.record(service).exited_run})
 
     def rested(self) -> None:
         """The daemon ends in order: whose last run has ended begins anew under the next one."""

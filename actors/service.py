@@ -354,13 +354,22 @@ class ServiceActor(SupervisedActor):
         """On the pool for long waits. One that lived, or was thought to, is restarted by this."""
         ledger, plan = self._parts.ledger, self._plan
         may_live = ledger.record(plan.name).phase is Phase.LAUNCHED
-        if not self._runtime.clear(plan.name, plan.grace_s) and not may_live:
+        if not self._cleared() and not may_live:
             return
         record = ledger.record(plan.name)
         if record.phase is Phase.LAUNCHED:
             ledger.exited(plan.name, record.run, asdict(ExitStatus(UNKNOWN, at=self.context.system.clock.wall())))
         ledger.recaused(plan.name, WITH_ITS_GROUP)
         ledger.restarted(plan.name, record.run)
+
+    def _cleared(self) -> bool:
+        """Whether there was anything. What was only attached to is stopped, and stays where it is."""
+        if not self._plan.rules.is_attached:
+            return self._runtime.clear(self._plan.name, self._plan.grace_s)
+        handle = self._runtime.adopt(self._plan.launch, lambda _status: True)
+        if handle is not None:
+            self._runtime.stop(handle, self._plan.grace_s)
+        return handle is not None
 
     def _clearing_done(self, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, (LaunchError, StopFailed)):

@@ -49,11 +49,14 @@ def _unjudged(record: ServiceRecord, rules: Rules, facts: Mapping[str, Any]) -> 
     end = ExitStatus(**{"cause": UNKNOWN, **{name: facts[name] for name in _FIELDS & facts.keys()}})
     if end_reason(rules, end).kind is not ExitKind.CRASHED:
         return end  # it was done, and is
-    is_judged = record.counted_run >= record.exited_run or bool((record.pacing or {}).get("is_exhausted"))
+    is_judged = max(record.counted_run, record.judged_run) >= record.exited_run
     return None if is_judged else end
 
 
 def _is_of_another_boot(record: ServiceRecord, boot_id: str, booted_at: float) -> bool:
-    """A container's identity names no boot: there the time it was started tells."""
+    """Where no identity names a boot (a container's, one never written) the time of its start or end tells."""
     known = (record.identity or {}).get("boot_id")
-    return known != boot_id if known is not None else record.started_at < booted_at
+    if known is not None:
+        return bool(known != boot_id)
+    ended_at = float((record.last_exit or {}).get("at", 0.0)) if record.phase is Phase.EXITED else 0.0
+    return max(record.started_at, ended_at) < booted_at

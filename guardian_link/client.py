@@ -10,15 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
 from bridge_link.channel import DealerChannel, Exchange
 from bridge_link.client import find_address
-from bridge_link.errors import BadAddress, LinkError, Refused, WireError
+from bridge_link.errors import LinkError, Refused, WireError
 from bridge_link.wire import Kind, Message, new_id
 from guardian_link.delivery import Delivery, OnLate
-from guardian_link.errors import AlertRefused, DaemonUnreachable, OutcomeTimeout
+from guardian_link.errors import AlertRefused, DaemonUnreachable, OutboxUnusable, OutcomeTimeout
 from guardian_link.messages import Ack, Alert, Decision, Outcome
 from guardian_link.outbox import Outbox
 
@@ -80,9 +81,11 @@ class GuardianClient:
             try:
                 ack = self._send(alert, timeout_s)
             except AlertRefused as refused:
-                self.outbox.bury(alert.id, refused.code, str(refused))
+                with suppress(OutboxUnusable):  # what cannot be noted now is sent, and answered, again
+                    self.outbox.bury(alert.id, refused.code, str(refused))
                 raise
-            self.outbox.delivered([alert.id])
+            with suppress(OutboxUnusable):
+                self.outbox.delivered([alert.id])
             return ack
 
     def _send(self, alert: Alert, timeout_s: float | None) -> Ack:
@@ -197,7 +200,7 @@ class GuardianClient:
             return self._link().begin(Message(Kind.ALERT, alert.id, alert.to_body()), (Kind.STORED, Kind.DECIDED))
         except WireError as error:
             raise AlertRefused(error.code, error.text) from None
-        except BadAddress as error:
+        except LinkError as error:  # nobody knows where it is, or it has just moved
             raise DaemonUnreachable(str(error)) from None
 
     def _answer(self, exchange: Exchange, kind: Kind, timeout_s: float) -> Mapping[str, Any]:
@@ -215,7 +218,7 @@ class GuardianClient:
     def _ask(self, question: Mapping[str, Any], timeout_s: float | None = None) -> Any:
         try:
             exchange = self._link().begin(Message(Kind.QUERY, new_id(), question), (Kind.ANSWER,))
-        except BadAddress as error:
+        except LinkError as error:
             raise DaemonUnreachable(str(error)) from None
         try:
             answer = self._answer(exchange, Kind.ANSWER, self._timeout_s if timeout_s is None else timeout_s)

@@ -25,7 +25,7 @@ WINDOW: Final = 64
 LOOK_S: Final = 0.2
 OFFICE_S: Final = 1.0
 """How often one who does not deliver asks whether it may."""
-LATE_S: Final = 0.8
+LATE_S: Final = 0.6
 """An alert that waits for so long is told to ``on_late``: with the next look that is within a second."""
 
 OnLate = Callable[[Alert], object]
@@ -45,18 +45,16 @@ class Delivery:
 
     Args:
         find: where the daemon is now; raises LinkError when nobody knows.
-        on_late: called once, on the thread, with each alert that the daemon does not have after about a second: it goes
-            on being sent. An exception of it is kept in ``trouble``.
+        on_late: called, on a thread of its own, with each alert that the daemon does not have within a second; it goes
+            on being sent. Once, unless the program dies meanwhile. An exception of it is told in ``trouble``.
     """
 
     def __init__(
         self, outbox: Outbox, find: Callable[[], str], *, on_late: OnLate | None = None, window: int = WINDOW
     ) -> None:
-        self.trouble: str | None = None
-        """What is wrong now, in one line."""
+        self._troubles: dict[str, str] = {}
         self._outbox = outbox
         self._find = find
-        self._on_late = on_late
         self._window = window
         self._reach: _Reach | None = None
         self._flying: dict[str, Exchange] = {}
@@ -64,8 +62,17 @@ class Delivery:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name="delivery", daemon=True)]
+        if on_late is not None:
+            teller = threading.Thread(target=self._tell_late, args=(on_late,), name="delivery-late", daemon=True)
+            self._threads.append(teller)
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong now, in one line; None when all is well."""
+        return "; ".join(list(self._troubles.values())) or None
 
     def look(self) -> None:
         """Something was put."""
@@ -86,7 +93,8 @@ class Delivery:
     def close(self, timeout_s: float = 5.0) -> None:
         self._closing.set()
         self._wake.set()
-        self._thread.join(timeout_s)
+        for thread in self._threads:
+            thread.join(timeout_s)
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
@@ -99,13 +107,21 @@ class Delivery:
                     is_ours, may_ask_at = self._outbox.take_office(), time.monotonic() + OFFICE_S
                 if is_ours:
                     self._turn()
-                self._tell_late()
+                self._troubles.pop("turn", None)
             except OutboxUnusable as error:
-                self.trouble = str(error)
+                self._troubles["turn"] = str(error)
+            except Exception as error:  # whatever it is: what waits is tried again, over a new channel
+                self._troubles["turn"] = f"{type(error).__name__}: {error}"
+                self._drop_channel()
             self._wake.wait(LOOK_S)
             self._wake.clear()
-        if self._reach is not None:
-            self._reach.channel.close()
+        self._drop_channel()
+
+    def _drop_channel(self) -> None:
+        reach, self._reach = self._reach, None
+        self._flying.clear()
+        if reach is not None:
+            reach.channel.close()
 
     def _turn(self) -> None:
         self._settle()
@@ -132,21 +148,24 @@ class Delivery:
     def _settle(self) -> None:
         """What came back: the acknowledged leave, the refused are buried, the rest is still on its way."""
         ended = {message_id: one for message_id, one in self._flying.items() if one.answers[Kind.STORED].done()}
-        stored = []
+        stored, is_broken = [], False
         for message_id, exchange in ended.items():
             error = exchange.answers[Kind.STORED].exception()
             if error is None:
                 stored.append(message_id)
             elif isinstance(error, Refused):
                 self._outbox.bury(message_id, error.code, error.text)
-            elif not isinstance(error, LinkError):
-                raise error
+            else:
+                is_broken = True  # the channel's thread has ended
         if stored:
             self._outbox.delivered(stored)
         for message_id in ended:  # only now: what could not be noted is asked again
             del self._flying[message_id]
+        if is_broken:
+            self._drop_channel()
         if ended and self._reach is not None:
             self._reach.heard_at = time.monotonic()
+            self._troubles.pop("reach", None)
 
     def _reached(self) -> _Reach | None:
         """The channel; a new one when the daemon is said to be somewhere else and nobody answers where it was."""
@@ -158,20 +177,31 @@ class Delivery:
             address = self._find()
             if reach is None or address != reach.address:
                 channel = DealerChannel(address)
-                if reach is not None:
-                    reach.channel.close()
-                self._flying.clear()
+                self._drop_channel()
                 self._reach = reach = _Reach(address, channel, now_s)
-            self.trouble = None
+                self._troubles.pop("reach", None)
+            else:
+                self._troubles["reach"] = f"{address}: no answer for {now_s - reach.heard_at:.0f} s"
         except LinkError as error:
-            self.trouble = str(error)
+            self._troubles["reach"] = str(error)
         return reach
 
-    def _tell_late(self) -> None:
-        if self._on_late is None:
-            return
-        for alert in self._outbox.late(LATE_S):
+    # -- the other thread -------------------------------------------------------------------------------------------
+
+    def _tell_late(self, tell: OnLate) -> None:
+        while not self._closing.wait(LOOK_S):
             try:
-                self._on_late(alert)
-            except Exception as error:  # the user's own code must not end the delivery
-                self.trouble = f"telling alert {alert.id} otherwise failed: {type(error).__name__}: {error}"
+                for alert in self._outbox.late(LATE_S):
+                    self._tell(tell, alert)
+                self._troubles.pop("late", None)
+            except OutboxUnusable as error:
+                self._troubles["late"] = str(error)
+
+    def _tell(self, tell: OnLate, alert: Alert) -> None:
+        """Told first, noted afterwards: a death in between tells it again, not never."""
+        try:
+            tell(alert)
+            self._troubles.pop("on_late", None)
+        except Exception as error:  # the user's own code
+            self._troubles["on_late"] = f"on_late failed for alert {alert.id}: {type(error).__name__}: {error}"
+        self._outbox.told(alert.id)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS letters (
 );
 CREATE INDEX IF NOT EXISTS untold ON letters (number) WHERE is_told = 0;
 CREATE TABLE IF NOT EXISTS dead (
-    id TEXT PRIMARY KEY,
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL,
     alert TEXT NOT NULL,
     code TEXT NOT NULL,
     why TEXT NOT NULL,
@@ -42,6 +43,7 @@ CREATE TABLE IF NOT EXISTS dead (
 );
 """
 _LATE: Final = "SELECT id, alert FROM letters WHERE is_told = 0 AND (posted_s <= ? OR posted_s > ?)"
+_FIELDS: Final = frozenset(field.name for field in fields(Alert))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,8 @@ class Outbox:
         """The daemon will never take it: it is not sent again, and kept among the dead letters."""
         with self._transaction() as database:
             database.execute(
-                "INSERT OR REPLACE INTO dead (id, alert, code, why, at) "
-                "SELECT id, alert, ?, ?, ? FROM letters WHERE id = ?",
+                "INSERT INTO dead (id, alert, code, why, at) SELECT id, alert, ?, ?, ? FROM letters WHERE id = ? "
+                "AND NOT EXISTS (SELECT 1 FROM dead WHERE dead.id = letters.id AND dead.alert = letters.alert)",
                 (code, why, time.time(), message_id),
             )
             database.execute("DELETE FROM letters WHERE id = ?", (message_id,))
@@ -140,17 +142,24 @@ class Outbox:
     def dead(self) -> list[DeadLetter]:
         """Those that were refused for good, oldest first."""
         with self._troubles():
-            rows = self._database.execute("SELECT id, alert, code, why, at FROM dead ORDER BY at, id").fetchall()
+            rows = self._database.execute("SELECT id, alert, code, why, at FROM dead ORDER BY number").fetchall()
         return [DeadLetter(_read(message_id, text), code, why, at) for message_id, text, code, why, at in rows]
 
     def bring_back(self, message_id: str) -> bool:
-        """Send a dead letter again (the daemon was mended). False: there is none with this id."""
+        """Send a dead letter again (the daemon was mended): the newest with this id.
+
+        False: there is none, or another alert with this id waits.
+        """
         with self._transaction() as database:
             moved = database.execute(
-                "INSERT OR IGNORE INTO letters (id, alert, posted_s) SELECT id, alert, ? FROM dead WHERE id = ?",
+                "INSERT OR IGNORE INTO letters (id, alert, posted_s) "
+                "SELECT id, alert, ? FROM dead WHERE id = ? ORDER BY number DESC LIMIT 1",
                 (time.monotonic(), message_id),
             ).rowcount
-            database.execute("DELETE FROM dead WHERE id = ?", (message_id,))
+            if moved:
+                database.execute(
+                    "DELETE FROM dead WHERE number = (SELECT max(number) FROM dead WHERE id = ?)", (message_id,)
+                )
         return moved == 1
 
     def forget_dead(self, message_id: str) -> None:
@@ -159,16 +168,17 @@ class Outbox:
             database.execute("DELETE FROM dead WHERE id = ?", (message_id,))
 
     def late(self, after_s: float) -> list[Alert]:
-        """Those that wait for longer than ``after_s`` seconds; each is given out once, whoever asks."""
+        """Those that wait for longer than ``after_s`` seconds and were not ``told``."""
         now_s = time.monotonic()
         since = (now_s - after_s, now_s)  # posted in the future: before a reboot
-        with self._troubles():  # mostly there is none: nobody else's commit has to wait for that
-            if self._database.execute(f"{_LATE} LIMIT 1", since).fetchone() is None:
-                return []
-        with self._transaction() as database:
-            rows = database.execute(f"{_LATE} ORDER BY number", since).fetchall()
-            database.executemany("UPDATE letters SET is_told = 1 WHERE id = ?", [(row[0],) for row in rows])
+        with self._troubles():
+            rows = self._database.execute(f"{_LATE} ORDER BY number", since).fetchall()
         return [_read(message_id, text) for message_id, text in rows]
+
+    def told(self, message_id: str) -> None:
+        """Somebody was told otherwise that it waits."""
+        with self._transaction() as database:
+            database.execute("UPDATE letters SET is_told = 1 WHERE id = ?", (message_id,))
 
     def __len__(self) -> int:
         with self._troubles():
@@ -182,7 +192,10 @@ class Outbox:
         if self._office is not None:
             return True
         place = self.path.with_name(self.path.name + ".office")
-        office = sqlite3.connect(place, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            office = sqlite3.connect(place, timeout=0, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise OutboxUnusable(f"{place}: {error}") from error
         try:  # a lock that every system has, and that ends with its process
             office.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
@@ -232,5 +245,6 @@ def _written(alert: Alert) -> str:
 
 
 def _read(message_id: str, text: str) -> Alert:
+    """A newer version may have written more."""
     body: Mapping[str, Any] = json.loads(text)
-    return Alert(**{"message": "", **body, "id": message_id})
+    return Alert(**{key: value for key, value in body.items() if key in _FIELDS} | {"id": message_id})

@@ -310,6 +310,8 @@ class App:
         if report.kind.value == "restarting" and self.steering.path_or_none(name) == path:
             self.ledger.restarted(name)
             reached(RESTART_COUNTED)
+        elif report.kind.value in ("parked", "gave_up") and self.steering.path_or_none(name) == path:
+            self.ledger.judged(name)
         self.recovery.reported(path, report)
         if name == self.catalog.config.exit_with and self.steering.path_or_none(name) == path:
             code = code_at_end(report)

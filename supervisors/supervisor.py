@@ -64,7 +64,7 @@ from supervisors.decisions.step import initial, past_of, step
 Result = Ok | Refused
 
 
-_TOLD_FIRST: Final = frozenset({ReportKind.EXITED, ReportKind.RESTARTING})
+_TOLD_FIRST: Final = frozenset({ReportKind.EXITED, ReportKind.RESTARTING, ReportKind.PARKED, ReportKind.GAVE_UP})
 """In the order of what happened: the end, then what follows from it."""
 
 

@@ -23,15 +23,14 @@ def uncounted(
         name: record.exited_run
         for name, record in records.items()
         if name not in untold
-        and record.run > record.exited_run > record.counted_run
+        and record.run > record.exited_run > max(record.counted_run, record.judged_run)
         and _is_restarted(record, policies.get(name))
     }
 
 
 def _is_restarted(record: ServiceRecord, policy: str | None) -> bool:
     last = record.last_exit or {}
-    is_parked = bool((record.pacing or {}).get("is_exhausted"))  # its end was told, and is no restart yet
-    if record.stopped is not None or last.get("asked") or is_parked:
+    if record.stopped is not None or last.get("asked"):
         return False
     if policy == "on_failure":
         return last.get("code") != 0

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+import structlog
 from docker import DockerClient
 from docker.errors import APIError, NotFound
 
@@ -130,6 +131,7 @@ class DockerRuntime:
         self._closed = threading.Event()
         self._finish_lock = threading.Lock()
         self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="docker-aside")
+        self._ends = ThreadPoolExecutor(max_workers=32, thread_name_prefix="docker-ends")
         self.outside = Outside(instance)
         self.watcher = watcher or DockerWatcher(DockerEngine(address))
         self.watcher.on_trouble(self.outside.lose_sight)
@@ -247,6 +249,7 @@ class DockerRuntime:
         self._closed.set()
         self.watcher.close()
         self._aside.shutdown(wait=True, cancel_futures=True)
+        self._ends.shutdown(wait=True)
         self._engine.close()
 
     # -- birth ----------------------------------------------------------------------------------------------------
@@ -470,7 +473,7 @@ class DockerRuntime:
         was_told = any(known.action in ("kill", "oom") for known in self._events(run.handle))
         may_be_oom = run.handle.is_limited and not run.asked and not was_told
         if event.exit_code == 0 and may_be_oom:
-            self._aside.submit(self._ended_well, run, event)
+            self._ends.submit(self._ended_well, run, event)
             return
         is_unclear = event.exit_code == _CODE_SIGKILL and may_be_oom
         looked = self._aside.submit(self._engine.inspect, event.container_id) if is_unclear else None
@@ -480,15 +483,15 @@ class DockerRuntime:
 
     def _ended_well(self, run: DockerRun, event: ContainerEvent) -> None:
         """On a thread of its own: the engine tells of an OOM kill a moment before or after the end."""
-        deadline, pause = self._clock.now() + _OOM_TOLD_S, threading.Event()
-        while self._clock.now() < deadline and not any(known.action == "oom" for known in self._events(run.handle)):
-            pause.wait(_LOOK_S)
+        deadline, pause, oom_killed = self._clock.now() + _OOM_TOLD_S, threading.Event(), False
         try:
+            while self._clock.now() < deadline and not any(one.action == "oom" for one in self._events(run.handle)):
+                pause.wait(_LOOK_S)
             inspected = self._engine.inspect(event.container_id)
-        except TruthUnknown:
-            inspected = None
-        is_same = inspected is not None and identity_from(inspected) == run.handle.identity
-        oom_killed = is_same and inspected is not None and bool(inspected["State"]["OOMKilled"])
+            if inspected is not None and identity_from(inspected) == run.handle.identity:
+                oom_killed = bool(inspected["State"]["OOMKilled"])
+        except Exception as error:  # whatever it is: the end itself is certain
+            structlog.get_logger().warning("cannot ask how it ended", service=run.handle.service, error=str(error))
         self._finish(run, event.exit_code, oom_killed=oom_killed, at=event.at)
 
     def _known_better(self, run: DockerRun, at: float, done: Future[Mapping[str, Any] | None]) -> None:

@@ -81,7 +81,7 @@ def _restart(work: Work, call: Call) -> None:
     if child is None:
         return
     if child.phase is Phase.DOWN:
-        work.want(child, not_before=None)
+        work.want(child, not_before=None, is_resumed=False)  # what is asked for is done, whatever was before
         _leave(work, child.spec.id, call.number)
     else:
         restarting = child.phase in (Phase.RESTARTING, Phase.PARKED)

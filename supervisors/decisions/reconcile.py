@@ -127,8 +127,7 @@ def start(work: Work, child: Child) -> None:
 
 
 def _begin(child: Child) -> Begin:
-    """Whom this supervisor has started before, it has also stopped before."""
-    if child.is_stale and child.incarnation == 0:
+    if child.is_stale:
         return Begin.FRESH
     return Begin.RESUME if child.is_resumed else Begin.NEW
 

@@ -124,7 +124,8 @@ def test_who_waits_too_long_is_told_once_also_when_it_was_put_before_a_reboot(op
     box, old, future = opened(), alert(), alert()
     box.put(old)
     assert box.late(3600.0) == []
-    assert box.late(0.0) == [old]
+    assert box.late(0.0) == box.late(0.0) == [old]
+    box.told(old.id)
     assert box.late(0.0) == []
     box.put(future)
     box._database.execute("UPDATE letters SET posted_s = posted_s + 1e9 WHERE id = ?", (future.id,))
@@ -204,6 +205,35 @@ def test_a_daemon_nobody_knows_of_yet_is_found_when_it_comes_and_when_it_moves(p
                 assert guardian.trouble is None
 
 
+def test_whatever_goes_wrong_on_the_way_is_told_and_tried_again(path: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "guardian.address").write_bytes(b"\xff\xfe")
+    with GuardianClient(state_dir=state, outbox=path) as guardian:
+        box = guardian.outbox
+        assert box is not None
+        guardian.post(alert())
+        eventually(lambda: guardian.trouble and "UnicodeDecodeError" in guardian.trouble, within_s=LONG_S)
+        with daemon() as (_, address):
+            (state / "guardian.address").write_text(address)
+            eventually(lambda: len(box) == 0, within_s=LONG_S)
+            eventually(lambda: guardian.trouble is None, within_s=LONG_S)
+        guardian.post(alert())
+        eventually(lambda: guardian.trouble and f"{address}: no answer for" in guardian.trouble, within_s=LONG_S)
+
+
+def test_two_refused_under_one_id_are_both_kept(opened: Callable[..., Outbox]) -> None:
+    box, first, second = opened(), alert(id="same-id-1", message="1"), alert(id="same-id-1", message="2")
+    for one in (first, second):
+        box.put(one)
+        box.bury(one.id, "conflict", "known")
+    assert [one.alert for one in box.dead()] == [first, second]
+    assert box.bring_back("same-id-1")
+    assert (box.waiting(9), [one.alert for one in box.dead()]) == ([second], [first])
+    assert not box.bring_back("same-id-1"), "another one waits"
+    assert [one.alert for one in box.dead()] == [first]
+
+
 def test_what_is_refused_for_good_is_buried_and_the_rest_goes_on(path: Path) -> None:
     bad, good = alert(message="bad"), [alert() for _ in range(3)]
 
@@ -276,7 +306,7 @@ def test_an_alert_the_daemon_does_not_have_within_a_second_is_told_otherwise_onc
         try:
             eventually(lambda: scripted.seen, within_s=LONG_S, what="it is sent all the same")
             assert guardian.send(alert(), timeout_s=LONG_S).status == "stored"
-            holds_for(lambda: len(told) == 1, 1.2)
+            holds_for(lambda: [one for one, _ in told].count(message_id) == 1, 1.2)
         finally:
             scripted.pump.close()
     assert took_s > 0.5, "not before the daemon had its chance"

@@ -28,7 +28,7 @@ def test_the_restart_after_a_written_end_is_counted() -> None:
         (replace(CRASHED, last_exit={"code": 0, "stopped_by_hand": True}), "unless_stopped", ()),
         (replace(CRASHED, last_exit={"code": None, "signal": 15, "asked": True}), "always", ()),
         (replace(CRASHED, stopped=ManualStop("alice", 1.0)), "always", ()),
-        (replace(CRASHED, pacing={"is_exhausted": True}), "always", ()),
+        (replace(CRASHED, judged_run=3), "always", ()),
         (CRASHED, None, ()),
     ],
     ids=[

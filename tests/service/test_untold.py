@@ -56,7 +56,7 @@ def test_who_was_done_stays_done() -> None:
     ("record", "policy"),
     [
         (replace(CRASHED, counted_run=3), "always"),
-        (replace(CRASHED, pacing={"is_exhausted": True}), "always"),
+        (replace(CRASHED, judged_run=3), "always"),
         (replace(CRASHED, last_exit={"cause": "stopped", "asked": True}), "never"),
         (replace(DONE, is_rested=True), "on_failure"),
         (replace(CRASHED, is_rested=True), "always"),
@@ -75,5 +75,9 @@ def test_another_boot_and_another_runtime_are_a_new_beginning() -> None:
         assert told(record, "never", runtime="docker") is None
     container = replace(DONE, runtime="docker", identity={"id": "c", "started_at": "t"})
     assert told(container, "never", runtime="docker") is not None
-    assert told(replace(container, started_at=99.0), "never", runtime="docker") is None
+    long_ago = replace(container, started_at=99.0, last_exit={"code": 0, "at": 99.5})
+    assert told(long_ago, "never", runtime="docker") is None
+    assert told(replace(DONE, identity=None, started_at=0.0), "never") is not None, (
+        "ended before its launch was written"
+    )
     assert told(replace(container, phase=Phase.LAUNCHED), "never", runtime="docker") is None, "the engine tells that"

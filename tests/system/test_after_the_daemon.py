@@ -90,3 +90,20 @@ def test_work_that_was_done_is_not_done_again_when_the_services_are_kept_for_the
         with daemon(config, state) as second:
             second.until_ready("a")
             holds_for(lambda: lines_in(seen) == 1, 0.5)
+
+
+def test_an_escalated_end_is_not_told_again_to_the_next_supervisor(tmp_path: Path) -> None:
+    """Each new supervisor begins a run; told the old end instead, it would give up at once, and the root with it."""
+    seen = tmp_path / "seen"
+    bad = {
+        "command": ["sh", "-c", f"echo run >> {seen}; exit 3"],
+        "max_restarts": 1,
+        "within": "10m",
+        "on_exhausted": "escalate",
+        "backoff": {"initial": "20ms"},
+    }
+    config, state = write_config(tmp_path, {"bad": bad, "a": SLEEPER}), tmp_path / "state"
+    with daemon(config, state, wait=False) as selfheal:
+        eventually(lambda: lines_in(seen) >= 4, within_s=LONG_S, what="runs under more than one supervisor")
+        selfheal.process.wait(LONG_S)
+    assert lines_in(seen) >= 4
