@@ -259,7 +259,14 @@ class App:
         return instance_of(self.places.root)
 
     def _steering(self) -> Steering:
-        return Steering(self.system, self.ledger, self.catalog.homes, self.catalog.stop_limits_s, self._commanded)
+        catalog = self.catalog
+        return Steering(
+            self.system, self.ledger, catalog.homes, catalog.stop_limits_s, self._commanded, self._clear_service
+        )
+
+    def _clear_service(self, name: str) -> None:
+        service = self.catalog.config.services[name]
+        self.runtimes[service.runtime].clear(name, service.graceful_shutdown_timeout)
 
     # -- edits of the running tree ----------------------------------------------------------------------------------
 

@@ -17,8 +17,9 @@ import structlog
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorSystem
 from actors.failpoints import reached, register
-from actors.ledger import Ledger, ManualStop
+from actors.ledger import Ledger, ManualStop, Phase
 from actors.refs import ActorRef
+from actors.runtimes.base import LaunchError, StopFailed
 from actors.service_fsm import PauseAsked, ResumeAsked
 from supervisors.decisions.model import Ask, Refused
 from supervisors.library import call
@@ -37,6 +38,7 @@ class Steering:
     homes: for each service the path of its supervisor.
     stop_limits_s: for each service the longest its stop may take.
     on_command: told of every command (path, command, by, why), for the record.
+    clear: stops what lives of a service that no actor has taken on; raises LaunchError, StopFailed.
     """
 
     system: ActorSystem
@@ -44,6 +46,7 @@ class Steering:
     homes: Mapping[str, str]
     stop_limits_s: Mapping[str, float]
     on_command: Callable[[str, str, str, str], None] = lambda _path, _command, _by, _why: None
+    clear: Callable[[str], object] = lambda _name: None
 
     def status(self, name: str) -> NodeStatus:
         """The service's status now. Raises UnknownNode."""
@@ -203,9 +206,23 @@ class Steering:
 
     def put_down(self, name: str, *, wait: bool = True, timeout_s: float | None = None) -> None:
         """Stop it and let no strategy start it until ``start``. Raises CommandFailed, TimedOut."""
+        if not wait and self.system.whereis(self.path(name)) is None:
+            threading.Thread(target=self._put_down_alone, args=(name,), name=f"stop:{name}", daemon=True).start()
+            return
         result = self._call(name, Ask.HOLD, wait=wait, timeout_s=timeout_s)
         if isinstance(result, Refused):
             raise CommandFailed(f"{name}: cannot stop: {result.kind}")
+        if wait and self.ledger.record(name).phase is Phase.LAUNCHED:  # an earlier daemon's, not taken on yet
+            try:
+                self.clear(name)
+            except (LaunchError, StopFailed) as error:
+                raise CommandFailed(f"{name}: {error}") from error
+
+    def _put_down_alone(self, name: str) -> None:
+        try:
+            self.put_down(name)
+        except ManagerError as error:
+            structlog.get_logger().error("stop failed", service=name, error=str(error))
 
     def _call(self, name: str, ask: Ask, *, wait: bool = True, timeout_s: float | None = None) -> Result | None:
         ref = self.system.whereis(self.homes[name])

@@ -107,3 +107,30 @@ def test_an_escalated_end_is_not_told_again_to_the_next_supervisor(tmp_path: Pat
         eventually(lambda: lines_in(seen) >= 4, within_s=LONG_S, what="runs under more than one supervisor")
         selfheal.process.wait(LONG_S)
     assert lines_in(seen) >= 4
+
+
+@pytest.mark.parametrize("words", [(), ("--no-wait",)], ids=["waiting", "not waiting"])
+def test_a_stop_reaches_what_lives_and_waits_to_be_taken_on(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """``b`` runs since the last daemon, and waits behind ``a``, which cannot be started any more."""
+    program = tmp_path / "a.sh"
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+    services = {
+        "a": {"command": [str(program)], "max_restarts": 1, "backoff": {"initial": "1h", "max": "1h"}},
+        "b": SLEEPER,
+    }
+    groups = {"g": {"strategy": "rest_for_one", "services": ["a", "b"]}}
+    config, state = write_config(tmp_path, services, groups=groups), tmp_path / "state"
+    with daemon(config, state) as first:
+        before = first.until_ready()
+        killed(first)
+        program.unlink()
+        os.kill(before["a"]["pid"], signal.SIGKILL)
+        with daemon(config, state, wait=False) as second:
+            eventually(lambda: second.services()["a"]["state"] not in ("ready", "starting"), within_s=LONG_S)
+            assert [one.pid for one in of_state(state)] == [before["b"]["pid"]]
+            assert second.call("services", "stop", "b", *words).returncode == 0
+            if words:
+                eventually(lambda: not of_state(state), within_s=LONG_S)
+            assert not of_state(state)
+            assert second.services()["b"]["state"] == "stopped"
