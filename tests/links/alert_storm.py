@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from guardian_link.outbox import Outbox
+from tests.support.eventually import eventually
 from tests.system.running import SELFHEAL, SLEEPER, free_port, write_config
 
 BATCH: Final = 50
@@ -153,8 +154,8 @@ class AlertStorm:
             code = self._running[name].wait(max(0.1, deadline - time.monotonic()))
             if code:
                 raise AssertionError(f"{name} ended with {code}: {(self.folder / f'{name}.log').read_text()[-3000:]}")
-        while time.monotonic() < deadline and self._ask("SELECT count(*) FROM alerts WHERE outcome IS NULL")[0][0]:
-            time.sleep(0.1)
+        undecided = "SELECT count(*) FROM alerts WHERE outcome IS NULL"
+        eventually(lambda: self._ask(undecided)[0][0] == 0, within_s=LIMIT_S, every_s=0.1, what="all are decided")
 
     def _end(self, name: str) -> None:
         process = self._running.get(name)

@@ -121,6 +121,7 @@ ALLOWED = {
     "tests/crash/stage.py": "a program of its own: it looks again until a deadline",
     "tests/crash/storm.py": "a program of its own: its kills come at random moments",
     "tests/crash/world.py": "a program of its own: it looks again until a deadline",
+    "tests/links/alert_storm.py": "its kills come at random moments; the text of a child's program",
     "tests/runtimes/test_log_rotation.py": "the text of a child's program",
     "tests/support/escapees.py": "a child's program",
     "tests/system/test_logs.py": "the text of a child's program",
