@@ -38,7 +38,7 @@ from actors.runtimes.base import (
 )
 from actors.runtimes.docker_containers import Containers, Found
 from actors.runtimes.docker_engine import DockerEngine
-from actors.runtimes.docker_exits import ContainerEvent, classify, read_event, signal_number
+from actors.runtimes.docker_exits import KILL_TOLD_LATE_S, ContainerEvent, classify, read_event, signal_number
 from actors.runtimes.docker_facts import Unseen, is_restarting, is_running, observed_from, unseen_end
 from actors.runtimes.docker_outside import Outside
 from actors.runtimes.docker_spec import ContainerIdentity, identity_from, is_attached, unix_time
@@ -347,7 +347,8 @@ class DockerRuntime:
         filters = {"type": ["container"], "container": [str(inspected["Id"])], "event": ["kill", "oom"]}
 
         def ask(client: DockerClient) -> list[ContainerEvent]:
-            raw = client.api.events(since=_as_text(since), until=_as_text(until), filters=filters, decode=True)
+            late = cast("int", f"{unix_time(until) + KILL_TOLD_LATE_S:.6f}")
+            raw = client.api.events(since=_as_text(since), until=late, filters=filters, decode=True)
             return [event for event in map(read_event, raw) if event is not None]
 
         try:

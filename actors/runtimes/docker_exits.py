@@ -54,6 +54,10 @@ def read_event(raw: Mapping[str, Any]) -> ContainerEvent | None:
     )
 
 
+KILL_TOLD_LATE_S: Final = 0.5
+"""The engine notes a signal when it was sent: a quick process has ended by then."""
+
+
 def classify(
     *,
     code: int | None,
@@ -79,7 +83,7 @@ def classify(
     seen = list(events)
     if oom_killed or any(event.action == "oom" and at - event.at <= KILL_S for event in seen):
         return ExitStatus("OOM", code, number, oom_killed=True, at=at)
-    kills = [event for event in seen if event.action == "kill" and event.at <= at]
+    kills = [event for event in seen if event.action == "kill" and event.at <= at + KILL_TOLD_LATE_S]
     if any(event.signal == stop_signal and at - event.at <= STOP_WISH_S for event in kills):
         return ExitStatus("docker stop", code, number, stopped_by_hand=True, at=at)
     if any(event.signal == _SIGKILL and at - event.at <= KILL_S for event in kills):
