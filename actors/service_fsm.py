@@ -80,7 +80,7 @@ class ServiceRun:
     ``is_paused``: a person wants it frozen: nothing is started, health does not count, and an end is no reason for
     another run.
     ``ended``: the reason it ended with, once it has.
-    ``is_fresh``: its group is restarted by a supervisor that has not started it: what may live of it is stopped first.
+    ``is_fresh``: its group is being restarted: what may live of it is stopped first.
     """
 
     rules: Rules

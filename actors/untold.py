@@ -34,9 +34,8 @@ def untold_end(
         return None
     match record.phase:
         case Phase.LAUNCHED if record.identity is not None and "boot_id" in record.identity:
-            return ExitStatus(
-                UNKNOWN, at=now
-            )  # neither daemon nor keeper was there; a container's end the engine knows
+            # neither daemon nor keeper was there; a container's end the engine knows
+            return ExitStatus(UNKNOWN, at=now)
         case Phase.EXITED if record.last_exit is not None:
             return _unjudged(record, rules, record.last_exit)
         case _:

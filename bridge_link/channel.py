@@ -48,6 +48,10 @@ class Exchange:
     def is_done(self) -> bool:
         return self.is_over or all(future.done() for future in self.answers.values())
 
+    def forget(self) -> None:
+        """Do not send it again."""
+        self.is_over = True
+
     def take(self, message: Message, now: float) -> None:
         if message.kind is Kind.NACK:
             self._refused(message, now)
@@ -136,10 +140,6 @@ class DealerChannel:
         """Send once, without waiting for anything. Raises as ``begin``."""
         encode(message)
         self._put(message)
-
-    def forget(self, exchange: Exchange) -> None:
-        """Do not send it again."""
-        exchange.is_over = True
 
     def close(self, timeout_s: float = 2.0) -> None:
         """End the thread; what is unanswered fails with LinkClosed."""

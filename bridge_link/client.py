@@ -87,7 +87,7 @@ class BridgeClient:
         try:
             decision = exchange.answers[Kind.DECIDED].result(timeout_s)
         except FutureTimeout:
-            self._channel.forget(exchange)
+            exchange.forget()
             raise LinkTimeout(f"{self._channel.address}: no decision within {timeout_s:g} s") from None
         execution_id = decision.get("execution_id")
         return str(execution_id) if execution_id else None

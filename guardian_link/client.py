@@ -100,7 +100,7 @@ class GuardianClient:
                 return Ack(alert.id, str(stored.get("status", "stored")))
             return Ack(alert.id, str(stored.get("status", "stored")), Decision.from_body(decided))
         finally:
-            exchange.is_over = True
+            exchange.forget()
 
     def post(self, alert: Alert) -> str:
         """Queue the alert and return its id at once; it is sent until acknowledged, as long as this client lives.
@@ -223,7 +223,7 @@ class GuardianClient:
         try:
             answer = self._answer(exchange, Kind.ANSWER, self._timeout_s if timeout_s is None else timeout_s)
         finally:
-            exchange.is_over = True
+            exchange.forget()
         return answer.get("result")
 
     def _status_or_none(self, execution_id: str, timeout_s: float) -> Mapping[str, Any] | None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from docker import DockerClient
 
-from tests.support.docker_engine import IMAGE, engine_client, require_engine
+from tests.support.docker_engine import IMAGE
 from tests.support.eventually import eventually, holds_for
 from tests.system.running import SLEEPER, daemon, of_state, write_config
 
@@ -45,14 +44,6 @@ def test_a_service_that_is_not_there_is_named(tmp_path: Path) -> None:
     with daemon(config, tmp_path / "state", wait=False, words=("--exit-with", "jobb")) as selfheal:
         assert selfheal.process.wait(LONG_S) == 2
     assert "--exit-with: there is no service 'jobb'; did you mean 'job'?" in selfheal.log.read_text()
-
-
-@pytest.fixture
-def engine() -> Iterator[DockerClient]:
-    require_engine()
-    client = engine_client()
-    yield client
-    client.close()
 
 
 @pytest.mark.docker
