@@ -93,6 +93,10 @@ class ServiceRecord:
     is_rested: bool = False
     """The daemon that saw the last run's end has ended in order since: what comes next is a new beginning."""
 
+    def is_answered(self, run: int) -> bool:
+        """Whether the end of this run was taken up by a supervisor: another followed, or its verdict is written."""
+        return run < self.run or run <= max(self.counted_run, self.judged_run)
+
 
 Entry = dict[str, Any]
 _FIELDS: Final = frozenset(field.name for field in fields(ServiceRecord))

@@ -375,8 +375,8 @@ class ProcessRuntime:
 
     def _kept_news(self, service: str) -> Kept | None:
         """What the keeper keeps, unless an earlier daemon had gone on from that and was killed before it said so."""
-        kept = self._nursery.kept(service)
-        if kept is None or kept.ended is None or kept.run >= self._ledger.record(service).run:
+        kept, record = self._nursery.kept(service), self._ledger.record(service)
+        if kept is None or kept.ended is None or not record.is_answered(kept.run):
             return kept
         self._nursery.recorded(service, kept.run)
         return None

@@ -329,6 +329,21 @@ def test_what_the_keeper_was_not_told_to_forget_is_no_news(kept_place: KeptPlace
     assert later._ledger.record("a").run == 2
 
 
+@pytest.mark.parametrize("verdict", ["restarted", "judged"])
+def test_an_end_that_was_answered_is_not_told_again(verdict: str, kept_place: KeptPlace) -> None:
+    """A daemon that had counted the restart, or given up, was killed before it said so: it would count twice."""
+    handle = kept_place.daemon().launch(kept_place.spec("a", RUNS), 1, Exits())
+    kept_place.nurseries[-1].close()
+    os.kill(handle.pid, signal.SIGKILL)
+    eventually(lambda: not lives(handle.pid), within_s=LONG_S)
+    later = kept_place.daemon()
+    later._ledger.exited("a", 1, {"cause": "signal SIGKILL", "signal": 9})
+    getattr(later._ledger, verdict)("a")
+    on_exit = Exits()
+    assert later.adopt(kept_place.spec("a", RUNS), on_exit) is None
+    assert not on_exit.seen
+
+
 def test_a_service_of_a_killed_keeper_is_stopped_whole(kept_place: KeptPlace, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     runtime = kept_place.daemon()
