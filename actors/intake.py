@@ -15,6 +15,8 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from actors.access.book import Judge, unjudged
+from actors.access.rules import Denied
 from actors.clock import Clock
 from actors.guardian import AlertStored, Decided
 from actors.iopool import IoPool
@@ -28,8 +30,8 @@ from guardian_link.messages import Alert, BadAlert
 
 MAX_WAITING: Final = 10_000
 """Senders remembered for an answer that is still to come; older ones ask again."""
-CLIENT: Final = "local"
-"""The sender's authenticated name, once links have keys; until then every sender on this machine is one."""
+INSIDE: Final = "selfheal"
+"""The daemon itself as a sender; no client is named so."""
 
 Answer = Callable[[Message], object]
 """Sends a message back to the peer it belongs to; from any thread."""
@@ -42,7 +44,7 @@ class Pump(Protocol):
 @dataclass(frozen=True)
 class IntakeParts:
     """``hint`` tells the guardian actor; ``ask`` answers a query (blocking, on the I/O pool); ``beat`` hears an
-    endpoint's heartbeat.
+    endpoint's heartbeat; ``judge`` says what an authenticated client may not.
     """
 
     journal: Journal
@@ -51,6 +53,7 @@ class IntakeParts:
     hint: Callable[[AlertStored], object]
     ask: Callable[[Mapping[str, Any]], Any]
     beat: Callable[[str], object]
+    judge: Judge = unjudged
 
 
 @dataclass
@@ -61,7 +64,7 @@ class AlertIntake:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _by_alert: dict[int, list[tuple[str, Answer]]] = field(default_factory=dict)
     _by_execution: dict[str, list[Answer]] = field(default_factory=dict)
-    _said: dict[str, None] = field(default_factory=dict)
+    _said: dict[tuple[str, str], None] = field(default_factory=dict)
 
     # -- from the links -----------------------------------------------------------------------------------------------
 
@@ -72,9 +75,14 @@ class AlertIntake:
         def answer(reply: Message) -> None:
             pump.send(incoming.peer, reply)
 
+        if message.kind is not Kind.ALERT:  # of an alert its type counts too
+            denied = self.parts.judge(incoming.client, message.kind, None)
+            if denied is not None:
+                answer(_refusal(message.id, denied))
+                return
         match message.kind:
             case Kind.ALERT:
-                self._alert(message, answer)
+                self._alert(incoming.client, message, answer)
             case Kind.QUERY:
                 self.parts.io.run(lambda: answer(self._answered(message)))
             case Kind.HEARTBEAT:
@@ -88,28 +96,32 @@ class AlertIntake:
     def take_mapping(self, raw: Mapping[str, Any]) -> str:
         """An alert from inside the daemon (a bridge endpoint's error); returns its message id. Raises BadAlert."""
         alert = Alert.from_mapping(raw)
-        self._store(alert, lambda _reply: None)
+        self._store(INSIDE, alert, lambda _reply: None)
         return alert.id
 
-    def _alert(self, message: Message, answer: Answer) -> None:
+    def _alert(self, client: str, message: Message, answer: Answer) -> None:
         try:
             alert = Alert.from_mapping(message.body, id=message.id)
         except BadAlert as bad:
             answer(nack(message.id, "malformed", str(bad), permanent=True))
             return
-        self._store(alert, answer)
+        denied = self.parts.judge(client, Kind.ALERT, alert.type)
+        if denied is not None:
+            answer(_refusal(message.id, denied))
+            return
+        self._store(client, alert, answer)
 
-    def _store(self, alert: Alert, answer: Answer) -> None:
-        self._say_once(alert)
+    def _store(self, client: str, alert: Alert, answer: Answer) -> None:
+        self._say_once(client, alert)
         facts, at = alert.to_body(), self.parts.clock.wall()
-        future = self.parts.journal.submit(lambda db: rows.store_alert(db, CLIENT, alert.id, facts, at))
+        future = self.parts.journal.submit(lambda db: rows.store_alert(db, client, alert.id, facts, at))
         future.add_done_callback(lambda done: self._stored(done, alert.id, facts, answer))
 
-    def _say_once(self, alert: Alert) -> None:
+    def _say_once(self, client: str, alert: Alert) -> None:
         """The alert as people always had it: said first, needing neither journal nor runbooks."""
         with self._lock:
-            is_new = alert.id not in self._said
-            self._said[alert.id] = None
+            is_new = (client, alert.id) not in self._said
+            self._said[client, alert.id] = None
             _bound(self._said)
         if is_new:
             structlog.get_logger().warning(
@@ -120,6 +132,7 @@ class AlertIntake:
                 severity=alert.severity,
                 message=alert.message,
                 source=alert.source,
+                client=client,
             )
 
     def _stored(self, done: Future[StoredAlert], msg_id: str, facts: Mapping[str, Any], answer: Answer) -> None:
@@ -187,6 +200,10 @@ class AlertIntake:
             return nack(message.id, "malformed", str(error), permanent=True)
         except Exception as error:  # the journal is away for a moment: the client asks again
             return nack(message.id, "busy", str(error), permanent=False, retry_after_ms=1000)
+
+
+def _refusal(message_id: str, denied: Denied) -> Message:
+    return nack(message_id, denied.code, denied.text, permanent=denied.permanent, retry_after_ms=denied.retry_after_ms)
 
 
 def _bound(waiting: dict[Any, Any]) -> None:

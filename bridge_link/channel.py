@@ -18,6 +18,7 @@ from typing import Any, Final
 import zmq
 
 from bridge_link.errors import LinkClosed, Refused, WireError
+from bridge_link.keys import ClientKey
 from bridge_link.sockets import check_address, make_dealer
 from bridge_link.wakeup import WakeUp
 from bridge_link.wire import Kind, Message, decode, encode, new_id
@@ -96,13 +97,14 @@ class Beat:
 class _Socket:
     context: zmq.Context[zmq.Socket[bytes]]
     address: str
+    key: ClientKey | None
     socket: zmq.Socket[bytes] | None = None
     heard_at: float = field(default_factory=time.monotonic)
 
     def open(self) -> zmq.Socket[bytes]:
         if self.socket is not None:
             self.socket.close(0)
-        self.socket = make_dealer(self.context)
+        self.socket = make_dealer(self.context, self.key)
         self.socket.connect(self.address)
         self.heard_at = time.monotonic()
         return self.socket
@@ -112,13 +114,20 @@ class DealerChannel:
     """``begin`` starts an exchange; ``on_push`` gets what was not asked for (outcomes, commands), on this thread."""
 
     def __init__(
-        self, address: str, *, on_push: Callable[[Message], None] | None = None, beat: Beat | None = None
+        self,
+        address: str,
+        *,
+        key: ClientKey | None = None,
+        on_push: Callable[[Message], None] | None = None,
+        beat: Beat | None = None,
     ) -> None:
-        self.address = check_address(address)
+        self.address = check_address(address, is_guarded=key is not None)
+        self.key = key
         self._on_push = on_push
         self._beat = beat
         self._new: deque[Exchange | Message] = deque()
         self._pending: list[Exchange] = []
+        self._is_beat_stuck = False
         self._closing = threading.Event()
         self._wake = WakeUp()
         self._lock = threading.Lock()
@@ -158,7 +167,7 @@ class DealerChannel:
 
     def _run(self) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        link = _Socket(context, self.address)
+        link = _Socket(context, self.address, self.key)
         try:
             while not self._closing.is_set():
                 self._turn(link, link.socket or link.open())
@@ -186,8 +195,9 @@ class DealerChannel:
         self._take_new(socket)
         self._send_due(socket)
         self._drop_done()
-        waits = any(exchange.tries for exchange in self._pending)
-        if waits and time.monotonic() - link.heard_at > SILENCE_S:
+        if not self._pending and not self._is_beat_stuck:
+            link.heard_at = time.monotonic()  # silence begins with a question, or a word that does not leave
+        elif time.monotonic() - link.heard_at > SILENCE_S:
             link.open()
 
     def _pause_ms(self) -> int:
@@ -231,7 +241,7 @@ class DealerChannel:
                 exchange.next_send_at = now + (resend_delay_s(exchange.tries, random.random()) if went else 0.05)  # noqa: S311  jitter
                 exchange.tries += went
         if self._beat is not None and now >= self._beat.next_at:
-            _send(socket, encode(Message(Kind.HEARTBEAT, new_id(), self._beat.body())))
+            self._is_beat_stuck = not _send(socket, encode(Message(Kind.HEARTBEAT, new_id(), self._beat.body())))
             self._beat.next_at = now + self._beat.every_s
 
     def _drop_done(self) -> None:

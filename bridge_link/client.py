@@ -10,20 +10,11 @@ from typing import Any, Self
 
 from bridge_link.channel import Beat, DealerChannel
 from bridge_link.errors import BadAddress, LinkTimeout
+from bridge_link.keys import find_key
+from bridge_link.places import state_directory
 from bridge_link.wire import Kind, Message, new_id
 
 OnCommand = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-
-
-def state_directory(state_dir: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where a daemon keeps its state: the argument, `$SELFHEAL_STATE`, `$XDG_STATE_HOME/selfheal`, the default."""
-    if state_dir is not None:
-        return Path(state_dir)
-    if environ.get("SELFHEAL_STATE"):
-        return Path(environ["SELFHEAL_STATE"])
-    if environ.get("XDG_STATE_HOME"):
-        return Path(environ["XDG_STATE_HOME"]) / "selfheal"
-    return Path.home() / ".local" / "state" / "selfheal"
 
 
 def find_address(
@@ -57,6 +48,11 @@ class BridgeClient:
 
     Args:
         on_command: called with a command's body, on the link's thread; its answer goes back.
+        key_file: a client key file; else `$SELFHEAL_KEY`, else the local key in the state directory.
+
+    Raises:
+        BadAddress: nobody knows where the daemon is.
+        KeyMissing, KeyRefused: there is no key to speak with.
     """
 
     def __init__(
@@ -67,11 +63,15 @@ class BridgeClient:
         state_dir: str | Path | None = None,
         beat_every_s: float = 1.0,
         on_command: OnCommand | None = None,
+        key_file: str | Path | None = None,
     ) -> None:
         self.name = name
         self._on_command = on_command
         self._channel = DealerChannel(
-            find_address("bridge", address, state_dir), on_push=self._pushed, beat=Beat(beat_every_s, self._beat_body)
+            find_address("bridge", address, state_dir),
+            key=find_key(key_file, state_dir),
+            on_push=self._pushed,
+            beat=Beat(beat_every_s, self._beat_body),
         )
 
     def send_error(self, error: Mapping[str, Any], timeout_s: float = 5.0) -> str | None:
@@ -114,10 +114,13 @@ class CommunicationBridge:
 
     bridge_address: str | None = None
     bridge_name: str = "python"
+    bridge_key_file: str | None = None
     _bridge_client: BridgeClient | None = None
 
     def handle_bridge_error(self, error_type: str, error_data: Mapping[str, Any]) -> str | None:
         """The execution id of the recovery, or None when nothing recovers it. Raises as ``BridgeClient.send_error``."""
         if self._bridge_client is None:
-            self._bridge_client = BridgeClient(self.bridge_address, name=self.bridge_name)
+            self._bridge_client = BridgeClient(
+                self.bridge_address, name=self.bridge_name, key_file=self.bridge_key_file
+            )
         return self._bridge_client.send_error({"error_type": error_type, **error_data})

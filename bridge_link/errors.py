@@ -21,6 +21,18 @@ class BadAddress(LinkError):
     """An address that cannot be used."""
 
 
+class KeyTrouble(LinkError):
+    """A key that is not there or cannot be used."""
+
+
+class KeyMissing(KeyTrouble):
+    """There is no key; the text says where was looked."""
+
+
+class KeyRefused(KeyTrouble):
+    """A key file that must not or cannot be used; the text says why and what to do."""
+
+
 class BindFailed(LinkError):
     """An address that is taken or not ours."""
 

@@ -1,7 +1,9 @@
 """The daemon's end of a link: one thread that owns a ROUTER socket from birth to close.
 
 ``on_message`` is called on that thread and must be quick; ``send`` may be called from any thread. Nothing a peer sends
-ends the thread: bad frames are counted and, where an id could be read, answered with a permanent NACK.
+ends the thread: bad frames are counted and, where an id could be read, answered with a permanent NACK. With a ``Guard``
+the same thread answers handshakes: nobody is let in when it is dead, and who is not in the guard's table now is refused
+although an old session of his lives.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from dataclasses import dataclass
 import zmq
 
 from bridge_link.errors import BindFailed, WireError
+from bridge_link.keys import LOCAL
 from bridge_link.sockets import check_address, make_router
 from bridge_link.wakeup import WakeUp
-from bridge_link.wire import Message, decode, encode, nack
+from bridge_link.wire import FRAMES, Message, decode, encode, nack
+from bridge_link.zap import Guard, answer_some, open_handler
 
 MAX_PER_POLL = 256
 """Messages taken before answers get their turn again."""
@@ -25,10 +29,13 @@ MAX_PER_POLL = 256
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message and the routing id of the peer that sent it (good for answers, never for trust)."""
+    """A message, the routing id of the peer that sent it (good for answers, never for trust), and the authenticated
+    name of who that is (``local`` on a link without keys).
+    """
 
     peer: bytes
     message: Message
+    client: str = LOCAL
 
 
 @dataclass(slots=True)
@@ -38,6 +45,7 @@ class Counters:
     sent: int = 0
     unroutable: int = 0
     failed: int = 0
+    unknown: int = 0
 
 
 OnMessage = Callable[[Incoming], None]
@@ -46,8 +54,9 @@ OnMessage = Callable[[Incoming], None]
 class RouterPump:
     """``start`` binds; ``send`` answers; ``close`` ends. One pump can be started again after ``close``."""
 
-    def __init__(self, address: str, on_message: OnMessage, name: str = "link") -> None:
+    def __init__(self, address: str, on_message: OnMessage, name: str = "link", *, guard: Guard | None = None) -> None:
         self._wanted = address
+        self._guard = guard
         self._on_message = on_message
         self._name = name
         self._log = logging.getLogger(f"selfheal.{name}")
@@ -66,10 +75,10 @@ class RouterPump:
         """Bind and begin.
 
         Raises:
-            BadAddress: it is none, or not on loopback.
+            BadAddress: it is none, or off loopback without a guard.
             BindFailed: it is taken.
         """
-        check_address(self._wanted)
+        check_address(self._wanted, is_guarded=self._guard is not None)
         self._closing.clear()
         self._wake = WakeUp()
         begun: deque[Exception | None] = deque()
@@ -102,33 +111,55 @@ class RouterPump:
 
     def _run(self, begun: deque[Exception | None], is_bound: threading.Event) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        socket = make_router(context)
         wake = self._wake
         assert wake is not None  # noqa: S101  set by start
+        sockets: list[zmq.Socket[bytes]] = []
         try:
             try:
-                socket.bind(self._wanted)
-            except zmq.ZMQError as error:
-                begun.append(BindFailed(f"{self._wanted}: cannot listen: {error.strerror}; is another daemon there?"))
+                doors, socket = self._open(context, sockets)
+            except Exception as error:
+                begun.append(error)
                 return
-            self.address = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
             begun.append(None)
             is_bound.set()
-            self._pump(socket, wake)
+            self._pump(socket, wake, doors)
         finally:
-            socket.close(0)
+            for opened in sockets:
+                opened.close(0)
             context.term()
             wake.close()
             is_bound.set()
 
-    def _pump(self, socket: zmq.Socket[bytes], wake: WakeUp) -> None:
+    def _open(
+        self, context: zmq.Context[zmq.Socket[bytes]], sockets: list[zmq.Socket[bytes]]
+    ) -> tuple[zmq.Socket[bytes] | None, zmq.Socket[bytes]]:
+        """Who answers handshakes is there before there is anything to come in by. Raises BindFailed."""
+        doors = None
+        if self._guard is not None:
+            doors = open_handler(context)
+            sockets.append(doors)
+        socket = make_router(context, None if self._guard is None else self._guard.secret)
+        sockets.append(socket)
+        try:
+            socket.bind(self._wanted)
+        except zmq.ZMQError as error:
+            text = f"{self._wanted}: cannot listen: {error.strerror}; is another daemon there?"
+            raise BindFailed(text) from None
+        self.address = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        return doors, socket
+
+    def _pump(self, socket: zmq.Socket[bytes], wake: WakeUp, doors: zmq.Socket[bytes] | None) -> None:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(wake.fileno(), zmq.POLLIN)
+        if doors is not None:
+            poller.register(doors, zmq.POLLIN)
         while not self._closing.is_set():
             ready = dict(poller.poll())
             if wake.fileno() in ready:
                 wake.hear()
+            if doors is not None and self._guard is not None and doors in ready:
+                answer_some(doors, self._guard)
             self._send_waiting(socket)
             if socket in ready:
                 self._receive_some(socket)
@@ -138,12 +169,29 @@ class RouterPump:
     def _receive_some(self, socket: zmq.Socket[bytes]) -> None:
         for _ in range(MAX_PER_POLL):
             try:
-                peer, *frames = socket.recv_multipart(zmq.NOBLOCK)
+                first = socket.recv(zmq.NOBLOCK, copy=False)  # only this frame is asked who sent it: that costs time
             except zmq.Again:
                 return
-            self._take(peer, frames)
+            frames: list[bytes] = []
+            more = bool(first.more)
+            while more:
+                frame = socket.recv()
+                more = bool(socket.getsockopt(zmq.RCVMORE))
+                if len(frames) <= FRAMES:  # more are no message whatever they hold
+                    frames.append(frame)
+            self._take(first.bytes, self._sender(first), frames)
 
-    def _take(self, peer: bytes, frames: list[bytes]) -> None:
+    def _sender(self, first: zmq.Frame) -> str | None:
+        """The authenticated name, as the guard's table is now; None: nobody's."""
+        if self._guard is None:
+            return LOCAL
+        try:
+            user_id = first.get("User-Id")
+        except zmq.ZMQError:  # it has none: no handler was asked
+            return None
+        return self._guard.name_of(user_id) if isinstance(user_id, str) and user_id else None
+
+    def _take(self, peer: bytes, client: str | None, frames: list[bytes]) -> None:
         try:
             message = decode(frames)
         except WireError as error:
@@ -151,9 +199,14 @@ class RouterPump:
             if error.message_id is not None:
                 self._outbox.append((peer, nack(error.message_id, error.code, error.text, permanent=True)))
             return
+        if client is None:
+            self.counters.unknown += 1
+            text = "this key is not known here (any more)"
+            self._outbox.append((peer, nack(message.id, "forbidden", text, permanent=True)))
+            return
         self.counters.received += 1
         try:
-            self._on_message(Incoming(peer, message))
+            self._on_message(Incoming(peer, message, client))
         except Exception:
             self.counters.failed += 1
             self._log.exception("message %s of kind %s could not be handled", message.id, message.kind.name)

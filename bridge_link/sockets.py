@@ -1,23 +1,30 @@
 """Every socket option in one place, and what an address may be. Sockets are made, used and closed by one thread.
 
-This is also where keys (CURVE) will be applied; until then only loopback addresses are taken.
+Without keys only loopback addresses are taken.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
+from typing import Final
 from urllib.parse import urlsplit
 
 import zmq
 
 from bridge_link.bodies import MAX_BODY_BYTES
 from bridge_link.errors import BadAddress
+from bridge_link.keys import ClientKey
+from bridge_link.zap import DOMAIN
 
+ZAP_ENFORCE_DOMAIN: Final = 93
+"""Not every pyzmq names it: without a ZAP handler nobody is let in, instead of everybody."""
 HEARTBEAT_IVL_MS, HEARTBEAT_TIMEOUT_MS, HEARTBEAT_TTL_MS = 2000, 6000, 9000
 
 
-def check_address(address: str) -> str:
-    """The address, when it is ``tcp://`` with a loopback host and a port (0: any free one).
+def check_address(address: str, *, is_guarded: bool = False) -> str:
+    """The address, when it is ``tcp://`` with a host and a port (0: any free one). Without keys (``is_guarded``) the
+    host must be a loopback one.
 
     Raises:
         BadAddress: it is not.
@@ -29,8 +36,13 @@ def check_address(address: str) -> str:
         host, port = None, None
     if parts.scheme != "tcp" or host is None or port is None:
         raise BadAddress(f"{address!r} is no address; write it as tcp://127.0.0.1:5570")
-    if not _is_loopback(host):
-        raise BadAddress(f"{address!r} is not on loopback, and links have no keys yet; use tcp://127.0.0.1:{port}")
+    if host == "*":
+        raise BadAddress(f"{address!r} names no interface; write 0.0.0.0 for all of them")
+    if not is_guarded and not _is_loopback(host):
+        raise BadAddress(
+            f"{address!r} is not on loopback, and without keys that is refused: set links.curve to true, "
+            f"or use tcp://127.0.0.1:{port}"
+        )
     return address
 
 
@@ -57,9 +69,23 @@ def _common(socket: zmq.Socket[bytes]) -> None:
         socket.setsockopt(option, value)
 
 
-def make_router(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+def guard(socket: zmq.Socket[bytes], secret: str) -> None:
+    """Make a socket that is not bound yet a CURVE server: who comes in is asked of the context's ZAP handler."""
+    socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, secret.encode("ascii"))
+    socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
+    try:
+        socket.setsockopt(ZAP_ENFORCE_DOMAIN, 1)
+    except zmq.ZMQError as error:  # the check of each message's User-Id holds all the same
+        logging.getLogger("selfheal.links").warning("libzmq has no ZAP_ENFORCE_DOMAIN: %s", error.strerror)
+
+
+def make_router(context: zmq.Context[zmq.Socket[bytes]], secret: str | None = None) -> zmq.Socket[bytes]:
+    """With the server's ``secret`` key a CURVE server."""
     socket = context.socket(zmq.ROUTER)
     _common(socket)
+    if secret is not None:
+        guard(socket, secret)
     socket.setsockopt(zmq.SNDHWM, 1000)
     socket.setsockopt(zmq.RCVHWM, 1000)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
@@ -70,9 +96,14 @@ def make_router(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     return socket
 
 
-def make_dealer(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+def make_dealer(context: zmq.Context[zmq.Socket[bytes]], key: ClientKey | None = None) -> zmq.Socket[bytes]:
+    """With a ``key`` a CURVE client."""
     socket = context.socket(zmq.DEALER)
     _common(socket)
+    if key is not None:
+        socket.setsockopt(zmq.CURVE_SERVERKEY, key.server.encode("ascii"))
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, key.public.encode("ascii"))
+        socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret.encode("ascii"))
     socket.setsockopt(zmq.SNDHWM, 200)
     socket.setsockopt(zmq.RCVHWM, 200)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)

@@ -156,7 +156,7 @@ def _words(path: Path) -> str:
 
 
 def readable_addresses(config: SystemConfig) -> Iterator[Complaint]:
-    """Links and the operator are bound to loopback until they have keys."""
+    """Without keys links are bound to loopback only, and the operator always is."""
     for link in ("guardian", "bridge", "operator"):
         address = getattr(config.links, link).address
         path = ("links", link, "address")
@@ -166,8 +166,17 @@ def readable_addresses(config: SystemConfig) -> Iterator[Complaint]:
         place = _place(address)
         if place is None or address.startswith("tcp://") is (link == "operator"):
             yield path, f"{address!r} is no address", f"write it as {shape}"
+        elif "*" in address:
+            yield path, f"{address!r} names no interface", "write 0.0.0.0 for all of them"
         elif not _is_loopback(urlsplit(address if "://" in address else f"tcp://{address}").hostname or ""):
-            yield path, f"{address!r} is not on loopback, and links have no keys yet", f"bind {shape}"
+            if link == "operator":
+                yield path, f"{address!r} is not on loopback", f"bind {shape}"
+            elif not config.links.curve:
+                yield (
+                    path,
+                    f"{address!r} is not on loopback, and links.curve is false",
+                    f"set links.curve: true, or bind {shape}",
+                )
 
 
 def _is_loopback(host: str) -> bool:

@@ -65,6 +65,9 @@ class LinkConfig(Model):
 
 
 class LinksConfig(Model):
+    """`curve`: clients of guardian and bridge are known by their keys (docs/security.md); false on loopback only."""
+
+    curve: bool = True
     guardian: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5570")
     bridge: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5571")
     operator: LinkConfig = LinkConfig(address="127.0.0.1:8090")

@@ -23,8 +23,11 @@ class AsyncGuardianClient:
         timeout_s: float = 5.0,
         outbox: str | Path | None = None,
         on_late: OnLate | None = None,
+        key_file: str | Path | None = None,
     ) -> None:
-        self._client = GuardianClient(address, state_dir=state_dir, timeout_s=timeout_s, outbox=outbox, on_late=on_late)
+        self._client = GuardianClient(
+            address, state_dir=state_dir, timeout_s=timeout_s, outbox=outbox, on_late=on_late, key_file=key_file
+        )
 
     async def send(self, alert: Alert, timeout_s: float | None = None) -> Ack:
         return await asyncio.to_thread(self._client.send, alert, timeout_s)

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from bridge_link.channel import DealerChannel, Exchange
 from bridge_link.client import find_address
 from bridge_link.errors import LinkError, Refused, WireError
+from bridge_link.keys import ClientKey, find_key
 from bridge_link.wire import Kind, Message, new_id
 from guardian_link.delivery import Delivery, OnLate
 from guardian_link.errors import AlertRefused, DaemonUnreachable, OutboxUnusable, OutcomeTimeout
@@ -37,9 +38,11 @@ class GuardianClient:
         timeout_s: how long a question or ``send`` waits.
         outbox: a file (``guardian_link.outbox``) that keeps each alert from before it is sent until the daemon has it.
         on_late: with an outbox: called once, on a thread, with each alert the daemon does not have within a second.
+        key_file: a client key file; else `$SELFHEAL_KEY`, else the local key in the state directory.
 
     Raises:
         BadAddress: nobody knows where the daemon is (with an outbox: it is found when it comes).
+        KeyMissing, KeyRefused: there is no key to speak with (with an outbox: likewise).
         OutboxUnusable: the file cannot be used.
     """
 
@@ -51,9 +54,11 @@ class GuardianClient:
         timeout_s: float = 5.0,
         outbox: str | Path | None = None,
         on_late: OnLate | None = None,
+        key_file: str | Path | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._find: Callable[[], str] = lambda: find_address("guardian", address, state_dir)
+        self._find_key: Callable[[], ClientKey | None] = lambda: find_key(key_file, state_dir)
         self._outcomes: dict[str, Outcome] = {}
         self._changed = threading.Condition()
         self._opening = threading.Lock()
@@ -64,7 +69,7 @@ class GuardianClient:
             self._link()
         else:
             self.outbox = Outbox(outbox)
-            self._delivery = Delivery(self.outbox, self._find, on_late=on_late)
+            self._delivery = Delivery(self.outbox, self._find, find_key=self._find_key, on_late=on_late)
 
     def send(self, alert: Alert, timeout_s: float | None = None) -> Ack:
         """Send and wait until the alert is on disk and decided. If only the first came in time, the decision is None.
@@ -185,12 +190,12 @@ class GuardianClient:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _link(self) -> DealerChannel:
-        """Raises BadAddress. With an outbox the daemon may be somewhere else by now."""
+        """Raises BadAddress, KeyTrouble. With an outbox the daemon may be somewhere else by now, or have new keys."""
         with self._opening:
             if self._channel is None or self.outbox is not None:
-                address = self._find()
-                if self._channel is None or self._channel.address != address:
-                    old, self._channel = self._channel, DealerChannel(address, on_push=self._pushed)
+                address, key = self._find(), self._find_key()
+                if self._channel is None or (self._channel.address, self._channel.key) != (address, key):
+                    old, self._channel = self._channel, DealerChannel(address, key=key, on_push=self._pushed)
                     if old is not None:
                         old.close()
             return self._channel

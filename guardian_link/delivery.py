@@ -15,6 +15,7 @@ from typing import Final
 
 from bridge_link.channel import SILENCE_S, DealerChannel, Exchange
 from bridge_link.errors import LinkError, Refused, WireError
+from bridge_link.keys import ClientKey
 from bridge_link.wire import Kind, Message
 from guardian_link.errors import OutboxUnusable
 from guardian_link.messages import Alert
@@ -45,16 +46,24 @@ class Delivery:
 
     Args:
         find: where the daemon is now; raises LinkError when nobody knows.
+        find_key: with which key it is spoken to now; raises LinkError when there is none.
         on_late: called, on a thread of its own, with each alert that the daemon does not have within a second; it goes
             on being sent. Once, unless the program dies meanwhile. An exception of it is told in ``trouble``.
     """
 
     def __init__(
-        self, outbox: Outbox, find: Callable[[], str], *, on_late: OnLate | None = None, window: int = WINDOW
+        self,
+        outbox: Outbox,
+        find: Callable[[], str],
+        *,
+        find_key: Callable[[], ClientKey | None] = lambda: None,
+        on_late: OnLate | None = None,
+        window: int = WINDOW,
     ) -> None:
         self._troubles: dict[str, str] = {}
         self._outbox = outbox
         self._find = find
+        self._find_key = find_key
         self._window = window
         self._reach: _Reach | None = None
         self._flying: dict[str, Exchange] = {}
@@ -168,15 +177,15 @@ class Delivery:
             self._troubles.pop("reach", None)
 
     def _reached(self) -> _Reach | None:
-        """The channel; a new one when the daemon is said to be somewhere else and nobody answers where it was."""
+        """The channel; a new one when the daemon is said to be elsewhere, or to have other keys, and nobody answers."""
         now_s, reach = time.monotonic(), self._reach
         is_silent = reach is None or (self._flying and now_s - reach.heard_at > SILENCE_S)
         if not is_silent:
             return reach
         try:
-            address = self._find()
-            if reach is None or address != reach.address:
-                channel = DealerChannel(address)
+            address, key = self._find(), self._find_key()
+            if reach is None or (address, key) != (reach.address, reach.channel.key):
+                channel = DealerChannel(address, key=key)
                 self._drop_channel()
                 self._reach = reach = _Reach(address, channel, now_s)
                 self._troubles.pop("reach", None)

@@ -22,9 +22,14 @@ class AutomatedRecoverySystem:
     """Finds the daemon as ``GuardianClient`` does, when it is first needed."""
 
     def __init__(
-        self, address: str | None = None, *, state_dir: str | Path | None = None, timeout_s: float = 5.0
+        self,
+        address: str | None = None,
+        *,
+        state_dir: str | Path | None = None,
+        timeout_s: float = 5.0,
+        key_file: str | Path | None = None,
     ) -> None:
-        self._where = (address, state_dir, timeout_s)
+        self._where = (address, state_dir, timeout_s, key_file)
         self._client: GuardianClient | None = None
         self._lock = threading.Lock()
 
@@ -68,8 +73,8 @@ class AutomatedRecoverySystem:
     def _connected(self) -> GuardianClient:
         with self._lock:
             if self._client is None:
-                address, state_dir, timeout_s = self._where
-                self._client = GuardianClient(address, state_dir=state_dir, timeout_s=timeout_s)
+                address, state_dir, timeout_s, key_file = self._where
+                self._client = GuardianClient(address, state_dir=state_dir, timeout_s=timeout_s, key_file=key_file)
             return self._client
 
 

@@ -142,6 +142,7 @@ class App:
                 runbook_directories=config.runbooks.directories,
                 guardian_address=config.links.guardian.address,
                 bridge_address=config.links.bridge.address,
+                curve=config.links.curve,
             ),
             self.system,
             SteeredServices(self.steering),

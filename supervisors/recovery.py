@@ -13,6 +13,9 @@ from typing import Any, Final
 
 import structlog
 
+from actors.access.audit import Audit
+from actors.access.book import Book, ClientBook, PlainBook
+from actors.access.keyring import Keyring
 from actors.board import NodeKind
 from actors.context import ActorSystem
 from actors.endpoints.transports import BeatBoard
@@ -44,7 +47,7 @@ OPEN: Final = frozenset({"queued", "running"})
 
 @dataclass(frozen=True, slots=True)
 class RecoveryPlan:
-    """What the configuration says. ``state_dir`` is where the journal and the link addresses go."""
+    """What the configuration says. Journal, keys and addresses go to ``state_dir``; ``curve``: links have keys."""
 
     state_dir: Path
     enabled: bool
@@ -52,6 +55,7 @@ class RecoveryPlan:
     runbook_directories: tuple[Path, ...]
     guardian_address: str | None
     bridge_address: str | None
+    curve: bool = True
 
 
 class Recovery:
@@ -64,6 +68,7 @@ class Recovery:
         self.records = JournalRecords(self._journal)
         self._library = _load(plan)
         self._switch: Mapping[str, Any] = {}
+        self._book = self._clients()
         self._intake = AlertIntake(
             IntakeParts(
                 self._journal,
@@ -72,14 +77,11 @@ class Recovery:
                 hint=self._tell_guardian,
                 ask=self._ask,
                 beat=beats.beat,
+                judge=self._book.judge,
             )
         )
         self._ports = Ports(services, LocalCommands(), LocalHttp(), LocalTcp())
-        self._pumps = {
-            name: RouterPump(address, self._taker(name), name)
-            for name, address in (("guardian", plan.guardian_address), ("bridge", plan.bridge_address))
-            if address is not None
-        }
+        self._pumps: dict[str, RouterPump] = {}
 
     # -- nodes of the tree --------------------------------------------------------------------------------------------
 
@@ -130,7 +132,17 @@ class Recovery:
             self._plan.max_concurrent,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
-        return (alerts, *(self._pump_spec(name, pump) for name, pump in self._pumps.items()))
+        return (alerts, *(self._pump_spec(name, pump) for name, pump in self._link_pumps().items()))
+
+    def _link_pumps(self) -> Mapping[str, RouterPump]:
+        """Made when they are first needed: their keys must be there. Raises KeyRefused."""
+        addresses = {"guardian": self._plan.guardian_address, "bridge": self._plan.bridge_address}
+        wanted = {name: address for name, address in addresses.items() if address is not None}
+        if wanted and not self._pumps:
+            self._book.open()
+            for name, address in wanted.items():
+                self._pumps[name] = RouterPump(address, self._taker(name), name, guard=self._book.guard)
+        return self._pumps
 
     def _pump_spec(self, name: str, pump: RouterPump) -> ChildSpec:
         file = self._plan.state_dir / f"{name}.address"
@@ -138,12 +150,12 @@ class Recovery:
         def begin() -> None:
             if not pump.is_alive:  # bound before the tree was started
                 pump.start()
-            self._write_address(name, file, f"{pump.address}\n")
+            self._write_address(name, file, _as_reached(pump))
 
         def look() -> str | None:
             if name in self._unwritten:
-                self._write_address(name, file, f"{pump.address}\n")
-            return self._unwritten.get(name)
+                self._write_address(name, file, _as_reached(pump))
+            return self._unwritten.get(name) or self._book.look()
 
         watched = Watched(begin, lambda: pump.is_alive, pump.close, lambda: pump.address, self.told(name, look))
         return ChildSpec(id=name, start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=10.0)
@@ -162,10 +174,21 @@ class Recovery:
     def _taker(self, name: str) -> Callable[[Any], None]:
         return lambda incoming: self._intake.take(self._pumps[name], incoming)
 
+    def _clients(self) -> Book:
+        keyring, clock = Keyring(self._plan.state_dir), self._system.clock
+        if not self._plan.curve:
+            return PlainBook(keyring)
+
+        def tell(event: str, text: str, evidence: Mapping[str, Any]) -> None:
+            self._event("root/links", event, text, evidence)
+
+        return ClientBook(keyring, clock, Audit(clock, tell))
+
     def bind(self) -> None:
-        """Take the links' addresses before anything is started. Raises BindFailed, BadAddress."""
-        for pump in self._pumps.values():
-            pump.start()
+        """Take the links' addresses before anything is started. Raises BindFailed, BadAddress, KeyRefused."""
+        for pump in self._link_pumps().values():
+            if not pump.is_alive:
+                pump.start()
 
     def close(self) -> None:
         for pump in self._pumps.values():
@@ -268,6 +291,11 @@ class Recovery:
                 return self.records.alerts(limit if isinstance(limit, int) and 0 < limit <= 100 else 50)
             case _:
                 raise ValueError("ask for execution (with execution_id), statistics or alerts")
+
+
+def _as_reached(pump: RouterPump) -> str:
+    """A link's address as a program on this machine uses it."""
+    return f"{pump.address}\n".replace("//0.0.0.0:", "//127.0.0.1:")
 
 
 def _load(plan: RecoveryPlan) -> Library:

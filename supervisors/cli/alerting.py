@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bridge_link.errors import LinkError
+from bridge_link.errors import KeyRefused, LinkError
 from guardian_link import errors
 from guardian_link.client import GuardianClient
 from guardian_link.messages import Ack, Alert, BadAlert, Outcome
@@ -45,6 +45,8 @@ def send_alert(
                 outcome = client.wait(ack.execution_id, timeout_s=limit_s)
     except errors.AlertRefused as refused:
         raise Quit(FAILED, f"the alert was refused: {refused}") from None
+    except KeyRefused as error:
+        raise Quit(FAILED, str(error)) from None
     except errors.OutcomeTimeout as late:
         raise Quit(TIMED_OUT, str(late)) from None
     except (errors.DaemonUnreachable, LinkError) as error:
@@ -91,9 +93,9 @@ def _client(outside: Outside) -> GuardianClient:
     """By --address (the link's own, or the daemon's HTTP address, which knows it), --state, or the environment."""
     base = outside.base()
     if base.address is not None and "://" in base.address and not base.address.startswith("http"):
-        return GuardianClient(base.address)
+        return GuardianClient(base.address, state_dir=outside.state_dir())
     if base.address is not None and not _is_found_elsewhere(outside):
-        return GuardianClient(_asked(outside))
+        return GuardianClient(_asked(outside), state_dir=outside.state_dir())
     if _is_found_elsewhere(outside):
         return GuardianClient()
     return GuardianClient(state_dir=base.state_dir)

@@ -72,14 +72,14 @@ def _line(body: dict[str, object]) -> bytes:
 def beat_over_zeromq(name: str, address: str | None, mood: Mood) -> int:
     """What the PowerShell side is: a client of the bridge link. The daemon may come later, or come again."""
     from bridge_link.client import BridgeClient  # noqa: PLC0415  the other kinds need no pyzmq
-    from bridge_link.errors import BadAddress  # noqa: PLC0415
+    from bridge_link.errors import BadAddress, KeyTrouble  # noqa: PLC0415
 
     client: BridgeClient | None = None
     while not mood.stop.wait(0.1):
         if client is None and not mood.is_silent:
             try:
                 client = BridgeClient(address, name=name, beat_every_s=BEAT_S)
-            except BadAddress:
+            except (BadAddress, KeyTrouble):
                 continue
             say(f"{name} stand-in beating, pid {os.getpid()}")
         elif client is not None and mood.is_silent:

@@ -104,9 +104,15 @@ GRID = {
     "  b: {runtime: docker, image: i, ports: ['127.0.0.1:6379:1']}": [
         "3: services.b.ports[0]: 127.0.0.1:6379 is used by service 'a' too; give each its own port"
     ],
-    "links: {guardian: {address: 'tcp://0.0.0.0:5570'}}": [
-        "1: links.guardian.address: 'tcp://0.0.0.0:5570' is not on loopback, and links have no keys yet; "
-        "bind tcp://127.0.0.1:5570"
+    "links: {curve: false, guardian: {address: 'tcp://0.0.0.0:5570'}}": [
+        "1: links.guardian.address: 'tcp://0.0.0.0:5570' is not on loopback, and links.curve is false; "
+        "set links.curve: true, or bind tcp://127.0.0.1:5570"
+    ],
+    "links: {guardian: {address: 'tcp://*:5570'}}": [
+        "1: links.guardian.address: 'tcp://*:5570' names no interface; write 0.0.0.0 for all of them"
+    ],
+    "links: {operator: {address: '0.0.0.0:8090'}}": [
+        "1: links.operator.address: '0.0.0.0:8090' is not on loopback; bind 127.0.0.1:8090"
     ],
     "links: {operator: {address: 'tcp://127.0.0.1:1'}}": [
         "1: links.operator.address: 'tcp://127.0.0.1:1' is no address; write it as 127.0.0.1:8090"

@@ -11,6 +11,11 @@ from tests.links.alert_storm import AlertStorm
 from tests.support.tables import TABLE
 
 
+@pytest.fixture(autouse=True)
+def key_file() -> None:
+    """The daemon is a real one: its clients find the local key."""
+
+
 @pytest.mark.timeout(600)
 def test_no_alert_is_lost_or_decided_twice_whoever_dies(
     tmp_path: Path, record_property: Callable[[str, object], None]

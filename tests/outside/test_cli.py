@@ -27,11 +27,13 @@ from supervisors.cli.terminal import terminal_of
 from tests.links.scripted_daemon import Script, daemon, obliging
 from tests.outside.fake_manager import FakeManager
 from tests.support.eventually import eventually
+from tests.support.plain_links import key_file
 
 ROOT = Path(__file__).parents[2]
 Ran = tuple[int, str, str]
 Cli = Callable[..., Ran]
 WEB = "root/services/web"
+__all__ = ["key_file"]
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ The world fulfils ``runbooks.ports.Services``; the real one (steering of the tre
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ class Place:
 def recovering(
     folder: Path, world: World | None = None, *, enabled: bool = True, max_concurrent: int = 5
 ) -> Iterator[Place]:
-    """The recovery part of a daemon under a real root supervisor."""
+    """The recovery part of a daemon under a real root supervisor. Clients find its key by ``$SELFHEAL_STATE``."""
     system = ActorSystem()
     world = world or World()
     folder.mkdir(exist_ok=True)
@@ -78,11 +79,20 @@ def recovering(
         children=[recovery.journal_spec(), recovery.runbooks_spec(), links],
         system=system,
     )
+    before = os.environ.get("SELFHEAL_STATE")
+    os.environ["SELFHEAL_STATE"] = str(folder)
     try:
         address = (folder / "guardian.address").read_text(encoding="ascii").strip()
         yield Place(recovery, world, root, system, address)
     finally:
+        _put_back(before)
         world.gate.set()
         root.stop(30)
         recovery.close()
         system.close()
+
+
+def _put_back(state: str | None) -> None:
+    os.environ.pop("SELFHEAL_STATE", None)
+    if state is not None:
+        os.environ["SELFHEAL_STATE"] = state

@@ -10,6 +10,8 @@ import zmq
 
 from actors.messages import ExitNow
 from actors.spec import ExitReason
+from bridge_link.keys import find_key
+from bridge_link.sockets import make_dealer
 from bridge_link.wire import Kind, Message, decode, encode
 from guardian_link import Alert, AlertRefused, DaemonUnreachable, GuardianClient
 from tests.recovery.place import Place, World, recovering
@@ -145,8 +147,7 @@ def crash_execution(place: Place) -> None:
 
 
 def test_a_bad_alert_gets_a_permanent_refusal_that_names_the_field(tmp_path: Path) -> None:
-    with recovering(tmp_path) as place, zmq.Context() as context, context.socket(zmq.DEALER) as raw:
-        raw.linger = 0
+    with recovering(tmp_path) as place, zmq.Context() as context, make_dealer(context, find_key()) as raw:
         raw.connect(place.address)
         raw.send_multipart(encode(Message(Kind.ALERT, "bad-alert-1", {"type": "x", "severity": "worst"})))
         assert raw.poll(5000)
