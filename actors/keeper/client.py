@@ -30,6 +30,9 @@ ANSWER_S: Final = 10.0
 READ_BYTES: Final = 256 * 1024
 START_TRIES: Final = 3
 MOST_UNANSWERED: Final = 3
+TOLD_S: Final = 5.0
+"""Who cannot reach the keeper waits so long until its loss is told."""
+
 KEEPER_BOUND: Final = register("daemon.keeper.bound", "the keeper's address is bound, no keeper was started")
 KEEPER_STARTED: Final = register("daemon.keeper.started", "a keeper was started, nobody is connected")
 SPAWN_ASKED: Final = register("daemon.spawn.asked", "the keeper was asked to spawn, its answer is not read")
@@ -77,6 +80,7 @@ class KeeperLink:
         self._lost = threading.Event()
         self._pidfd: int | None = None
         self._is_leaving = False
+        self._is_welcome = False
         self._unanswered_since_s: float | None = None
         self._unanswered = 0
         self.log_trouble: str | None = None
@@ -92,6 +96,7 @@ class KeeperLink:
             raise KeeperUnavailable(
                 f"the keeper with pid {welcome['pid']} is of another version: stop its services, then it ends"
             )
+        self._is_welcome = True
         self.pid = int(welcome["pid"])
         self._pidfd = os.pidfd_open(self.pid)  # it has just answered: this is it
         self.runs = tuple(KeptRun.from_plain(raw) for raw in welcome["runs"])
@@ -182,9 +187,17 @@ class KeeperLink:
             with self._send_lock:
                 self._socket.sendall(data)
         except OSError as error:
+            self._hang_up()
             raise KeeperLost(f"the keeper cannot be reached: {error.strerror}") from error
         if self._lost.is_set():
             raise KeeperLost("the keeper has ended")
+
+    def _hang_up(self) -> None:
+        """Before anybody goes on to the next keeper the loss of this one is told: its services fall to the daemon."""
+        with contextlib.suppress(OSError):  # it is closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if threading.current_thread() is not self._thread:
+            self._lost.wait(TOLD_S)
 
     # -- the reader thread --------------------------------------------------------------------------------------------
 
@@ -196,12 +209,14 @@ class KeeperLink:
                     self._take(frame)
         except (OSError, BrokenFrame, KeyError, TypeError, ValueError) as error:
             structlog.get_logger().error("the keeper's connection broke", error=repr(error))
-        self._lost.set()
-        for inbox in tuple(self._waiting.values()):
-            inbox.put(None)
-        self._socket.close()
-        if not self._is_leaving:
-            self._on_lost()
+        try:
+            if self._is_welcome and not self._is_leaving:
+                self._on_lost()
+        finally:  # only now: who hears of the loss first would start the next keeper into its midst
+            self._lost.set()
+            for inbox in tuple(self._waiting.values()):
+                inbox.put(None)
+            self._socket.close()
 
     def _take(self, frame: Frame) -> None:
         self._unanswered_since_s, self._unanswered = None, 0

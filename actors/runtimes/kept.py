@@ -120,6 +120,8 @@ class KeeperNursery:
                 lost.close()
             reached(KEEPER_WELCOMED)
             self._take_over(link.runs)
+            if not link.is_alive:  # lost meanwhile: perhaps told before its runs were taken over, perhaps not at all
+                self._lost()
 
     def beat(self) -> None:
         """The daemon is well: said once a second."""
@@ -155,7 +157,11 @@ class KeeperNursery:
         structlog.get_logger().error("the keeper was lost; its services are watched from here")
         reached(KEEPER_LOST)
         with self._table.lock:
-            orphaned = [run for run in self._table.newest.values() if run.end is None]
+            orphaned = [
+                run
+                for run in self._table.newest.values()
+                if run.end is None and (run.service, run.run) not in self._table.local
+            ]
             self._table.local |= {(run.service, run.run) for run in orphaned}
             listeners = dict(self._table.listeners)
         for run in orphaned:

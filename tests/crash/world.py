@@ -37,6 +37,10 @@ class Unlike(Exception):
     """Something never came to be. The text says what was seen instead."""
 
 
+class OtherWay(Unlike):
+    """What happened is right, but does not lead through the place: play it again."""
+
+
 @dataclass(frozen=True)
 class Notes:
     """What the fail points of one armed daemon (and a keeper of its) have noted."""
