@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from actors.board import LastExit, NodeKind, NodeState, NodeStatus
@@ -26,44 +25,27 @@ from actors.bridge_fsm import (
     begin,
     step,
 )
+from actors.bridge_sessions import BridgeSessions
 from actors.context import ActorContext
-from actors.endpoints.transports import (
-    BeatBoard,
-    BeatTransport,
-    ErrorHeard,
-    FifoTransport,
-    SpoolTransport,
-    TcpTransport,
-    Transport,
-)
+from actors.endpoints.transport import EndpointPlan, ErrorHeard
+from actors.endpoints.transports import make_transport
 from actors.kernel import SupervisedActor
 from actors.messages import Wake
 from actors.spec import ExitReason
 
 SHOW_EVERY_S: Final = 1.0
+MOST_FACTS: Final = 16
+MOST_FACT_CHARS: Final = 200
 
 OnError = Callable[[str, Mapping[str, Any]], None]
 """Told of an error an endpoint reported (endpoint name, bridge error): it must only hand it on."""
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointPlan:
-    """One endpoint as configured."""
-
-    name: str
-    kind: str
-    silence_s: float
-    address: str | None = None
-    directory: Path | None = None
-
-    @property
-    def place(self) -> str:
-        return self.address or (str(self.directory) if self.directory is not None else "bridge link")
-
-
 @dataclass(slots=True)
 class EndpointPast:
-    """What outlives one run of the actor: how often it ran, how it ended. Owned by the one running incarnation."""
+    """What outlives one run of the actor within a daemon: how often it ran, how it ended. Owned by the one running
+    incarnation.
+    """
 
     runs: int = 0
     last_exit: LastExit | None = None
@@ -73,15 +55,23 @@ class BridgeEndpointActor(SupervisedActor):
     node_kind = NodeKind.BRIDGE
 
     def __init__(
-        self, context: ActorContext, plan: EndpointPlan, past: EndpointPast, beats: BeatBoard, on_error: OnError
+        self,
+        context: ActorContext,
+        plan: EndpointPlan,
+        past: EndpointPast,
+        sessions: BridgeSessions,
+        on_error: OnError,
     ) -> None:
         super().__init__(context)
         self._plan = plan
         self._past = past
         self._on_error = on_error
-        self._transport = make_transport(plan, beats)
+        # after a start of the daemon its peers have yet to find it again; later a silence is one
+        start_period_s = plan.start_period_s if past.runs == 0 else 0.0
+        self._transport = make_transport(plan, sessions, max(plan.silence_s, start_period_s))
         self._since = context.system.clock.wall()
-        self._run, self._first_effects = begin(plan.silence_s, context.system.clock.now())
+        self._run, self._first_effects = begin(plan.silence_s, context.system.clock.now(), start_period_s)
+        self._facts: Mapping[str, Any] = {}
         self._ready_since: float | None = None
         self._shown_at = float("-inf")
 
@@ -94,11 +84,16 @@ class BridgeEndpointActor(SupervisedActor):
 
     def handle(self, message: Any) -> Any:
         match message:
-            case Connected() | Heard() | Lost():
+            case Heard(facts=facts):
+                if facts:
+                    self._facts = plain_facts(facts)
                 self._take(message)
-            case ErrorHeard():
-                self._take(Heard())
-                self._on_error(self._plan.name, message.error)
+            case Connected() | Lost():
+                self._take(message)
+            case ErrorHeard(error, is_life):
+                if is_life:
+                    self._take(Heard())
+                self._on_error(self._plan.name, error)
             case Wake(token="look"):
                 self._take(Looked())
             case _:
@@ -151,7 +146,7 @@ class BridgeEndpointActor(SupervisedActor):
                 ready_since=self._ready_since if is_beating else None,
                 last_exit=self._past.last_exit,
                 detail=None if state else self._detail(),
-                extra={"endpoint_kind": self._plan.kind},
+                extra={"endpoint_kind": self._plan.kind} | ({"facts": dict(self._facts)} if self._facts else {}),
             )
         )
 
@@ -165,20 +160,8 @@ class BridgeEndpointActor(SupervisedActor):
                 return f"waiting for the first sign from {self._plan.place}"
 
 
-def make_transport(plan: EndpointPlan, beats: BeatBoard) -> Transport:
-    """The transport of an endpoint kind.
-
-    Raises:
-        ValueError: the kind is unknown, or has not the place it needs.
-    """
-    match plan:
-        case EndpointPlan(kind="tcp", address=str(address)):
-            return TcpTransport(plan.name, address, plan.silence_s)
-        case EndpointPlan(kind="spool", directory=Path() as directory):
-            return SpoolTransport(plan.name, directory, plan.silence_s)
-        case EndpointPlan(kind="fifo", directory=Path() as directory):
-            return FifoTransport(plan.name, directory / f"{plan.name}.fifo")
-        case EndpointPlan(kind="zeromq" | "powershell"):
-            return BeatTransport(plan.name, beats)
-        case _:
-            raise ValueError(f"bridge {plan.name!r}: kind {plan.kind!r} has no address or directory")
+def plain_facts(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What an endpoint says of itself, as far as people need it: a few short values."""
+    plain = {key[:50]: value for key, value in said.items() if isinstance(value, (str, int, float, bool))}
+    few = dict(list(plain.items())[:MOST_FACTS])
+    return {key: value[:MOST_FACT_CHARS] if isinstance(value, str) else value for key, value in few.items()}

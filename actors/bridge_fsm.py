@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from actors.spec import ExitKind, ExitReason, Origin
 
@@ -30,11 +31,20 @@ class IllegalTransition(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class LinkRun:
-    """``heard_at`` and the deadline are clock seconds; ``silence_s`` is how long nothing may be heard."""
+    """``heard_at`` and the deadline are clock seconds; ``silence_s`` is how long nothing may be heard, and before the
+    first heartbeat nothing need be heard until ``patient_until``.
+    """
 
     silence_s: float
     heard_at: float
     state: LinkState = LinkState.CONNECTING
+    patient_until: float = 0.0
+
+    @property
+    def deadline(self) -> float:
+        """When the silence is too long."""
+        is_beating = self.state is LinkState.BEATING
+        return self.heard_at + self.silence_s if is_beating else max(self.heard_at + self.silence_s, self.patient_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +54,13 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A hello, a heartbeat, a fresh file, a message: the endpoint lives. ``is_hello`` does not prove more than that."""
+    """A hello, a heartbeat, a fresh file, a message: the endpoint lives. ``is_hello`` does not prove more than that.
+
+    ``facts``: what it said of itself.
+    """
 
     is_hello: bool = False
+    facts: Mapping[str, Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +96,10 @@ class Exit:
 Effect = SayReady | LookAt | Exit
 
 
-def begin(silence_s: float, now: float) -> tuple[LinkRun, tuple[Effect, ...]]:
-    return LinkRun(silence_s, now), (LookAt(now + silence_s),)
+def begin(silence_s: float, now: float, start_period_s: float = 0.0) -> tuple[LinkRun, tuple[Effect, ...]]:
+    """The first sign may take ``start_period_s`` seconds, when that is longer than ``silence_s``."""
+    run = LinkRun(silence_s, now, patient_until=now + start_period_s)
+    return run, (_look(run, now),)
 
 
 def step(run: LinkRun, event: Event, now: float) -> tuple[LinkRun, tuple[Effect, ...]]:
@@ -103,10 +119,15 @@ def step(run: LinkRun, event: Event, now: float) -> tuple[LinkRun, tuple[Effect,
             return replace(_to(run, LinkState.BEATING), heard_at=now), (SayReady(),)
         case Lost(text):
             return _to(run, LinkState.ENDED), (Exit(_fault(text)),)
-        case Looked() if now - run.heard_at >= run.silence_s:
+        case Looked() if now >= run.deadline:
             return _to(run, LinkState.ENDED), (Exit(_fault(f"silent for {now - run.heard_at:.1f} s")),)
         case Looked():
-            return run, (LookAt(run.heard_at + run.silence_s),)
+            return run, (_look(run, now),)
+
+
+def _look(run: LinkRun, now: float) -> LookAt:
+    """Not later than a silence from now: the first heartbeat ends all patience."""
+    return LookAt(min(run.deadline, now + run.silence_s))
 
 
 def _to(run: LinkRun, state: LinkState) -> LinkRun:

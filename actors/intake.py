@@ -43,8 +43,9 @@ class Pump(Protocol):
 
 @dataclass(frozen=True)
 class IntakeParts:
-    """``hint`` tells the guardian actor; ``ask`` answers a query (blocking, on the I/O pool); ``beat`` hears an
-    endpoint's heartbeat; ``judge`` says what an authenticated client may not.
+    """``hint`` tells the guardian actor; ``ask`` answers a query (blocking, on the I/O pool); ``bridge`` takes
+    what the clients of endpoints send: HELLO, HB, REPLY (with the way back); ``judge`` says what an authenticated
+    client may not.
     """
 
     journal: Journal
@@ -52,7 +53,7 @@ class IntakeParts:
     clock: Clock
     hint: Callable[[AlertStored], object]
     ask: Callable[[Mapping[str, Any]], Any]
-    beat: Callable[[str], object]
+    bridge: Callable[[Incoming, Answer], object]
     judge: Judge = unjudged
 
 
@@ -85,13 +86,19 @@ class AlertIntake:
                 self._alert(incoming.client, message, answer)
             case Kind.QUERY:
                 self.parts.io.run(lambda: answer(self._answered(message)))
-            case Kind.HEARTBEAT:
-                self.parts.beat(str(message.body.get("name", "")))
-            case Kind.HELLO | Kind.REPLY:
-                pass  # nothing is asked of bridges yet
+            case Kind.HELLO | Kind.HEARTBEAT | Kind.REPLY:
+                self._bridge(incoming, answer)
             case _:
                 text = f"a daemon takes no {message.kind.name} message"
                 answer(nack(message.id, "malformed", text, permanent=True))
+
+    def _bridge(self, incoming: Incoming, answer: Answer) -> None:
+        """Only who may answer a command may speak for an endpoint: a heartbeat of others says nothing about one."""
+        denied = self.parts.judge(incoming.client, Kind.REPLY, None)
+        if denied is None:
+            self.parts.bridge(incoming, answer)
+        elif incoming.message.kind is Kind.HELLO:
+            answer(_refusal(incoming.message.id, denied))
 
     def take_mapping(self, raw: Mapping[str, Any]) -> str:
         """An alert from inside the daemon (a bridge endpoint's error); returns its message id. Raises BadAlert."""

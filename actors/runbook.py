@@ -203,12 +203,12 @@ class RunbookActor(SupervisedActor):
     def _act(self, effect: Effect) -> None:
         io, ports, token = self.context.system.waits, self._parts.ports, self._execution.id
         match effect:
-            case RunCall(call=call, snapshot=snapshot):
+            case RunCall(call=call, snapshot=snapshot, of=of):
                 calls = self._parts.calls
                 calls.begin(token)
-                io.run(lambda: calls.make(token, lambda: make_call(call, snapshot, ports, token)), self.ref, effect)
-            case RunCheck(call=call, snapshot=snapshot):
-                io.run(lambda: make_check(call, snapshot, ports, token), self.ref, effect)
+                io.run(lambda: calls.make(token, lambda: make_call(call, snapshot, ports, token, of)), self.ref, effect)
+            case RunCheck(call=call, snapshot=snapshot, of=of):
+                io.run(lambda: make_check(call, snapshot, ports, token, of), self.ref, effect)
             case TakeSnapshot(services=services):
                 io.run(lambda: _snapshot(services, ports), self.ref, effect)
             case Fence():

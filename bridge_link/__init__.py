@@ -6,16 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bridge_link.client import BridgeClient, CommunicationBridge
-    from bridge_link.errors import LinkError, LinkTimeout, Refused, WireError
+    from bridge_link.client import BridgeClient
+    from bridge_link.communication import CommunicationBridge
+    from bridge_link.errors import LinkError, LinkTimeout, Refused, StoreUnusable, WireError
     from bridge_link.wire import Kind, Message
 
 _HOMES = {
     "BridgeClient": "bridge_link.client",
-    "CommunicationBridge": "bridge_link.client",
+    "CommunicationBridge": "bridge_link.communication",
     "LinkError": "bridge_link.errors",
     "LinkTimeout": "bridge_link.errors",
     "Refused": "bridge_link.errors",
+    "StoreUnusable": "bridge_link.errors",
     "WireError": "bridge_link.errors",
     "Kind": "bridge_link.wire",
     "Message": "bridge_link.wire",
@@ -29,6 +31,7 @@ __all__ = [
     "LinkTimeout",
     "Message",
     "Refused",
+    "StoreUnusable",
     "WireError",
 ]
 

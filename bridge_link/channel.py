@@ -28,6 +28,9 @@ LAST_RESEND_S: Final = 30.0
 SILENCE_S: Final = 6.0
 """Unanswered for so long, the socket is made anew: a refused handshake leaves a dead one behind for ever."""
 
+BEAT_AGAIN_S: Final = 0.1
+"""A heartbeat that found no connection is tried again so soon: the first thing after a reconnect."""
+
 PUSHED: Final = frozenset({Kind.OUTCOME, Kind.COMMAND})
 
 Answer = Mapping[str, Any]
@@ -241,8 +244,9 @@ class DealerChannel:
                 exchange.next_send_at = now + (resend_delay_s(exchange.tries, random.random()) if went else 0.05)  # noqa: S311  jitter
                 exchange.tries += went
         if self._beat is not None and now >= self._beat.next_at:
-            self._is_beat_stuck = not _send(socket, encode(Message(Kind.HEARTBEAT, new_id(), self._beat.body())))
-            self._beat.next_at = now + self._beat.every_s
+            went = _send(socket, encode(Message(Kind.HEARTBEAT, new_id(), self._beat.body())))
+            self._is_beat_stuck = not went
+            self._beat.next_at = now + (self._beat.every_s if went else BEAT_AGAIN_S)
 
     def _drop_done(self) -> None:
         self._pending = [exchange for exchange in self._pending if not exchange.is_done]

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from bridge_link.channel import Beat, DealerChannel
-from bridge_link.errors import BadAddress, LinkTimeout
+from bridge_link.commands import CommandDesk, Handler
+from bridge_link.courier import Courier, Whereabouts
+from bridge_link.errors import BadAddress, KeyMissing, LinkTimeout
 from bridge_link.keys import find_key
 from bridge_link.places import state_directory
+from bridge_link.report import as_report, plain
+from bridge_link.sockets import check_address
+from bridge_link.store import BridgeStore, RefusedError
 from bridge_link.wire import Kind, Message, new_id
-
-OnCommand = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def find_address(
@@ -43,16 +46,35 @@ def find_address(
         ) from None
 
 
+def _check_key(key_file: str | Path | None, state_dir: str | Path | None) -> None:
+    """Raises KeyMissing for one that was named, KeyRefused for any; the local key may come with the daemon."""
+    try:
+        find_key(key_file, state_dir)
+    except KeyMissing:
+        if key_file is not None or os.environ.get("SELFHEAL_KEY"):
+            raise
+
+
 class BridgeClient:
-    """One endpoint's link to the daemon. ``name`` is the endpoint's name in the configuration.
+    """One endpoint's link to the daemon: heartbeats, errors as alerts, commands from runbooks. Thread-safe.
+
+    The daemon may come later, go, and come back at another address.
 
     Args:
-        on_command: called with a command's body, on the link's thread; its answer goes back.
+        name: the endpoint's, as in the configuration.
+        folder: the endpoint's own, where it keeps errors the daemon does not have yet and the table of commands it has
+            run. Without it both end with the process, and after a restart a command that may have been run before is
+            answered ``unknown``.
+        kind, version: what the endpoint says of itself; ``facts`` is asked for more at each heartbeat, on the link's
+            thread: it must be quick.
         key_file: a client key file; else `$SELFHEAL_KEY`, else the local key in the state directory.
+        commands: by name, what a runbook may ask for. Each runs on a thread of its own.
 
     Raises:
-        BadAddress: nobody knows where the daemon is.
-        KeyMissing, KeyRefused: there is no key to speak with.
+        BadAddress: ``address`` is given and is none.
+        KeyMissing, KeyRefused: the key that was named is not there, or one cannot be used. The local key may
+            come later, with the daemon.
+        StoreUnusable: the folder cannot be used.
     """
 
     def __init__(
@@ -61,39 +83,88 @@ class BridgeClient:
         *,
         name: str,
         state_dir: str | Path | None = None,
+        folder: str | Path | None = None,
         beat_every_s: float = 1.0,
-        on_command: OnCommand | None = None,
         key_file: str | Path | None = None,
+        kind: str = "zeromq",
+        version: str = "",
+        facts: Callable[[], Mapping[str, Any]] | None = None,
+        commands: Mapping[str, Handler] | None = None,
     ) -> None:
         self.name = name
-        self._on_command = on_command
-        self._channel = DealerChannel(
+        self._find: Callable[[], Whereabouts] = lambda: (
             find_address("bridge", address, state_dir),
-            key=find_key(key_file, state_dir),
-            on_push=self._pushed,
-            beat=Beat(beat_every_s, self._beat_body),
+            find_key(key_file, state_dir),
         )
+        if address is not None:
+            check_address(address, is_guarded=True)
+        _check_key(key_file, state_dir)
+        self._beat_every_s = beat_every_s
+        self._facts = facts
+        self._troubles: dict[str, str] = {}
+        self._about = {
+            "name": name,
+            "session": new_id(),
+            "kind": kind,
+            "version": version,
+            "pid": os.getpid(),
+        }
+        self._hello = {**self._about, "commands": sorted(commands or {})}
+        self._store = BridgeStore(folder, name)
+        self._desk = CommandDesk(commands or {}, self._store, self._reply)
+        self._courier = Courier(self._store, self._open, self._find, self._hello, self._troubles)
 
-    def send_error(self, error: Mapping[str, Any], timeout_s: float = 5.0) -> str | None:
-        """Hand over a bridge error (`system`, `error_type`, `error_message`, ...) as an alert; the execution id, or
-        None when nothing recovers it.
+    def send_error(self, error: Mapping[str, Any] | BaseException, timeout_s: float = 5.0) -> str | None:
+        """Hand over an error (`system`, `error_type`, `error_message`, ...; or an exception) as an alert.
+
+        It is kept first and sent until the daemon has it, also after this returned or raised.
+
+        Returns:
+            The execution id of its recovery, or None when nothing recovers it.
 
         Raises:
-            LinkTimeout: the daemon did not take it in time.
-            Refused: it is no error the daemon can read.
+            LinkTimeout: no decision within ``timeout_s`` seconds; the error is kept and goes on being sent.
+            Refused: the daemon will never take it (``refused`` lists those).
+            StoreUnusable: it could not be kept anywhere.
+            LinkClosed: the client is closed, or was meanwhile.
         """
-        message = Message(Kind.ALERT, new_id(), dict(error) | {"source": f"bridge:{self.name}"})
-        exchange = self._channel.begin(message, (Kind.STORED, Kind.DECIDED))
+        letter = self._courier.put(as_report(error) | {"source": f"bridge:{self.name}"})
         try:
-            decision = exchange.answers[Kind.DECIDED].result(timeout_s)
+            decision = letter.decision.result(timeout_s)
         except FutureTimeout:
-            exchange.forget()
-            raise LinkTimeout(f"{self._channel.address}: no decision within {timeout_s:g} s") from None
+            why = self.trouble or "no decision"
+            raise LinkTimeout(f"{why} within {timeout_s:g} s; the error is kept and goes on being sent") from None
+        finally:
+            self._courier.wait_no_more(letter)
         execution_id = decision.get("execution_id")
         return str(execution_id) if execution_id else None
 
+    def post_error(self, error: Mapping[str, Any] | BaseException) -> str:
+        """As ``send_error`` without waiting; the alert's id. Raises StoreUnusable, LinkClosed."""
+        letter = self._courier.put(as_report(error) | {"source": f"bridge:{self.name}"})
+        self._courier.wait_no_more(letter)
+        return letter.id
+
+    @property
+    def waiting(self) -> int:
+        """How many errors the daemon does not have yet. Raises StoreUnusable."""
+        return self._courier.waiting
+
+    @property
+    def refused(self) -> list[RefusedError]:
+        """Errors the daemon will never take. Raises StoreUnusable."""
+        return self._store.refused()
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the link now, in one line; None when all is well."""
+        return "; ".join(list(self._troubles.values())) or None
+
     def close(self) -> None:
-        self._channel.close()
+        """What is not delivered stays in the folder."""
+        self._desk.close()
+        self._courier.close()
+        self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -101,26 +172,27 @@ class BridgeClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    # -- on the link's thread, and on those of commands -------------------------------------------------------------
+
+    def _open(self, where: Whereabouts) -> DealerChannel:
+        address, key = where
+        beat = Beat(self._beat_every_s, self._beat_body)
+        return DealerChannel(address, key=key, on_push=self._pushed, beat=beat)
+
     def _beat_body(self) -> Mapping[str, Any]:
-        return {"name": self.name, "pid": os.getpid()}
+        if self._facts is None:
+            return self._about
+        try:
+            said = plain(dict(self._facts()))
+            self._troubles.pop("facts", None)
+        except Exception as error:  # the user's own code must not end the link
+            self._troubles["facts"] = f"facts failed: {type(error).__name__}: {error}"
+            return self._about
+        return {**self._about, "facts": said}
 
     def _pushed(self, message: Message) -> None:
-        if message.kind is Kind.COMMAND and self._on_command is not None:
-            self._channel.say(Message(Kind.REPLY, message.id, self._on_command(message.body)))
+        if message.kind is Kind.COMMAND:
+            self._desk.take(message.id, message.body)
 
-
-class CommunicationBridge:
-    """A mixin for the platform's bridge: ``handle_bridge_error`` starts recovery instead of only logging."""
-
-    bridge_address: str | None = None
-    bridge_name: str = "python"
-    bridge_key_file: str | None = None
-    _bridge_client: BridgeClient | None = None
-
-    def handle_bridge_error(self, error_type: str, error_data: Mapping[str, Any]) -> str | None:
-        """The execution id of the recovery, or None when nothing recovers it. Raises as ``BridgeClient.send_error``."""
-        if self._bridge_client is None:
-            self._bridge_client = BridgeClient(
-                self.bridge_address, name=self.bridge_name, key_file=self.bridge_key_file
-            )
-        return self._bridge_client.send_error({"error_type": error_type, **error_data})
+    def _reply(self, request_id: str, body: Mapping[str, Any]) -> None:
+        self._courier.say(Message(Kind.REPLY, request_id, body))

@@ -52,3 +52,7 @@ class Refused(LinkError):
 
 class LinkClosed(LinkError):
     """The link was closed while something waited on it."""
+
+
+class StoreUnusable(LinkError):
+    """The file that keeps what an endpoint must not forget cannot be read or written."""

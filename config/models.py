@@ -280,6 +280,10 @@ class BridgeConfig(Model):
     address: str | None = None
     directory: Path | None = None
     silence: PositiveSeconds = 3.0
+    start_period: Seconds = 10.0
+    """How long the first sign after a start of the daemon may take."""
+    executor: tuple[str, ...] = ()
+    """Kind powershell: the program and its arguments; exit code 0 shows that it works. Without: heartbeats do."""
 
     @model_validator(mode="after")
     def _has_its_place(self) -> Self:
@@ -287,6 +291,8 @@ class BridgeConfig(Model):
             raise ValueError("kind tcp needs an address: 127.0.0.1:8765")
         if self.kind in ("spool", "fifo") and self.directory is None:
             raise ValueError(f"kind {self.kind} needs a directory")
+        if self.executor and self.kind != "powershell":
+            raise ValueError("executor needs kind: powershell")
         return self
 
 

@@ -133,12 +133,16 @@ class ParameterModel(Border):
 
 
 _SERVICE: Final = (frozenset({"service"}), frozenset[str]())
+_ENDPOINT: Final = (frozenset({"endpoint"}), frozenset[str]())
 _ARGUMENTS: Final[dict[CallType, tuple[frozenset[str], frozenset[str]]]] = {
     CallType.COMMAND: (frozenset({"argv"}), frozenset({"working_dir"})),
     CallType.COMMAND_OK: (frozenset({"argv"}), frozenset({"working_dir"})),
     CallType.HTTP_REQUEST: (frozenset({"url"}), frozenset({"method", "headers", "body", "expect"})),
     CallType.HTTP_OK: (frozenset({"url"}), frozenset({"expect"})),
     CallType.TCP_CONNECT: (frozenset({"port"}), frozenset({"host"})),
+    CallType.BRIDGE_COMMAND: (frozenset({"endpoint", "command"}), frozenset({"parameters"})),
+    CallType.BRIDGE_READY: _ENDPOINT,
+    CallType.BRIDGE_DONE: _ENDPOINT,
 }
 
 
@@ -170,6 +174,10 @@ def _is_port(value: Any) -> bool:
     return is_number or (isinstance(value, str) and re.fullmatch(r"\{[a-z][a-z0-9_]*\}", value) is not None)
 
 
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
 def _are_statuses(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, int) and 100 <= one < 600 for one in value)
 
@@ -185,6 +193,9 @@ _FITS: Final = {
     "headers": lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
     "body": lambda _: True,
     "expect": _are_statuses,
+    "endpoint": _is_text,
+    "command": _is_text,
+    "parameters": _is_map,
 }
 
 
@@ -196,6 +207,7 @@ class CallModel(Border):
         "service_restore",
         "command",
         "http_request",
+        "bridge_command",
         "service_exists",
         "service_ready",
         "service_generation",
@@ -203,6 +215,8 @@ class CallModel(Border):
         "tcp_connect",
         "http_ok",
         "command_ok",
+        "bridge_ready",
+        "bridge_done",
     ]
     argv: Argv | None = None
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
@@ -269,7 +283,7 @@ class ActionModel(Border):
 
     id: Id
     name: Text
-    action_type: Literal["service_restart", "command", "http_request", "api_call", "wait_until"]
+    action_type: Literal["service_restart", "command", "http_request", "api_call", "bridge_command", "wait_until"]
     effect: Literal["none", "idempotent", "mutating", "irreversible"]
     command: Argv | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -308,8 +322,10 @@ class ActionModel(Border):
         if self.effect != "none" or any(acting) or self.retry != RetryModel():
             raise ValueError("wait_until only looks: effect none, no command, probe, verify, rollback or retry")
         criterion = self.parameters.get("criterion")
-        if criterion not in ("service_ready", "tcp_connect", "http_ok"):
-            raise ValueError("wait_until needs parameters.criterion: service_ready, tcp_connect or http_ok")
+        if criterion not in ("service_ready", "tcp_connect", "http_ok", "bridge_ready"):
+            raise ValueError(
+                "wait_until needs parameters.criterion: service_ready, tcp_connect, http_ok or bridge_ready"
+            )
         check_arguments(CallType(criterion), self.arguments)
         for name in ("every", "hold_for"):
             seconds(self.parameters.get(name, 1))

@@ -138,7 +138,8 @@ def _call(state: State, now: float) -> Step:
     if call is None:
         return _verify(state, now)
     in_time = replace(call, timeout_s=min(call.timeout_s, max(MIN_CALL_S, state.deadline_s - now)))
-    return _emit(state, Phase.CALL, lambda ticket: RunCall(ticket, in_time, state.snapshot))
+    state = replace(state, phase=Phase.CALL)
+    return _emit(state, Phase.CALL, lambda ticket: RunCall(ticket, in_time, state.snapshot, state.present))
 
 
 def _call_done(state: State, event: CallDone, now: float) -> Step:
@@ -197,7 +198,7 @@ def _poll(state: State, phase: Phase, check: Check, now: float) -> Step:
 
 def _look(state: State) -> Step:
     poll = state.polled
-    return _emit(state, state.phase, lambda ticket: RunCheck(ticket, poll.check.call, state.snapshot))
+    return _emit(state, state.phase, lambda ticket: RunCheck(ticket, poll.check.call, state.snapshot, state.present))
 
 
 def _looked(state: State, event: CheckDone, now: float) -> Step:
@@ -329,7 +330,8 @@ def _undo_intend(state: State) -> Step:
 
 def _undo_call(state: State) -> Step:
     call = state.rollback.call
-    return _emit(state, Phase.UNDO_CALL, lambda ticket: RunCall(ticket, call, state.snapshot))
+    state = replace(state, phase=Phase.UNDO_CALL)
+    return _emit(state, Phase.UNDO_CALL, lambda ticket: RunCall(ticket, call, state.snapshot, state.present))
 
 
 def _verify_undo(state: State, now: float) -> Step:

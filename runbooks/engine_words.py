@@ -129,10 +129,19 @@ class WriteRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Try:
+    """Which attempt (from 1) of which step a call or check belongs to; undoing is a step of its own."""
+
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunCall:
     ticket: int
     call: Call
     snapshot: Snapshot | None
+    of: Try | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,7 @@ class RunCheck:
     ticket: int
     call: Call
     snapshot: Snapshot | None
+    of: Try | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +261,13 @@ class State:
         if self.poll is None:
             raise LookupError(f"nothing is looked at in phase {self.phase.value}")
         return self.poll
+
+    @property
+    def present(self) -> Try | None:
+        """The attempt that is being made, probed, verified or undone."""
+        if self.phase in (Phase.PRECONDITION, Phase.CRITERION):
+            return None
+        return Try(f"{self.action.id}.undo" if self.is_undoing else self.action.id, self.attempt)
 
     def record(
         self, kind: Kind, *, ok: bool | None = None, detail: str = "", snapshot: Snapshot | None = None

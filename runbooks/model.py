@@ -100,6 +100,7 @@ class CallType(enum.Enum):
     SERVICE_RESTORE = "service_restore"
     COMMAND = "command"
     HTTP_REQUEST = "http_request"
+    BRIDGE_COMMAND = "bridge_command"
     SERVICE_EXISTS = "service_exists"
     SERVICE_READY = "service_ready"
     SERVICE_GENERATION = "service_generation"
@@ -107,6 +108,8 @@ class CallType(enum.Enum):
     TCP_CONNECT = "tcp_connect"
     HTTP_OK = "http_ok"
     COMMAND_OK = "command_ok"
+    BRIDGE_READY = "bridge_ready"
+    BRIDGE_DONE = "bridge_done"
 
 
 DOING: Final = frozenset(
@@ -117,6 +120,7 @@ DOING: Final = frozenset(
         CallType.SERVICE_RESTORE,
         CallType.COMMAND,
         CallType.HTTP_REQUEST,
+        CallType.BRIDGE_COMMAND,
     }
 )
 READING: Final = frozenset(CallType) - DOING

@@ -208,10 +208,14 @@ def _check_readings(model: RunbookModel) -> Iterator[tuple[str, str]]:
         if CallType(check.call.type) not in READING:
             yield pointer, f"{check.call.type} acts; a check only looks"
         if pointer.startswith(("/preconditions", "/success_criteria")) and check.call.type in _OF_AN_ACTION:
-            yield pointer, f"{check.call.type} compares with what was before an action; there is none here"
+            yield pointer, f"{check.call.type} is about an action; there is none here"
 
 
-_OF_AN_ACTION: Final = (CallType.SERVICE_GENERATION.value, CallType.SERVICE_RESTORED.value)
+_OF_AN_ACTION: Final = (
+    CallType.SERVICE_GENERATION.value,
+    CallType.SERVICE_RESTORED.value,
+    CallType.BRIDGE_DONE.value,
+)
 
 
 def _checks(model: RunbookModel) -> Iterator[tuple[str, CheckModel]]:

@@ -5,6 +5,7 @@ All methods may block, up to their ``timeout_s``, and are called on the I/O pool
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -105,7 +106,7 @@ class Http(Protocol):
         """One request; ``body`` (a JSON value) is sent as JSON. Redirects are not followed.
 
         Raises:
-            PortError: there was no answer..
+            PortError: there was no answer.
         """
 
 
@@ -118,11 +119,60 @@ class Tcp(Protocol):
         """
 
 
+class BridgeState(enum.Enum):
+    """What an endpoint says of a command. ``UNKNOWN``: it may have run it, and cannot tell any more."""
+
+    DONE = "done"
+    FAILED = "failed"
+    BEGUN = "begun"
+    UNKNOWN = "unknown"
+    NEVER = "never"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRequest:
+    """One command's name for all time: the endpoint runs it at most once. ``instead_of``: earlier tries of the same
+    step, which must not be run any more once this one has come.
+    """
+
+    id: str
+    instead_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeAnswer:
+    state: BridgeState
+    text: str = ""
+
+
+class Bridges(Protocol):
+    def is_ready(self, endpoint: str) -> bool | None:
+        """Whether its node is ready; None for an endpoint that is not configured."""
+
+    def command(
+        self, endpoint: str, name: str, parameters: Mapping[str, Any], request: BridgeRequest, timeout_s: float
+    ) -> BridgeAnswer:
+        """Have a command run, at most once however often it is asked for under this request, and wait for its end.
+
+        Raises:
+            PortError: there is no end within ``timeout_s``; whether it was begun is to be asked for.
+        """
+
+    def asked(self, endpoint: str, request: BridgeRequest, timeout_s: float) -> BridgeAnswer:
+        """Did it run this request?
+
+        Raises:
+            PortError: nobody can tell now.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything runbook steps act through."""
+    """Everything runbook steps act through. ``bridges``: None where there are none."""
 
     services: Services
     commands: Commands
     http: Http
     tcp: Tcp
+    bridges: Bridges | None = None

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runbooks.engine_words import Answer, Snapshot
+from runbooks import bridge_calls
+from runbooks.engine_words import Answer, Snapshot, Try
 from runbooks.model import Call, CallType
 from runbooks.ports import HttpAnswer, PortError, Ports, ServiceView
 
@@ -29,9 +30,12 @@ class CheckOutcome:
     detail: str = ""
 
 
-def make_call(call: Call, snapshot: Snapshot | None, ports: Ports, token: str) -> CallOutcome:
-    """Make one acting call. ``token`` marks what it starts, so that it can be found again."""
+def make_call(call: Call, snapshot: Snapshot | None, ports: Ports, token: str, of: Try | None = None) -> CallOutcome:
+    """Make one acting call of attempt ``of``. ``token`` marks what it starts, so that it can be found again."""
     try:
+        if call.type is CallType.BRIDGE_COMMAND:
+            ok, said = bridge_calls.command(call, ports, bridge_calls.request_of(token, of))
+            return CallOutcome(ok, output=said) if ok else CallOutcome(ok, error=said)
         return _CALLS[call.type](call, snapshot or {}, ports, token)
     except PortError as error:
         return CallOutcome(ok=False, error=str(error))
@@ -39,9 +43,11 @@ def make_call(call: Call, snapshot: Snapshot | None, ports: Ports, token: str) -
         return CallOutcome(ok=False, error=f"{type(error).__name__}: {error}")
 
 
-def make_check(call: Call, snapshot: Snapshot | None, ports: Ports, token: str) -> CheckOutcome:
-    """Make one reading call."""
+def make_check(call: Call, snapshot: Snapshot | None, ports: Ports, token: str, of: Try | None = None) -> CheckOutcome:
+    """Make one reading call, about attempt ``of``."""
     try:
+        if call.type is CallType.BRIDGE_DONE:
+            return CheckOutcome(*bridge_calls.is_done(call, ports, bridge_calls.request_of(token, of)))
         return _CHECKS[call.type](call, snapshot or {}, ports, token)
     except PortError as error:
         return CheckOutcome(Answer.UNKNOWN, str(error))
@@ -186,6 +192,10 @@ def _command_ok(call: Call, _: Snapshot, ports: Ports, token: str) -> CheckOutco
     return CheckOutcome(answer, f"exit {'(killed: out of time)' if done.code is None else done.code} {said}".strip())
 
 
+def _bridge_ready(call: Call, _: Snapshot, ports: Ports, __: str) -> CheckOutcome:
+    return CheckOutcome(*bridge_calls.is_ready(call, ports))
+
+
 _CHECKS: Final[dict[CallType, Callable[[Call, Snapshot, Ports, str], CheckOutcome]]] = {
     CallType.SERVICE_EXISTS: _exists,
     CallType.SERVICE_READY: _ready,
@@ -194,4 +204,5 @@ _CHECKS: Final[dict[CallType, Callable[[Call, Snapshot, Ports, str], CheckOutcom
     CallType.TCP_CONNECT: _tcp,
     CallType.HTTP_OK: _http_ok,
     CallType.COMMAND_OK: _command_ok,
+    CallType.BRIDGE_READY: _bridge_ready,
 }

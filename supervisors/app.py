@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from actors.board import NodeKind
-from actors.bridge_endpoint import BridgeEndpointActor, EndpointPast, EndpointPlan
+from actors.bridge_endpoint import BridgeEndpointActor, EndpointPast
 from actors.clock import SystemClock
 from actors.context import ActorSystem
-from actors.endpoints.transports import BeatBoard
 from actors.exit_watcher import ExitWatcher
 from actors.failpoints import DAEMON_VARIABLE, reached, register
 from actors.keeper.client import Hello
@@ -62,7 +61,7 @@ from supervisors.pulse import Pulse
 from supervisors.recovery import Recovery, RecoveryPlan
 from supervisors.reload import OwnFile, Reloader, reload_by_signal
 from supervisors.runbook_ports import SteeredServices
-from supervisors.service_plans import service_plan
+from supervisors.service_plans import endpoint_plan, service_plan
 from supervisors.single_root import RootLock
 from supervisors.status_line import status_line
 from supervisors.steering import Steering
@@ -133,7 +132,6 @@ class App:
         self.cleaner = self._cleaner()
         self.system = ActorSystem(reporter=self._reported, memory=self.memory)
         self.steering = self._steering()
-        self.beats = BeatBoard()
         self.recovery = Recovery(
             RecoveryPlan(
                 state_dir=state_dir,
@@ -146,7 +144,6 @@ class App:
             ),
             self.system,
             SteeredServices(self.steering),
-            self.beats,
         )
         self._listen_outside()
         self.log_keeper = LogKeeper(self._log_limits(config), self._log_writers)
@@ -453,9 +450,9 @@ class App:
                 id=name,
                 start=BridgeEndpointActor,
                 args=(
-                    EndpointPlan(name, bridge.kind, bridge.silence, bridge.address, bridge.directory),
+                    endpoint_plan(name, bridge),
                     EndpointPast(),
-                    self.beats,
+                    self.recovery.sessions,
                     self.recovery.bridge_error,
                 ),
                 pacing=Pacing(),

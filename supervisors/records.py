@@ -23,6 +23,11 @@ class JournalRecords:
     def alerts(self, limit: int) -> Sequence[Record]:
         return [_alert(row) for row in self.journal.read(lambda db: rows.alerts(db, limit))]
 
+    def alert(self, alert_id: str) -> Record | None:
+        """By its message id; the newest, should several senders have used it."""
+        row = self.journal.read(lambda db: rows.alert(db, alert_id))
+        return None if row is None else _alert(row)
+
     def executions(self, limit: int) -> Sequence[Record]:
         return [_execution(row) for row in self.journal.read(lambda db: rows.executions(db, limit))]
 

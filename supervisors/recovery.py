@@ -16,9 +16,10 @@ import structlog
 from actors.access.audit import Audit
 from actors.access.book import Book, ClientBook, PlainBook
 from actors.access.keyring import Keyring
-from actors.board import NodeKind
+from actors.board import NodeKind, NodeState
+from actors.bridge_commands import BridgeCommands
+from actors.bridge_sessions import BridgeSessions
 from actors.context import ActorSystem
-from actors.endpoints.transports import BeatBoard
 from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
 from actors.journal import rows
@@ -27,6 +28,7 @@ from actors.monitor import MonitorActor, Watched
 from actors.runbook import RunbookParts
 from actors.spec import ChildSpec
 from bridge_link.pump import RouterPump
+from bridge_link.report import as_report
 from guardian_link.messages import BadAlert
 from runbooks.commands import LocalCommands
 from runbooks.network import LocalHttp, LocalTcp
@@ -41,6 +43,7 @@ from supervisors.telling import Telling
 from supervisors.tree_json import rfc3339
 
 GUARDIAN_PATH: Final = "root/links/alerts"
+BRIDGES_PATH: Final = "root/bridges"
 SWITCH_KEY: Final = "recovery"
 OPEN: Final = frozenset({"queued", "running"})
 
@@ -59,7 +62,7 @@ class RecoveryPlan:
 
 
 class Recovery:
-    def __init__(self, plan: RecoveryPlan, system: ActorSystem, services: Services, beats: BeatBoard) -> None:
+    def __init__(self, plan: RecoveryPlan, system: ActorSystem, services: Services) -> None:
         self._plan = plan
         self._system = system
         self._journal = Journal(plan.state_dir / "journal.db", self._journal_opened)
@@ -69,6 +72,7 @@ class Recovery:
         self._library = _load(plan)
         self._switch: Mapping[str, Any] = {}
         self._book = self._clients()
+        self.sessions = BridgeSessions(now=system.clock.now)
         self._intake = AlertIntake(
             IntakeParts(
                 self._journal,
@@ -76,11 +80,13 @@ class Recovery:
                 system.clock,
                 hint=self._tell_guardian,
                 ask=self._ask,
-                beat=beats.beat,
+                bridge=self.sessions.take,
                 judge=self._book.judge,
             )
         )
-        self._ports = Ports(services, LocalCommands(), LocalHttp(), LocalTcp())
+        self._ports = Ports(
+            services, LocalCommands(), LocalHttp(), LocalTcp(), BridgeCommands(self.sessions, self._bridge_is_ready)
+        )
         self._pumps: dict[str, RouterPump] = {}
 
     # -- nodes of the tree --------------------------------------------------------------------------------------------
@@ -219,9 +225,13 @@ class Recovery:
     def bridge_error(self, endpoint: str, error: Mapping[str, Any]) -> None:
         """An error a bridge endpoint reported becomes an alert."""
         try:
-            self._intake.take_mapping({"system": endpoint, **error, "source": f"bridge:{endpoint}"})
+            self._intake.take_mapping(as_report({"system": endpoint, **error}) | {"source": f"bridge:{endpoint}"})
         except BadAlert as bad:
             structlog.get_logger().warning("bridge error refused", endpoint=endpoint, problem=str(bad))
+
+    def _bridge_is_ready(self, endpoint: str) -> bool | None:
+        status = self._system.board.get(f"{BRIDGES_PATH}/{endpoint}")
+        return None if status is None else status.state is NodeState.READY
 
     def _event(self, path: str, event: str, text: str, evidence: Mapping[str, Any]) -> None:
         at = self._system.clock.wall()
@@ -286,11 +296,13 @@ class Recovery:
                 return self.records.execution(execution_id)
             case {"ask": "statistics"}:
                 return self.statistics()
+            case {"ask": "alert", "id": str(alert_id)}:
+                return self.records.alert(alert_id)
             case {"ask": "alerts", **rest}:
                 limit = rest.get("limit", 50)
                 return self.records.alerts(limit if isinstance(limit, int) and 0 < limit <= 100 else 50)
             case _:
-                raise ValueError("ask for execution (with execution_id), statistics or alerts")
+                raise ValueError("ask for execution (with execution_id), alert (with id), statistics or alerts")
 
 
 def _as_reached(pump: RouterPump) -> str:

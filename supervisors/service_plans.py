@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from actors.endpoints.transport import EndpointPlan
 from actors.health import HealthPolicy
 from actors.probes import ExecProbe, HttpProbe, Probe, TcpProbe
 from actors.runtimes.base import ContainerSpec, LaunchSpec
 from actors.runtimes.settings import EnvironmentFile, EnvironmentSources, Limit, ProcessSettings, SecretFile
 from actors.service import ServicePlan
 from actors.service_fsm import RestartPolicy, Rules
-from config.models import HealthCheckConfig, ServiceConfig
+from config.models import BridgeConfig, HealthCheckConfig, ServiceConfig
+
+
+def endpoint_plan(name: str, bridge: BridgeConfig) -> EndpointPlan:
+    """Everything one endpoint actor needs to know of its endpoint."""
+    return EndpointPlan(
+        name=name,
+        kind=bridge.kind,
+        silence_s=bridge.silence,
+        address=bridge.address,
+        directory=bridge.directory,
+        start_period_s=bridge.start_period,
+        executor=bridge.executor,
+    )
 
 
 def service_plan(name: str, service: ServiceConfig, log_directory: Path) -> ServicePlan:

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from runbooks.engine_words import Kind, Record
 from runbooks.matching import PastRun
@@ -131,6 +131,21 @@ def alerts(db: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
     """Newest first, with the body's own fields."""
     rows = db.execute("SELECT * FROM alerts ORDER BY seq DESC LIMIT ?", (limit,))
     return [{**dict(row), "body": json.loads(row["body"])} for row in rows]
+
+
+_CLIENTS: Final = """
+WITH RECURSIVE clients(name) AS (
+  SELECT min(client) FROM alerts UNION ALL
+  SELECT (SELECT min(client) FROM alerts WHERE client > clients.name) FROM clients WHERE clients.name IS NOT NULL)
+SELECT * FROM alerts WHERE client IN (SELECT name FROM clients) AND msg_id = ? ORDER BY seq DESC LIMIT 1
+"""
+"""By message id alone, through the index whose first column is the client."""
+
+
+def alert(db: sqlite3.Connection, msg_id: str) -> dict[str, Any] | None:
+    """The alert with this message id, as ``alerts`` shows it; the newest, should several clients have used the id."""
+    row = db.execute(_CLIENTS, (msg_id,)).fetchone()
+    return None if row is None else {**dict(row), "body": json.loads(row["body"])}
 
 
 # -- executions -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, Self
 import pytest
 
 from actors.board import NodeStatus
-from actors.bridge_endpoint import BridgeEndpointActor, EndpointPast, EndpointPlan, make_transport
+from actors.bridge_endpoint import BridgeEndpointActor, EndpointPast
 from actors.bridge_fsm import (
     ALLOWED,
     Connected,
@@ -32,8 +32,11 @@ from actors.bridge_fsm import (
     begin,
     step,
 )
+from actors.bridge_sessions import BridgeSessions
 from actors.context import ActorContext, ActorSystem
-from actors.endpoints.transports import BeatBoard, read_line
+from actors.endpoints.lines import read_line
+from actors.endpoints.transport import EndpointPlan
+from actors.endpoints.transports import make_transport
 from actors.messages import ChildExited, ChildReady, StopYourself
 from actors.refs import ActorRef
 from actors.spec import SHUTDOWN, Backoff, ChildSpec, Origin, Pacing
@@ -80,6 +83,22 @@ def test_connect_hello_beat_silence() -> None:
     assert (end.reason.origin, end.reason.detail) == (Origin.WORLD, "silent for 3.0 s")
 
 
+def test_the_first_heartbeat_may_come_late_after_a_start_and_no_later_one_may() -> None:
+    run, effects = begin(3.0, 100.0, 10.0)
+    assert effects == (LookAt(103.0),)
+    run, effects = step(run, Looked(), 103.0)
+    assert effects == (LookAt(106.0),)
+    heard, effects = step(run, Heard(), 105.0)
+    assert effects == (SayReady(),)
+    assert step(heard, Looked(), 106.0)[1] == (LookAt(108.0),)
+    assert step(run, Looked(), 109.9)[1] == (LookAt(110.0),)
+    _, (end,) = step(heard, Looked(), 108.0)
+    assert isinstance(end, Exit)
+    _, (end,) = step(run, Looked(), 110.0)
+    assert isinstance(end, Exit)
+    assert end.reason.detail == "silent for 10.0 s"
+
+
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
@@ -91,6 +110,11 @@ def test_connect_hello_beat_silence() -> None:
         (b"[1]", "NoneType"),
         (b"\xff\xff", "NoneType"),
         (b"[" * 100000, "NoneType"),
+        (b'{"kind": "reply", "id": "x-1.s.1", "state": "done"}', "Replied"),
+        (b'{"kind": "reply"}', "Heard"),
+        (b'{"kind": "error", "text": "\\ud800"}', "NoneType"),
+        (b'{"kind": "error", "value": NaN}', "NoneType"),
+        (b'{"kind": "error", "text": "\xff"}', "NoneType"),
     ],
 )
 def test_what_a_line_says(line: bytes, kind: str) -> None:
@@ -111,12 +135,13 @@ class Endpoint:
     """One endpoint actor under a recorder."""
 
     def __init__(self, system: ActorSystem, plan: EndpointPlan) -> None:
-        self.parent, self.errors, self.beats = Recorder(), list[tuple[str, Any]](), BeatBoard()
+        self.parent, self.errors, self.sessions = Recorder(), list[tuple[str, Any]](), BridgeSessions()
+        self.beats = self.sessions.beats
         self.system = system
         context = ActorContext(plan.name, f"root/bridges/{plan.name}", 1, self.parent, system)
         self.ref = ActorRef(
             BridgeEndpointActor.start(
-                context, plan, EndpointPast(), self.beats, lambda name, error: self.errors.append((name, error))
+                context, plan, EndpointPast(), self.sessions, lambda name, error: self.errors.append((name, error))
             )
         )
 
@@ -254,12 +279,12 @@ def test_beats_over_the_bridge_link(system: ActorSystem, kind: str) -> None:
 
 
 def test_a_silent_endpoint_is_started_again_by_its_supervisor(system: ActorSystem) -> None:
-    beats = BeatBoard()
+    sessions = BridgeSessions()
     plan = EndpointPlan("powershell", "zeromq", 0.2)
     spec = ChildSpec(
         id="powershell",
         start=BridgeEndpointActor,
-        args=(plan, EndpointPast(), beats, lambda *_: None),
+        args=(plan, EndpointPast(), sessions, lambda *_: None),
         pacing=Pacing(Backoff(initial_s=0.01, jitter=False), max_restarts=100),
     )
     root = Supervisor.start(intensity=0, children=[spec], system=system)
@@ -268,7 +293,7 @@ def test_a_silent_endpoint_is_started_again_by_its_supervisor(system: ActorSyste
 
     def beat() -> None:
         while not beating.wait(0.05):
-            beats.beat("powershell")
+            sessions.beats.beat("powershell")
 
     thread = threading.Thread(target=beat)
     thread.start()
@@ -287,4 +312,4 @@ def shown(system: ActorSystem) -> NodeStatus:
 @pytest.mark.parametrize("kind", ["tcp", "spool", "fifo", "?"])
 def test_an_endpoint_without_its_place_is_refused(kind: str) -> None:
     with pytest.raises(ValueError, match="'x'"):
-        make_transport(EndpointPlan("x", kind, 1.0), BeatBoard())
+        make_transport(EndpointPlan("x", kind, 1.0), BridgeSessions(), 1.0)

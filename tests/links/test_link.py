@@ -304,18 +304,28 @@ def test_a_bridge_error_nobody_takes_is_said() -> None:
         bridge.send_error(error, timeout_s=0.2)
 
 
-def test_a_command_is_answered_under_its_id() -> None:
-    command = Message(Kind.COMMAND, new_id(), {"do": "reconnect"})
+def test_a_command_is_answered_under_its_id_and_run_once() -> None:
+    command = Message(Kind.COMMAND, new_id(), {"command": "reconnect", "parameters": {"symbol": "EURUSD"}})
+    ran: list[Mapping[str, Any]] = []
 
-    def commanding(incoming: Incoming, times: int) -> list[Message]:
-        return [command] if incoming.message.kind is Kind.HEARTBEAT and times == 1 else []
+    def commanding(incoming: Incoming, _: int) -> list[Message]:
+        return [command] if incoming.message.kind is Kind.HEARTBEAT else []
 
-    def obey(body: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"did": body["do"]}
+    def reconnect(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        ran.append(parameters)
+        return {"did": parameters["symbol"]}
 
-    with daemon(commanding) as (scripted, address), BridgeClient(address, name="mql4", on_command=obey):
-        reply = eventually(lambda: next((one for one in scripted.seen if one.kind is Kind.REPLY), None))
-    assert (reply.id, reply.body) == (command.id, {"did": "reconnect"})
+    def replies() -> list[Message]:
+        return [one for one in scripted.seen if one.kind is Kind.REPLY]
+
+    with (
+        daemon(commanding) as (scripted, address),
+        BridgeClient(address, name="mql4", commands={"reconnect": reconnect}, beat_every_s=0.05),
+    ):
+        eventually(lambda: len([one for one in replies() if one.body["state"] == "done"]) > 3)
+    assert ran == [{"symbol": "EURUSD"}]
+    assert {one.id for one in replies()} == {command.id}
+    assert replies()[-1].body == {"state": "done", "result": {"did": "EURUSD"}}
 
 
 def test_where_an_address_is_looked_for(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.context import ActorSystem
-from actors.endpoints.transports import BeatBoard
 from runbooks.ports import PortError, RunInfo, ServiceView
 from supervisors import Strategy, Supervisor
 from supervisors.recovery import Recovery, RecoveryPlan
@@ -63,14 +62,22 @@ class Place:
 
 @contextmanager
 def recovering(
-    folder: Path, world: World | None = None, *, enabled: bool = True, max_concurrent: int = 5
+    folder: Path,
+    world: World | None = None,
+    *,
+    enabled: bool = True,
+    max_concurrent: int = 5,
+    runbooks: tuple[Path, ...] = (),
 ) -> Iterator[Place]:
-    """The recovery part of a daemon under a real root supervisor. Clients find its key by ``$SELFHEAL_STATE``."""
+    """The recovery part of a daemon under a real root supervisor. Clients find its key by ``$SELFHEAL_STATE``.
+
+    ``runbooks``: more directories of them.
+    """
     system = ActorSystem()
     world = world or World()
     folder.mkdir(exist_ok=True)
-    plan = RecoveryPlan(folder, enabled, max_concurrent, (), "tcp://127.0.0.1:0", None)
-    recovery = Recovery(plan, system, world, BeatBoard())
+    plan = RecoveryPlan(folder, enabled, max_concurrent, runbooks, "tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    recovery = Recovery(plan, system, world)
     links = Supervisor.spec("links", strategy=Strategy.ONE_FOR_ONE, intensity=5, period_s=60, children=recovery.links())
     root = Supervisor.start(
         strategy=Strategy.REST_FOR_ONE,

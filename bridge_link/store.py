@@ -1,0 +1,195 @@
+"""What one endpoint must not forget: errors the daemon does not have yet, and which commands it has run.
+
+One small SQLite file in the endpoint's own folder; without a folder the same in memory, which ends with the process.
+Any thread. A commit is on disk when a method returns. Needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bridge_link.errors import StoreUnusable
+from bridge_link.wire import new_id
+
+BUSY_MS: Final = 5_000
+MOST_ERRORS: Final = 100_000
+KEEP_COMMANDS_S: Final = 32 * 86400.0
+"""Longer than a runbook may run: nobody asks for older ones."""
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS errors (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, body TEXT NOT NULL, code TEXT, why TEXT);
+CREATE TABLE IF NOT EXISTS commands (
+    id TEXT PRIMARY KEY, process TEXT NOT NULL, state TEXT NOT NULL, body TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS old_commands ON commands (at);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCommand:
+    """A command of the table: ``state`` is begun, done, failed or closed (never to be run), ``body`` its answer."""
+
+    state: str
+    body: Mapping[str, Any]
+    is_of_this_process: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedError:
+    """An error the daemon will never take, and why."""
+
+    id: str
+    body: Mapping[str, Any]
+    code: str
+    why: str
+
+
+class BridgeStore:
+    """``folder``: the endpoint's own, made if it is not there. None: all is forgotten with the process.
+
+    Raises:
+        StoreUnusable: the file cannot be opened, or is none of ours.
+    """
+
+    def __init__(self, folder: str | Path | None, name: str) -> None:
+        self.is_durable = folder is not None
+        self._process = new_id()
+        self._lock = threading.Lock()
+        path = ":memory:"
+        try:
+            if folder is not None:
+                path = str(Path(folder) / f"{name}.bridge.db")
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnusable(f"{path}: {error}") from error
+        self._path = path
+        try:
+            with self._troubles() as database:
+                database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = FULL")
+                database.executescript(_SCHEMA)
+                database.execute("DELETE FROM commands WHERE at < ?", (time.time() - KEEP_COMMANDS_S,))
+        except StoreUnusable:
+            self._database.close()
+            raise
+
+    # -- errors ---------------------------------------------------------------------------------------------------
+
+    def keep(self, error_id: str, body: Mapping[str, Any]) -> None:
+        """Until it is ``delivered`` or ``bury``-ed. Raises StoreUnusable: it is not kept."""
+        with self._troubles() as database:
+            (span,) = database.execute("SELECT max(number) - min(number) FROM errors").fetchone()
+            if (span or 0) >= MOST_ERRORS:
+                raise StoreUnusable(f"{self._path}: {MOST_ERRORS} errors wait already; is the daemon running?")
+            database.execute("INSERT OR IGNORE INTO errors (id, body) VALUES (?, ?)", (error_id, json.dumps(body)))
+
+    def waiting(self, most: int, but: Iterable[str] = ()) -> list[tuple[str, dict[str, Any]]]:
+        """The oldest that wait, without those in ``but``."""
+        left_out = set(but)
+        with self._troubles() as database:
+            rows = database.execute(
+                "SELECT id, body FROM errors WHERE code IS NULL ORDER BY number LIMIT ?", (most + len(left_out),)
+            ).fetchall()
+        return [(one, json.loads(body)) for one, body in rows if one not in left_out][:most]
+
+    def delivered(self, ids: Iterable[str]) -> None:
+        """The daemon has them on disk."""
+        with self._transaction() as database:
+            database.executemany("DELETE FROM errors WHERE id = ?", [(one,) for one in ids])
+
+    def bury(self, error_id: str, code: str, why: str) -> None:
+        """The daemon will never take it."""
+        with self._troubles() as database:
+            database.execute("UPDATE errors SET code = ?, why = ? WHERE id = ?", (code, why, error_id))
+
+    def refused(self) -> list[RefusedError]:
+        with self._troubles() as database:
+            rows = database.execute(
+                "SELECT id, body, code, why FROM errors WHERE code IS NOT NULL ORDER BY number"
+            ).fetchall()
+        return [RefusedError(one, json.loads(body), code, why) for one, body, code, why in rows]
+
+    def count(self) -> int:
+        """How many errors wait."""
+        with self._troubles() as database:
+            (count,) = database.execute("SELECT count(*) FROM errors WHERE code IS NULL").fetchone()
+        return int(count)
+
+    # -- commands -------------------------------------------------------------------------------------------------
+
+    def command(self, request_id: str) -> KnownCommand | None:
+        with self._troubles() as database:
+            return self._command(database, request_id)
+
+    def begin(self, request_id: str, instead_of: Iterable[str]) -> str | None:
+        """It is about to be run, and what it stands instead of never will be. Commits before it returns.
+
+        Returns:
+            None; or, when it must not be run, why: an earlier one may have been. Then it was not noted.
+
+        Raises:
+            StoreUnusable: nothing was noted.
+        """
+        with self._transaction() as database:
+            for earlier in instead_of:
+                known = self._command(database, earlier)
+                if known is None:
+                    self._note(database, earlier, "closed", {})
+                elif known.state == "begun":
+                    return f"{earlier}, which it stands instead of, may still be at work"
+                elif known.state == "done":
+                    return f"{earlier}, which it stands instead of, was done"
+            self._note(database, request_id, "begun", {})
+        return None
+
+    def finish(self, request_id: str, state: str, body: Mapping[str, Any]) -> None:
+        """It has ended. Raises StoreUnusable: after a restart nobody will know how."""
+        with self._transaction() as database:
+            self._note(database, request_id, state, body)
+
+    def close(self) -> None:
+        with self._lock:
+            self._database.close()
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _command(self, database: sqlite3.Connection, request_id: str) -> KnownCommand | None:
+        row = database.execute("SELECT process, state, body FROM commands WHERE id = ?", (request_id,)).fetchone()
+        return None if row is None else KnownCommand(row[1], json.loads(row[2]), row[0] == self._process)
+
+    def _note(self, database: sqlite3.Connection, request_id: str, state: str, body: Mapping[str, Any]) -> None:
+        database.execute(
+            "INSERT OR REPLACE INTO commands VALUES (?, ?, ?, ?, ?)",
+            (request_id, self._process, state, json.dumps(body), time.time()),
+        )
+
+    @contextmanager
+    def _troubles(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._database
+            except sqlite3.Error as error:
+                raise StoreUnusable(f"{self._path}: {error}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._troubles() as database:
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # a full disk may have ended it already
+                    database.execute("ROLLBACK")
+                raise
