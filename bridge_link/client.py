@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,6 +45,17 @@ def find_address(
         raise BadAddress(
             f"no {link} address: none given, ${variable} is not set, and there is no {file}; is the daemon running?"
         ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What the daemon decided about an error: ``outcome`` as in docs/wire.md (DECIDED)."""
+
+    alert_id: str
+    outcome: str
+    execution_id: str | None = None
+    runbook: str | None = None
+    reason: str = ""
 
 
 def _check_key(key_file: str | Path | None, state_dir: str | Path | None) -> None:
@@ -122,6 +134,13 @@ class BridgeClient:
         Returns:
             The execution id of its recovery, or None when nothing recovers it.
 
+        Raises: as ``report_error``.
+        """
+        return self.report_error(error, timeout_s).execution_id
+
+    def report_error(self, error: Mapping[str, Any] | BaseException, timeout_s: float = 5.0) -> Reported:
+        """As ``send_error``; the whole decision.
+
         Raises:
             LinkTimeout: no decision within ``timeout_s`` seconds; the error is kept and goes on being sent.
             Refused: the daemon will never take it (``refused`` lists those).
@@ -133,11 +152,17 @@ class BridgeClient:
             decision = letter.decision.result(timeout_s)
         except FutureTimeout:
             why = self.trouble or "no decision"
-            raise LinkTimeout(f"{why} within {timeout_s:g} s; the error is kept and goes on being sent") from None
+            text = f"{why} within {timeout_s:g} s; the error is kept and goes on being sent"
+            raise LinkTimeout(text, letter.id) from None
         finally:
             self._courier.wait_no_more(letter)
-        execution_id = decision.get("execution_id")
-        return str(execution_id) if execution_id else None
+        return Reported(
+            letter.id,
+            str(decision.get("outcome", "")),
+            str(decision["execution_id"]) if decision.get("execution_id") else None,
+            str(decision["runbook"]) if decision.get("runbook") else None,
+            str(decision.get("reason") or ""),
+        )
 
     def post_error(self, error: Mapping[str, Any] | BaseException) -> str:
         """As ``send_error`` without waiting; the alert's id. Raises StoreUnusable, LinkClosed."""

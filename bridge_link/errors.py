@@ -38,7 +38,11 @@ class BindFailed(LinkError):
 
 
 class LinkTimeout(LinkError):
-    """No answer in time."""
+    """No answer in time. ``message_id``: of what was asked, where it goes on being sent."""
+
+    def __init__(self, text: str, message_id: str | None = None) -> None:
+        super().__init__(text)
+        self.message_id = message_id
 
 
 class Refused(LinkError):

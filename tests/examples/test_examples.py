@@ -9,7 +9,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.links.scripted_daemon import daemon
+from bridge_link.pump import Incoming
+from bridge_link.wire import Kind, Message
+from tests.links.scripted_daemon import daemon, obliging
 from tests.support.eventually import eventually
 from tests.system.running import free_port
 
@@ -41,20 +43,32 @@ def test_guardian_agent() -> None:
     assert scripted.seen[0].body["service"] == "risk-manager"
 
 
-def test_bridge_simulator() -> None:
+def test_bridge_simulator(tmp_path: Path) -> None:
     with daemon() as (scripted, address):
-        done = run("bridge_simulator.py", "--simulate-errors", "--address", address)
+        done = run(
+            "bridge_simulator.py", "--simulate-errors", "--count", "30", "--folder", str(tmp_path), "--address", address
+        )
     assert done.returncode == 0, done.stderr
-    assert "3 accepted, 0 lost" in done.stdout
-    systems = [message.body["system"] for message in scripted.seen if "system" in message.body]
-    assert systems == ["mql4", "powershell", "python"]
+    assert "30 accepted, 0 lost" in done.stdout
+    assert [line.split()[:4] for line in done.stdout.splitlines()[1:4]] == [
+        [system, "10", "10", "10"] for system in ("mql4", "powershell", "python")
+    ]
+    sent = [message.body for message in scripted.seen if "system" in message.body]
+    assert sorted(body["number"] for body in sent) == list(range(30))
 
 
-def test_bridge_simulator_says_what_was_not_accepted() -> None:
-    with daemon(lambda *_: []) as (_, address):
-        done = run("bridge_simulator.py", "--simulate-errors", "--timeout-s", "0.3", "--address", address)
-    assert done.returncode == 1
-    assert "0 accepted, 3 lost" in done.stdout
+def test_bridge_simulator_says_what_was_not_accepted_and_what_is_not_on_disk() -> None:
+    def forgetful(incoming: Incoming, times: int) -> list[Message]:
+        if incoming.message.body.get("ask") == "alert":
+            return [Message(Kind.ANSWER, incoming.message.id, {"ok": True, "result": None})]
+        return obliging(incoming, times)
+
+    for script, reason in ((lambda *_: [], "no decision"), (forgetful, "3 lost: the daemon has no alert of its id")):
+        with daemon(script) as (_, address):
+            done = run("bridge_simulator.py", "--simulate-errors", "--timeout-s", "0.5", "--address", address)
+        assert done.returncode == 1
+        assert "0 accepted, 3 lost" in done.stdout
+        assert reason in done.stderr
 
 
 def test_healthz_service() -> None:

@@ -47,6 +47,9 @@ def obliging(incoming: Incoming, times: int) -> list[Message]:
         case Kind.QUERY if message.body["ask"] == "execution":
             result = {"id": message.body["execution_id"], "status": "succeeded", "detail": "well"}
             return [Message(Kind.ANSWER, message.id, {"ok": True, "result": result})]
+        case Kind.QUERY if message.body["ask"] == "alert":
+            result = {"id": message.body["id"], "outcome": "run", "execution_id": "x-1"}
+            return [Message(Kind.ANSWER, message.id, {"ok": True, "result": result})]
         case Kind.QUERY:
             return [Message(Kind.ANSWER, message.id, {"ok": True, "result": {"total_executions": 3}})]
         case _:
