@@ -44,14 +44,16 @@ class Session:
     say: Say
     commands: frozenset[str] | None = None
     heard_at: float = 0.0
+    held_s: float = HELD_S
 
 
 @dataclass
 class BridgeSessions:
-    """``beats`` tells the endpoint's actor what was heard."""
+    """``beats`` tells the endpoint's actor what was heard; ``may_answer``: whether a client may have commands now."""
 
     beats: BeatBoard = field(default_factory=BeatBoard)
     now: Callable[[], float] = time.monotonic
+    may_answer: Callable[[str], bool] = lambda _client: True
     _sessions: dict[str, Session] = field(default_factory=dict)
     _retired: dict[str, None] = field(default_factory=dict)
     _replies: dict[str, tuple[str, list[Mapping[str, Any]]]] = field(default_factory=dict)
@@ -102,8 +104,18 @@ class BridgeSessions:
 
     # -- sessions -------------------------------------------------------------------------------------------------
 
-    def opened(self, endpoint: str, client: str, session_id: str, say: Say, hello: Mapping[str, Any] | None) -> Session:
-        """Somebody speaks for the endpoint. ``hello`` is None for a mere sign of life: it takes nobody's place.
+    def opened(
+        self,
+        endpoint: str,
+        client: str,
+        session_id: str,
+        say: Say,
+        hello: Mapping[str, Any] | None,
+        held_s: float = HELD_S,
+    ) -> Session:
+        """Somebody speaks for the endpoint, and does so until ``held_s`` seconds after it was last heard.
+
+        ``hello`` is None for a mere sign of life: it takes nobody's place.
 
         Raises:
             NotYours: the endpoint is another client's, or a newer session's.
@@ -115,7 +127,7 @@ class BridgeSessions:
             else:
                 if held is not None:
                     self._check_takeover(held, client, session_id, is_hello=hello is not None)
-                session = self._replace(held, Session(endpoint, client, session_id, say))
+                session = self._replace(held, Session(endpoint, client, session_id, say, held_s=held_s))
             session.say, session.heard_at = say, self.now()
             if hello is not None:
                 commands = hello.get("commands")
@@ -139,14 +151,15 @@ class BridgeSessions:
                 self._changed.notify_all()
 
     def session(self, endpoint: str) -> Session | None:
+        """Who speaks for the endpoint now: heard lately, and its key is still good."""
         with self._changed:
-            return self._sessions.get(endpoint)
+            held = self._sessions.get(endpoint)
+            return held if held is not None and self._is_fresh(held) and self.may_answer(held.client) else None
 
     def await_session(self, endpoint: str, timeout_s: float) -> Session | None:
         """Who speaks for the endpoint; None when nobody has come within ``timeout_s`` seconds. Blocks."""
         with self._changed:
-            self._changed.wait_for(lambda: endpoint in self._sessions, timeout_s)
-            return self._sessions.get(endpoint)
+            return self._changed.wait_for(lambda: self.session(endpoint), timeout_s)
 
     def _check_takeover(self, held: Session, client: str, session_id: str, *, is_hello: bool) -> None:
         if not self._is_fresh(held):
@@ -169,7 +182,7 @@ class BridgeSessions:
         return session
 
     def _is_fresh(self, session: Session) -> bool:
-        return self.now() - session.heard_at <= HELD_S
+        return self.now() - session.heard_at <= session.held_s
 
     # -- commands -------------------------------------------------------------------------------------------------
 

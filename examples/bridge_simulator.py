@@ -2,7 +2,8 @@
 
 ``python examples/bridge_simulator.py --simulate-errors`` hands over the bridge's typical errors and asks the daemon for
 each by its id; the exit code is 1 when one was lost. ``--count 1000 --threads 8 --folder DIR`` makes it many, kept on
-disk while the daemon is away. ``--endpoint mql4 --kind tcp --at 127.0.0.1:8765`` is an endpoint that beats until it is ended.
+disk while the daemon is away. ``--endpoint mql4 --kind tcp --at 127.0.0.1:8765`` is an endpoint that beats until it is
+ended.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from actors.board import NodeKind, NodeState
 from actors.bridge_commands import BridgeCommands
 from actors.bridge_sessions import BridgeSessions
 from actors.context import ActorSystem
+from actors.endpoints.tcp import CLIENT
 from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
 from actors.journal import rows
@@ -29,6 +30,7 @@ from actors.runbook import RunbookParts
 from actors.spec import ChildSpec
 from bridge_link.pump import RouterPump
 from bridge_link.report import as_report
+from bridge_link.wire import Kind
 from guardian_link.messages import BadAlert
 from runbooks.commands import LocalCommands
 from runbooks.network import LocalHttp, LocalTcp
@@ -72,7 +74,7 @@ class Recovery:
         self._library = _load(plan)
         self._switch: Mapping[str, Any] = {}
         self._book = self._clients()
-        self.sessions = BridgeSessions(now=system.clock.now)
+        self.sessions = BridgeSessions(now=system.clock.now, may_answer=self._may_answer)
         self._intake = AlertIntake(
             IntakeParts(
                 self._journal,
@@ -228,6 +230,9 @@ class Recovery:
             self._intake.take_mapping(as_report({"system": endpoint, **error}) | {"source": f"bridge:{endpoint}"})
         except BadAlert as bad:
             structlog.get_logger().warning("bridge error refused", endpoint=endpoint, problem=str(bad))
+
+    def _may_answer(self, client: str) -> bool:
+        return client == CLIENT or self._book.judge(client, Kind.REPLY, None) is None
 
     def _bridge_is_ready(self, endpoint: str) -> bool | None:
         status = self._system.board.get(f"{BRIDGES_PATH}/{endpoint}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import time
 from collections import deque
@@ -76,7 +77,7 @@ class TcpTransport(ThreadedTransport):
         if isinstance(hello.get("commands"), list):
             if isinstance(hello.get("session"), str):
                 self._session = hello["session"]
-            self._sessions.opened(self._name, CLIENT, self._session, self._say, hello)
+            self._sessions.opened(self._name, CLIENT, self._session, self._say, hello, math.inf)
 
     def _say(self, request_id: str, body: Mapping[str, Any]) -> None:
         """From any thread."""

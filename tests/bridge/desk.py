@@ -94,6 +94,7 @@ class Endpoint:
     where: str
     folder: Path
     is_durable: bool = True
+    name: str = "mql4"
     process: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -107,7 +108,7 @@ class Endpoint:
     def start(self) -> None:
         own = str(self.folder / "own") if self.is_durable else ""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT, self.where, "mql4", str(self.witness), own],
+            [sys.executable, "-c", CLIENT, self.where, self.name, str(self.witness), own],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -144,8 +145,8 @@ class Endpoint:
 
 
 @contextmanager
-def endpoint(where: str, folder: Path, *, is_durable: bool = True) -> Iterator[Endpoint]:
-    made = Endpoint(where, folder, is_durable)
+def endpoint(where: str, folder: Path, *, is_durable: bool = True, name: str = "mql4") -> Iterator[Endpoint]:
+    made = Endpoint(where, folder, is_durable, name)
     try:
         yield made
     finally:

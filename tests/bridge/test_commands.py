@@ -6,12 +6,17 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.access.rules import Denied
+from actors.bridge_sessions import HELD_S
+from actors.intake import AlertIntake, IntakeParts
 from bridge_link.client import BridgeClient
 from bridge_link.commands import MOST_AT_ONCE
-from bridge_link.wire import Kind
+from bridge_link.pump import Incoming
+from bridge_link.wire import Kind, Message
 from runbooks.ports import BridgeRequest, BridgeState, PortError
 from tests.bridge.desk import desk, endpoint, once_done
 from tests.support.eventually import eventually, holds_for
@@ -177,6 +182,22 @@ def test_another_client_is_kept_out_while_the_endpoint_lives(tmp_path: Path) -> 
         assert daemon.sessions.session("mql4") is taken, "a key named like the endpoint owns it"
 
 
+def test_trap_16_who_lost_its_key_or_fell_silent_is_given_no_commands() -> None:
+    with desk() as daemon:
+        clock, good = [0.0], {"mql4-key"}
+        sessions = daemon.sessions
+        sessions.now, sessions.may_answer = (lambda: clock[0]), good.__contains__
+        sessions.opened("mql4", "mql4-key", "s-1", lambda *_: None, {})
+        assert sessions.session("mql4") is not None
+        good.clear()
+        assert sessions.session("mql4") is None
+        good.add("mql4-key")
+        clock[0] = HELD_S + 0.1
+        assert sessions.await_session("mql4", 0.0) is None
+        sessions.heard("mql4", "s-1")
+        assert sessions.await_session("mql4", 0.0) is not None
+
+
 def test_a_reply_of_somebody_else_counts_for_nothing() -> None:
     with desk() as daemon:
         said: list[str] = []
@@ -194,3 +215,33 @@ def test_a_reply_of_somebody_else_counts_for_nothing() -> None:
         answer = daemon.order(ONE)
         thread.join()
         assert (answer.state, answer.text) == (BridgeState.FAILED, "honest")
+
+
+def test_trap_17_who_may_not_answer_commands_speaks_for_no_endpoint() -> None:
+    """A guardian's or viewer's key: its heartbeats say nothing about an endpoint, its HELLO is refused."""
+    denied = Denied("forbidden", "alice (viewer) may not send REPLY")
+    nothing: Any = None
+    taken: list[Kind] = []
+    answers: list[Message] = []
+    may: dict[str, Denied | None] = {"alice": denied, "mql4-key": None}
+
+    class Back:
+        def send(self, _peer: bytes, message: Message) -> None:
+            answers.append(message)
+
+    intake = AlertIntake(
+        IntakeParts(
+            nothing,
+            nothing,
+            nothing,
+            nothing,
+            nothing,
+            bridge=lambda incoming, _: taken.append(incoming.message.kind),
+            judge=lambda client, kind, _: may[client] if kind is Kind.REPLY else None,
+        )
+    )
+    for client in may:
+        for kind in (Kind.HELLO, Kind.HEARTBEAT):
+            intake.take(Back(), Incoming(b"peer", Message(kind, "message-1", {"name": "mql4", "session": "s"}), client))
+    assert taken == [Kind.HELLO, Kind.HEARTBEAT]
+    assert [(one.kind, one.body["code"]) for one in answers] == [(Kind.NACK, "forbidden")]
