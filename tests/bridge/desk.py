@@ -18,7 +18,7 @@ from runbooks.ports import BridgeAnswer, BridgeRequest
 from tests.support.eventually import eventually
 
 CLIENT = """
-import os, sys, time
+import sys, threading, time
 from pathlib import Path
 from bridge_link import BridgeClient
 
@@ -30,7 +30,7 @@ def work(parameters):
         file.write(f"{parameters.get('n')}\\n")
     deadline = time.monotonic() + float(parameters.get("takes_s", 0))
     while time.monotonic() < deadline and not Path(witness + ".go").exists():
-        time.sleep(0.01)
+        threading.Event().wait(0.01)
     if parameters.get("fails"):
         raise RuntimeError("it cannot")
     return {"n": parameters.get("n")}
