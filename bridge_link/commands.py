@@ -54,8 +54,8 @@ class CommandDesk:
             request_id, body = asked
             try:
                 answer = self._answer(request_id, body)
-            except StoreUnusable as error:  # nothing is begun without a note of it
-                answer = {"state": "unknown" if body.get("ask") is True else "busy", "error": str(error)}
+            except Exception as error:  # a table that cannot be read or written: nothing is begun without a note of it
+                answer = {"state": "unknown" if body.get("ask") is True else "busy", "error": str(error)[:1000]}
             self._reply(request_id, answer)
 
     def _answer(self, request_id: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -75,7 +75,7 @@ class CommandDesk:
         handler = self._handlers.get(name) if isinstance(name, str) else None
         if handler is None:
             known = ", ".join(sorted(self._handlers)) or "none"
-            return {"state": "refused", "error": f"no command {name!r}; there is {known}"}
+            return {"state": "refused", "error": f"no command {str(name)[:80]!r}; there is {known}"}
         if not isinstance(parameters, Mapping) or not isinstance(earlier, list):
             return {"state": "refused", "error": "parameters is a map and instead_of a list"}
         if not self._places.acquire(blocking=False):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import socket
 import time
 from collections import deque
@@ -97,7 +99,11 @@ class TcpTransport(ThreadedTransport):
         deadline = time.monotonic() + self._connect_timeout_s
         while not self._closed.is_set():
             try:
-                return socket.create_connection((host.strip("[]"), int(port)), self._connect_timeout_s)
+                connection = socket.create_connection((host.strip("[]"), int(port)), self._connect_timeout_s)
+                if connection.getsockname() != connection.getpeername():
+                    return connection
+                connection.close()  # where nobody listens, a socket may come to be connected to itself
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             except OSError as error:
                 if time.monotonic() + RETRY_S >= deadline:
                     tell(Lost(f"{self._address}: {error.strerror or 'no answer'}"))

@@ -101,12 +101,12 @@ def test_tcp_a_peer_that_reads_nothing_is_lost_and_one_that_says_nothing_is_sile
 
 
 def test_tcp_a_peer_not_there_yet_is_waited_for_after_a_start(system: ActorSystem) -> None:
-    with Peer() as peer:
-        address = peer.address
-    endpoint = Endpoint(system, EndpointPlan("mql4", "tcp", 0.3, address=address, start_period_s=30.0))
-    holds_for(lambda: endpoint.exit() is None, 1.0)
-    host, _, port = address.rpartition(":")
-    with socket.create_server((host, int(port))) as listener:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))  # taken, and refusing: nobody else gets it meanwhile
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        endpoint = Endpoint(system, EndpointPlan("mql4", "tcp", 0.3, address=address, start_period_s=30.0))
+        holds_for(lambda: endpoint.exit() is None, 1.0)
+        listener.listen()
         listener.settimeout(10)
         connection, _ = listener.accept()
         with connection:
@@ -153,6 +153,32 @@ def test_a_command_goes_to_a_tcp_peer_and_its_reply_comes_back(system: ActorSyst
             assert (answers[0].state, answers[0].text) == (BridgeState.DONE, "connected")
             endpoint.stop()
         assert endpoint.sessions.session("mql4") is None, "its session ends with its connection"
+
+
+def test_tcp_a_socket_connected_to_itself_is_no_peer(system: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes of trying again and again at a port of the system's own range where nobody listens."""
+    itself = []
+
+    def connect_to_itself(address: tuple[str, int], _timeout_s: float) -> socket.socket:
+        one = socket.socket()
+        itself.append(one)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(address)
+            one.connect(address)
+        except OSError:
+            one.close()
+            raise
+        return one
+
+    with Peer() as peer:
+        address = peer.address
+    monkeypatch.setattr("actors.endpoints.tcp.socket.create_connection", connect_to_itself)
+    exited = eventually(Endpoint(system, tcp(address, silence_s=0.5)).exit)
+    assert itself
+    assert exited.reason.origin is Origin.WORLD
+    assert f"{address}: " in exited.reason.detail
+    assert all(one.fileno() == -1 for one in itself), "each was closed"
 
 
 # -- named pipes ------------------------------------------------------------------------------------------------------
