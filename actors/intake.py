@@ -119,12 +119,12 @@ class AlertIntake:
         self._store(client, alert, answer)
 
     def _store(self, client: str, alert: Alert, answer: Answer) -> None:
-        self._say_once(client, alert)
+        self.say_once(client, alert)
         facts, at = alert.to_body(), self.parts.clock.wall()
         future = self.parts.journal.submit(lambda db: rows.store_alert(db, client, alert.id, facts, at))
         future.add_done_callback(lambda done: self._stored(done, alert.id, facts, answer))
 
-    def _say_once(self, client: str, alert: Alert) -> None:
+    def say_once(self, client: str, alert: Alert) -> None:
         """The alert as people always had it: said first, needing neither journal nor runbooks."""
         with self._lock:
             is_new = (client, alert.id) not in self._said

@@ -98,6 +98,9 @@ def _absolute(data: Any, base: Path) -> Any:
             made[kind] = {name: _with_path(one, key, base) for name, one in made[kind].items()}
     if isinstance(made.get("services"), dict):
         made["services"] = {name: _with_files(one, base) for name, one in made["services"].items()}
+    links = made.get("links")
+    if isinstance(links, dict) and "alertmanager" in links:
+        made["links"] = {**links, "alertmanager": _with_path(links["alertmanager"], "token_file", base)}
     runbooks = made.get("runbooks")
     if isinstance(runbooks, dict) and isinstance(runbooks.get("directories"), list):
         made["runbooks"] = {**runbooks, "directories": [_from_base(one, base) for one in runbooks["directories"]]}

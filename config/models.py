@@ -64,6 +64,24 @@ class LinkConfig(Model):
     address: str | None = None
 
 
+AlertType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+AlertService = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:-]{0,127}$")]
+
+
+class AlertmanagerConfig(Model):
+    """What Alertmanager's alerts stand for: by `alertname` to our types and services, by `severity` to ours, and which
+    labels name a service. What still fires `repeat_after` it was taken is taken anew. With a `token_file` (0600) only
+    who sends that token is heard.
+    """
+
+    types: dict[str, AlertType] = Field(default_factory=dict)
+    services: dict[str, AlertService] = Field(default_factory=dict)
+    severities: dict[str, Literal["low", "medium", "high", "critical"]] = Field(default_factory=dict)
+    service_labels: Annotated[tuple[str, ...], Field(min_length=1)] = ("service", "job", "container", "instance")
+    repeat_after: PositiveSeconds = 3600.0
+    token_file: Path | None = None
+
+
 class LinksConfig(Model):
     """`curve`: clients of guardian and bridge are known by their keys (docs/security.md); false on loopback only."""
 
@@ -71,6 +89,7 @@ class LinksConfig(Model):
     guardian: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5570")
     bridge: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5571")
     operator: LinkConfig = LinkConfig(address="127.0.0.1:8090")
+    alertmanager: AlertmanagerConfig = AlertmanagerConfig()
 
 
 class RunbooksConfig(Model):

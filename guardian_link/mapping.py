@@ -37,3 +37,38 @@ TYPE_OF_CONSTRAINT: Final = {
     "service_availability": "service_down",
 }
 DEFAULT_TYPE: Final = "service_failure"
+TYPE_OF_ALERTNAME: Final = {
+    # the platform's Prometheus rules; a name that is not here is taken in snake_case
+    "ServiceDown": "service_down",
+    "RiskManagerUnresponsive": "service_failure",
+    "HighErrorRate": "high_error_rate",
+    "HighLatency": "high_latency",
+    "TradingHalted": "trading_halted",
+    "PriceDataStale": "price_data_stale",
+    "HighMemoryUsage": "memory_exhaustion",
+    "HighCPUUsage": "high_cpu_usage",
+    "DiskSpaceLow": "disk_space_low",
+}
+SERVICE_OF_ALERTNAME: Final = {
+    # which service an alert is about, whatever its labels say
+    "RiskManagerUnresponsive": "risk-manager",
+}
+SERVICE_LABELS: Final = ("service", "job", "container", "instance")
+"""Where an alert's service is looked for, in this order."""
+MACHINE_TYPES: Final = frozenset({"memory_exhaustion", "high_cpu_usage", "disk_space_low"})
+"""Often about a whole machine: the exporter that noticed (`job="node"`) is not the service at fault."""
+SEVERITY_OF_LABEL: Final = {
+    "critical": "critical",
+    "page": "critical",
+    "emergency": "critical",
+    "high": "high",
+    "error": "high",
+    "major": "high",
+    "warning": "medium",
+    "medium": "medium",
+    "minor": "low",
+    "low": "low",
+    "info": "low",
+    "none": "low",
+}
+"""Any other `severity` label, and none at all, is high."""

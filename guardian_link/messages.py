@@ -17,6 +17,11 @@ _TYPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _SERVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,127}")
 
 
+def is_service_name(text: str) -> bool:
+    """Whether a text may be an alert's ``service``."""
+    return _SERVICE.fullmatch(text) is not None
+
+
 class Severity(enum.Enum):
     LOW = "low"
     MEDIUM = "medium"

@@ -40,6 +40,8 @@ from actors.strays import Strays
 from bridge_link.errors import LinkError
 from config import SystemConfig
 from config.replicas import expanded
+from supervisors.alertmanager_link import TokenFile, alertmanager_plan, first_of
+from supervisors.api.alertmanager import Door
 from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
 from supervisors.catalog import Catalog, moment
@@ -141,10 +143,12 @@ class App:
                 guardian_address=config.links.guardian.address,
                 bridge_address=config.links.bridge.address,
                 curve=config.links.curve,
+                alertmanager=alertmanager_plan(config.links.alertmanager),
             ),
             self.system,
             SteeredServices(self.steering),
         )
+        self.token = TokenFile(config.links.alertmanager.token_file)
         self._listen_outside()
         self.log_keeper = LogKeeper(self._log_limits(config), self._log_writers)
         self.parts: TreeParts | None = None
@@ -352,7 +356,7 @@ class App:
             end,
         )
         server = ApiServer(
-            create_app(manager, self._opening().is_open),
+            create_app(manager, self._opening().is_open, Door(self.recovery.alertmanager, self.token.read)),
             self.config.links.operator.address,
             self.places.root / "operator.sock",
             address_file=self.places.address("operator"),
@@ -402,7 +406,7 @@ class App:
             lambda: server.is_alive,
             lambda: _quietly(server.close),
             lambda: server.address,
-            self.recovery.told("operator", server.look),
+            first_of(self.recovery.told("operator", server.look), self.token.trouble),
         )
         links = (*self.recovery.links(), monitor("operator", NodeKind.LINK, operator))
         return TreeParts(

@@ -52,6 +52,8 @@ def _alert(row: Mapping[str, Any]) -> dict[str, Any]:
         "outcome": row["outcome"] or "undecided",
     }
     optional = {"execution_id": row["execution_id"], "runbook": row["runbook"], "reason": row["reason"]}
+    if row["resolved_at"] is not None:
+        optional["resolved_at"] = rfc3339(row["resolved_at"])
     return shown | {key: value for key, value in optional.items() if value}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import structlog
 from actors.access.audit import Audit
 from actors.access.book import Book, ClientBook, PlainBook
 from actors.access.keyring import Keyring
+from actors.alertmanager import AlertmanagerIntake, AlertmanagerParts, AlertmanagerPlan
 from actors.board import NodeKind, NodeState
 from actors.bridge_commands import BridgeCommands
 from actors.bridge_sessions import BridgeSessions
@@ -61,6 +62,7 @@ class RecoveryPlan:
     guardian_address: str | None
     bridge_address: str | None
     curve: bool = True
+    alertmanager: AlertmanagerPlan = field(default_factory=AlertmanagerPlan)
 
 
 class Recovery:
@@ -85,6 +87,16 @@ class Recovery:
                 bridge=self.sessions.take,
                 judge=self._book.judge,
             )
+        )
+        self.alertmanager = AlertmanagerIntake(
+            AlertmanagerParts(
+                self._journal,
+                system.clock,
+                hint=self._tell_guardian,
+                say=self._intake.say_once,
+                is_known=lambda name: services.status(name) is not None,
+            ),
+            plan.alertmanager,
         )
         self._ports = Ports(
             services, LocalCommands(), LocalHttp(), LocalTcp(), BridgeCommands(self.sessions, self._bridge_is_ready)

@@ -128,8 +128,11 @@ def record_decision(
 
 
 def alerts(db: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
-    """Newest first, with the body's own fields."""
-    rows = db.execute("SELECT * FROM alerts ORDER BY seq DESC LIMIT ?", (limit,))
+    """Newest first, with the body's own fields; ``resolved_at`` when whoever sent it said that it is over."""
+    rows = db.execute(
+        "SELECT a.*, f.resolved_at FROM alerts a LEFT JOIN firings f ON f.alert_seq=a.seq ORDER BY a.seq DESC LIMIT ?",
+        (limit,),
+    )
     return [{**dict(row), "body": json.loads(row["body"])} for row in rows]
 
 

@@ -30,6 +30,10 @@ CREATE TABLE IF NOT EXISTS events(
   seq INTEGER PRIMARY KEY, at REAL NOT NULL, path TEXT NOT NULL, event TEXT NOT NULL, text TEXT NOT NULL,
   evidence TEXT NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS events_of ON events(path, seq);
+CREATE TABLE IF NOT EXISTS firings(
+  alert_seq INTEGER PRIMARY KEY REFERENCES alerts(seq) ON DELETE CASCADE, fingerprint TEXT NOT NULL,
+  starts_at REAL NOT NULL, resolved_at REAL) STRICT;
+CREATE INDEX IF NOT EXISTS firings_of ON firings(fingerprint, alert_seq);
 """
 _PRAGMAS: Final = {
     "journal_mode": "wal",

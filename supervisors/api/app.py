@@ -11,6 +11,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
+from supervisors.api.alertmanager import Door, alertmanager_router
 from supervisors.api.failures import AnswerOurFaults, answer_failures
 from supervisors.api.guard import LoopbackOnly
 from supervisors.api.logs import logs_router
@@ -26,11 +27,12 @@ REQUESTS_AT_ONCE: Final = 100
 """Threads for handlers: a command that waits holds one."""
 
 
-def create_app(manager: Manager, is_open: threading.Event | None = None) -> FastAPI:
+def create_app(manager: Manager, is_open: threading.Event | None = None, alertmanager: Door | None = None) -> FastAPI:
     """The application. ``app.state.closing`` is set by the server to end streams and long waits.
 
     Args:
         is_open: until it is set requests wait; None: they are answered at once.
+        alertmanager: where its notifications go; None: there is no route for them.
     """
     app = FastAPI(
         title="Selfheal",
@@ -50,6 +52,8 @@ def create_app(manager: Manager, is_open: threading.Event | None = None) -> Fast
         """``healthy``, ``degraded`` (a service or bridge is down) or ``unhealthy`` (503: the daemon itself is)."""
         return _health(manager)
 
+    if alertmanager is not None:
+        app.include_router(alertmanager_router(alertmanager))
     app.include_router(services_router(manager))
     app.include_router(v1_router(manager))
     app.include_router(reload_router(manager))

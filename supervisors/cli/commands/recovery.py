@@ -26,8 +26,12 @@ def alerts(outside: Outside, limit: Limit = 20) -> None:
         print_json({"schema": SCHEMA, "alerts": found})
         return
     columns = ("type", "service", "severity", "outcome", "execution_id", "message")
-    rows = [(_ago(one.get("received_at")), *(_text(one.get(key)) for key in columns)) for one in found]
+    rows = [(_ago(one.get("received_at")), *(_text(_shown(one).get(key)) for key in columns)) for one in found]
     say(table(("WHEN", "TYPE", "SERVICE", "SEVERITY", "OUTCOME", "EXECUTION", "MESSAGE"), rows))
+
+
+def _shown(alert: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**alert, "outcome": f"{alert['outcome']}, resolved"} if alert.get("resolved_at") else alert
 
 
 @command

@@ -1,0 +1,105 @@
+"""Where Alertmanager's notifications come in: from the HTTP interface to the journal, all of one or nothing.
+
+``take`` runs on any thread and returns a future that completes after the commit. Nobody waits here for a decision: who
+posts a notification only wants to know that it is kept. Must never import the HTTP interface.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final
+
+from actors.clock import Clock
+from actors.guardian import AlertStored
+from actors.journal import firings
+from actors.journal.firings import Ended, Firing
+from actors.journal.journal import Journal
+from actors.journal.rows import OpenAlert
+from guardian_link.alertmanager import Notified, Words, alert_of, firing_id
+from guardian_link.messages import Alert
+
+CLIENT: Final = "alertmanager"
+"""The sender's name in the journal, whatever a notification says of itself."""
+EVENTS_PATH: Final = "root/links/alerts"
+REPEAT_AFTER_S: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class AlertmanagerPlan:
+    """What the configuration says. ``repeat_after_s``: see ``firings.is_repeat``."""
+
+    words: Words = field(default_factory=Words)
+    repeat_after_s: float = REPEAT_AFTER_S
+
+
+@dataclass(frozen=True)
+class AlertmanagerParts:
+    """``hint`` tells the guardian actor; ``say`` tells people of the plain alert, needing neither journal nor runbooks;
+    ``is_known`` knows the names of services.
+    """
+
+    journal: Journal
+    clock: Clock
+    hint: Callable[[AlertStored], object]
+    say: Callable[[str, Alert], object]
+    is_known: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One alert of a notification, on disk: ``stored``, ``duplicate`` (told again), ``resolved``, or ``over`` (nothing
+    of it fired any more). ``id`` is that of the alert in the inbox.
+    """
+
+    id: str
+    fingerprint: str
+    status: str
+
+
+@dataclass(frozen=True)
+class AlertmanagerIntake:
+    parts: AlertmanagerParts
+    plan: AlertmanagerPlan = AlertmanagerPlan()
+
+    def take(self, notified: Sequence[Notified]) -> Future[tuple[Taken, ...]]:
+        """All of them in one transaction. The future fails with JournalTrouble: then nothing was taken."""
+        entries = [self._entry(one) for one in notified]
+        now, repeat_after_s = self.parts.clock.wall(), self.plan.repeat_after_s
+        future: Future[tuple[Taken, ...]] = Future()
+        future.set_running_or_notify_cancel()  # who gives up waiting cannot take it back: it is being written
+
+        def written(done: Future[list[tuple[Taken, OpenAlert | None]]]) -> None:
+            """On the journal's thread, after the commit."""
+            error = done.exception()
+            if error is not None:
+                future.set_exception(error)
+                return
+            future.set_result(tuple(taken for taken, _ in done.result()))
+            for _, fresh in done.result():
+                if fresh is not None:
+                    self.parts.hint(AlertStored(fresh))
+
+        work = self.parts.journal.submit(lambda db: [_write(db, one, now, repeat_after_s) for one in entries])
+        work.add_done_callback(written)
+        return future
+
+    def _entry(self, one: Notified) -> Firing | Ended:
+        if one.ends_at is not None:
+            return Ended(one.fingerprint, one.starts_at, one.ends_at, one.labels.get("alertname", ""))
+        alert = alert_of(one, self.plan.words, self.parts.is_known)
+        self.parts.say(CLIENT, alert)
+        return Firing(one.fingerprint, one.starts_at, firing_id(one), alert.to_body())
+
+
+def _write(
+    db: sqlite3.Connection, entry: Firing | Ended, now: float, repeat_after_s: float
+) -> tuple[Taken, OpenAlert | None]:
+    if isinstance(entry, Ended):
+        last = firings.end(db, entry, now, EVENTS_PATH)
+        return Taken(last or "", entry.fingerprint, "over" if last is None else "resolved"), None
+    kept = firings.keep(db, CLIENT, entry, now, repeat_after_s)
+    taken = Taken(kept.msg_id, entry.fingerprint, "stored" if kept.is_new else "duplicate")
+    return taken, OpenAlert(kept.seq, kept.msg_id, entry.facts) if kept.is_new else None
