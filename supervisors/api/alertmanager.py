@@ -187,7 +187,7 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            text = f"the body has more than {MAX_BODY_BYTES} bytes; set max_alerts in Alertmanager's webhook_configs"
+            text = f"the body has more than {MAX_BODY_BYTES} bytes; let Alertmanager group by more labels (group_by)"
             raise _Refused(413, "too_large", text)
     return bytes(body)
 
