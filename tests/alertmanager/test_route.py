@@ -288,6 +288,7 @@ def test_a_journal_that_cannot_write_is_503_and_nothing_is_half_taken(here: Here
     assert here.alerts() == []
     pages(1_000_000)
     assert statuses(here.post(*group)) == ["stored"] * 300
+    assert len(here.decided()) == 300
 
 
 def test_a_fault_in_the_middle_takes_back_what_came_before(here: Here) -> None:
