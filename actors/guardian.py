@@ -7,7 +7,7 @@ and not decided, and executions that did not end, are taken up again after a res
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -15,12 +15,14 @@ from typing import Any, Final
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext
 from actors.journal import rows
+from actors.journal.alert_batches import NewDecision, record_decisions
 from actors.journal.journal import Journal
 from actors.journal.rows import Execution, OpenAlert
 from actors.journal.schema import JournalTrouble
 from actors.kernel import SupervisedActor
 from actors.messages import AddChild, IoDone, Wake
 from actors.runbook import ExecutionFinished, RunbookActor, RunbookParts
+from actors.saying import Sayer
 from actors.spec import ChildSpec, ExitReason, Restart
 from runbooks.matching import Decision, History, Outcome, PastRun, decide, severity_of, startable
 from runbooks.model import Status
@@ -29,15 +31,24 @@ from runbooks.parse import Library
 REMEMBER_S: Final = 24 * 3600.0
 """Executions that ended longer ago are no reason for dedup or cooldown."""
 RETRY_S: Final = 1.0
+AT_ONCE: Final = 2000
+"""Alerts read from the journal at a time."""
+MOST_SEEN: Final = 50_000
+"""Alerts remembered so that one told of twice is decided once; the journal keeps that promise for older ones."""
 SWITCH_KEY: Final = "recovery"
 RUNBOOKS_PATH: Final = "root/runbooks"
 
 
 @dataclass(frozen=True, slots=True)
-class AlertStored:
-    """A new alert is on disk and waits to be decided."""
+class AlertsStored:
+    """New alerts are on disk and wait to be decided."""
 
-    alert: OpenAlert
+    alerts: tuple[OpenAlert, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """More alerts were stored than could be told: those that wait are in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +74,19 @@ class _Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class _DecisionWritten:
+class _Made:
+    """A decision on its way to the disk."""
+
     alert: OpenAlert
-    stands: Mapping[str, Any]
     execution: Execution | None
+
+
+@dataclass(frozen=True, slots=True)
+class _DecisionsWritten:
+    """``stands``: the decisions that stand, in the order of ``made``; none when they could not be written."""
+
+    made: list[_Made]
+    stands: list[Mapping[str, Any]]
     error: BaseException | None
 
 
@@ -77,7 +97,7 @@ class GuardianParts:
     journal: Journal
     library: Library
     runbooks: RunbookParts
-    decided: Callable[[Decided], object]
+    decided: Callable[[Sequence[Decided]], object]
     finished: Callable[[ExecutionFinished], object]
     is_enabled: Callable[[], bool]
     max_concurrent: int = 5
@@ -92,7 +112,8 @@ class GuardianActor(SupervisedActor):
         self._history = History(max_concurrent=parts.max_concurrent)
         self._executions: dict[str, Execution] = {}
         self._early: list[OpenAlert] | None = []
-        self._seen: set[int] = set()
+        self._seen: dict[int, None] = {}
+        self._sayer = Sayer(self._sum_up)
         self._since = context.system.clock.wall()
 
     # -- kernel hooks -----------------------------------------------------------------------------------------------
@@ -106,10 +127,17 @@ class GuardianActor(SupervisedActor):
         journal, since = self._parts.journal, self.context.system.clock.wall() - REMEMBER_S
         self.context.system.io.run(
             lambda: journal.read(
-                lambda db: _Loaded(rows.undecided(db), rows.unfinished(db), rows.past_runs(db, since))
+                lambda db: _Loaded(rows.undecided(db, 0, AT_ONCE), rows.unfinished(db), rows.past_runs(db, since))
             ),
             self.ref,
             "load",
+        )
+
+    def _load_more(self, after: int) -> None:
+        """Those that wait in the journal beyond the number ``after``, a part at a time."""
+        journal = self._parts.journal
+        self.context.system.io.run(
+            lambda: journal.read(lambda db: rows.undecided(db, after, AT_ONCE)), self.ref, LookAgain()
         )
 
     def handle(self, message: Any) -> Any:
@@ -123,18 +151,21 @@ class GuardianActor(SupervisedActor):
                 raise error
             case IoDone(tag="load", result=_Loaded() as loaded):
                 self._take_up(loaded)
-            case AlertStored(alert):
-                self._decide(alert)
-            case _DecisionWritten():
+            case AlertsStored(alerts):
+                self._decide(alerts)
+            case _DecisionsWritten():
                 self._written(message)
+            case LookAgain():
+                self._load_more(0)
+            case IoDone(tag=LookAgain()):
+                self._loaded_more(message)
             case ExecutionFinished():
                 self._finished(message)
             case RecoverySwitched():
                 self._start_queued()
                 self._show(NodeState.READY)
-            case Wake(token=OpenAlert() as alert):
-                self._seen.discard(alert.seq)
-                self._decide(alert)
+            case Wake(token=AlertsStored(alerts)):
+                self._decide(alerts, again=True)
             case _:
                 super().handle(message)
         return None
@@ -152,26 +183,48 @@ class GuardianActor(SupervisedActor):
             self._executions[execution.id] = execution
             if execution.status is Status.RUNNING:
                 self._start(execution)
-        for alert in (*loaded.alerts, *early):
-            self._decide(alert)
+        self._decide((*loaded.alerts, *early))
+        self._load_rest(loaded.alerts)
         self._start_queued()
         self._show(NodeState.READY)
         self.ready()
 
-    def _decide(self, alert: OpenAlert) -> None:
+    def _load_rest(self, loaded: list[OpenAlert]) -> None:
+        if len(loaded) >= AT_ONCE:
+            self._load_more(loaded[-1].seq)
+
+    def _loaded_more(self, done: IoDone) -> None:
+        if isinstance(done.error, JournalTrouble):
+            self.context.system.timers.after(RETRY_S, self.ref, LookAgain())
+        elif done.error is not None:
+            raise done.error
+        else:
+            alerts: list[OpenAlert] = done.result
+            self._decide(alerts)
+            self._load_rest(alerts)
+
+    def _decide(self, alerts: Sequence[OpenAlert], *, again: bool = False) -> None:
+        """All of them, written with one commit."""
         if self._early is not None:
-            self._early.append(alert)
+            self._early += alerts
             return
-        if alert.seq in self._seen:
-            return  # the hint and the load told of it both
-        self._seen.add(alert.seq)
         now = self.context.system.clock.wall()
         self._forget_old(now)
-        history = replace(self._history, is_recovery_on=self._parts.is_enabled())
-        decision = decide(alert.facts, self._parts.library, history, now)
-        execution = self._execution(alert, decision, now) if decision.starts_execution else None
-        body = _body(decision, execution)
-        self._write(alert, body, execution, now)
+        self._history = replace(self._history, is_recovery_on=self._parts.is_enabled())
+        made: list[_Made] = []
+        decisions: list[NewDecision] = []
+        for alert in alerts:
+            if alert.seq in self._seen and not again:
+                continue  # it was told of more than once
+            self._seen[alert.seq] = None
+            decision = decide(alert.facts, self._parts.library, self._history, now)
+            execution = self._execution(alert, decision, now) if decision.starts_execution else None
+            made.append(_Made(alert, execution))
+            decisions.append(NewDecision(alert.seq, _body(decision, execution), execution, now))
+        while len(self._seen) > MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
+        if made:
+            self._write(made, decisions)
 
     def _execution(self, alert: OpenAlert, decision: Decision, now: float) -> Execution:
         runbook = decision.runbook
@@ -199,26 +252,40 @@ class GuardianActor(SupervisedActor):
         self._history = replace(self._history, runs=(*self._history.runs, run))
         return execution
 
-    def _write(self, alert: OpenAlert, body: Mapping[str, Any], execution: Execution | None, now: float) -> None:
-        future = self._parts.journal.submit(lambda db: rows.record_decision(db, alert.seq, body, execution, now))
-        future.add_done_callback(lambda done: self.ref.tell(_as_written(alert, execution, done)))
+    def _write(self, made: list[_Made], decisions: list[NewDecision]) -> None:
+        future = self._parts.journal.submit(lambda db: record_decisions(db, decisions))
+        future.add_done_callback(lambda done: self.ref.tell(_as_written(made, done)))
 
-    def _written(self, written: _DecisionWritten) -> None:
+    def _written(self, written: _DecisionsWritten) -> None:
         """Only what is on disk is told and started."""
-        execution = written.execution
-        if execution is not None and written.stands.get("execution_id") != execution.id:
-            self._executions.pop(execution.id, None)  # not on disk, or an earlier incarnation's decision stands
-            self._drop_run(execution.id)
-            execution = None
         if written.error is not None:
-            self.log.error("a decision could not be written, trying again", error=str(written.error))
-            self.context.system.timers.after(RETRY_S, self.ref, Wake(written.alert))
+            self.log.error("decisions could not be written, trying again", error=str(written.error))
+            for one in written.made:
+                self._drop(one.execution)
+            again = AlertsStored(tuple(one.alert for one in written.made))
+            self.context.system.timers.after(RETRY_S, self.ref, Wake(again))
             return
-        self.log.info("alert decided", alert=written.alert.msg_id, **dict(written.stands))
-        self._parts.decided(Decided(written.alert, written.stands))
-        if execution is not None and execution.status is Status.RUNNING:
-            self._start(execution)
+        told: list[Decided] = []
+        for one, stands in zip(written.made, written.stands, strict=True):
+            execution = one.execution
+            if execution is not None and stands.get("execution_id") != execution.id:
+                self._drop(execution)  # an earlier incarnation's decision stands
+                execution = None
+            if execution is not None or self._sayer.may_say(str(stands.get("outcome"))):
+                self.log.info("alert decided", alert=one.alert.msg_id, **dict(stands))
+            told.append(Decided(one.alert, stands))
+            if execution is not None and execution.status is Status.RUNNING:
+                self._start(execution)
+        self._parts.decided(told)
         self._show(NodeState.READY)
+
+    def _drop(self, execution: Execution | None) -> None:
+        if execution is not None:
+            self._executions.pop(execution.id, None)
+            self._drop_run(execution.id)
+
+    def _sum_up(self, count: int, outcomes: Mapping[str, int]) -> None:
+        self.log.info("alerts decided", more=count, outcomes=dict(outcomes))
 
     # -- executions -------------------------------------------------------------------------------------------------
 
@@ -300,9 +367,9 @@ class GuardianActor(SupervisedActor):
         )
 
 
-def _as_written(alert: OpenAlert, execution: Execution | None, done: Future[Mapping[str, Any]]) -> _DecisionWritten:
+def _as_written(made: list[_Made], done: Future[list[Mapping[str, Any]]]) -> _DecisionsWritten:
     error = done.exception()
-    return _DecisionWritten(alert, {} if error is not None else done.result(), execution, error)
+    return _DecisionsWritten(made, [] if error is not None else done.result(), error)
 
 
 def _body(decision: Decision, execution: Execution | None) -> dict[str, Any]:

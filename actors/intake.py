@@ -1,44 +1,52 @@
 """Where alerts come in: from a link's pump thread to the journal, and back to the sender.
 
-``take`` runs on a pump thread and must be quick: it hands the alert to the journal and returns. STORED goes out after
-the commit (on the journal's thread), DECIDED and OUTCOME when they are known. Nothing here is the only copy of
-anything: a sender that missed an answer sends again and is answered again.
+``take`` and ``drained`` run on a pump thread and must be quick: what came with one poll goes to the journal as one
+work. STORED goes out after the commit (on the journal's thread), DECIDED and OUTCOME when they are known. Nothing here
+is the only copy of anything: a sender that missed an answer sends again and is answered again.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
 from actors.access.book import Judge, unjudged
 from actors.access.rules import Denied
+from actors.answers import Asker, Refusal, Replies
 from actors.clock import Clock
-from actors.guardian import AlertStored, Decided
+from actors.guardian import AlertsStored, Decided, LookAgain
 from actors.iopool import IoPool
-from actors.journal import rows
+from actors.journal.alert_batches import NewAlert, Stored, new_alert, store_alerts
 from actors.journal.journal import Journal
-from actors.journal.rows import AlertConflict, OpenAlert, StoredAlert
+from actors.journal.rows import AlertConflict, OpenAlert
+from actors.journal.schema import JournalFull
 from actors.runbook import ExecutionFinished
-from bridge_link.pump import Incoming
+from actors.saying import Sayer
+from bridge_link.batch import alerts_of
+from bridge_link.errors import WireError
+from bridge_link.pump import Incoming, RouterPump
 from bridge_link.wire import Kind, Message, nack, new_id
 from guardian_link.messages import Alert, BadAlert
 
 MAX_WAITING: Final = 10_000
 """Senders remembered for an answer that is still to come; older ones ask again."""
+MAX_IN_FLIGHT: Final = 4096
+"""Alerts handed to the journal and not committed; beyond that the sender is told to wait."""
+MAX_TOLD: Final = 10_000
+"""Alerts the decider was told of and has not decided; beyond that it reads them from the journal."""
+BUSY_MS: Final = 200
+FULL_MS: Final = 5000
 INSIDE: Final = "selfheal"
 """The daemon itself as a sender; no client is named so."""
 
+
 Answer = Callable[[Message], object]
 """Sends a message back to the peer it belongs to; from any thread."""
-
-
-class Pump(Protocol):
-    def send(self, peer: bytes, message: Message) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -51,10 +59,41 @@ class IntakeParts:
     journal: Journal
     io: IoPool
     clock: Clock
-    hint: Callable[[AlertStored], object]
+    hint: Callable[[AlertsStored | LookAgain], object]
     ask: Callable[[Mapping[str, Any]], Any]
     bridge: Callable[[Incoming, Answer], object]
     judge: Judge = unjudged
+
+
+@dataclass(slots=True)
+class IntakeCounters:
+    """Alerts since the daemon began: each received one is stored, a duplicate, or refused."""
+
+    received: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    malformed: int = 0
+    conflicts: int = 0
+    denied: int = 0
+    busy: int = 0
+    disk_full: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """An alert on its way into the journal. ``asker``: None for the daemon's own."""
+
+    row: NewAlert
+    facts: Mapping[str, Any]
+    asker: Asker | None
+
+
+class _Here(threading.local):
+    """What a pump's thread has taken since it last handed on."""
+
+    def __init__(self) -> None:
+        self.arrived: list[_Arrival] = []
+        self.replies = Replies()
 
 
 @dataclass
@@ -62,35 +101,54 @@ class AlertIntake:
     """One for all links."""
 
     parts: IntakeParts
+    counters: IntakeCounters = field(default_factory=IntakeCounters)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _by_alert: dict[int, list[tuple[str, Answer]]] = field(default_factory=dict)
-    _by_execution: dict[str, list[Answer]] = field(default_factory=dict)
+    _here: _Here = field(default_factory=_Here)
+    _in_flight: int = 0
+    _told: set[int] = field(default_factory=set)
+    _is_untold: bool = False
+    _by_alert: dict[int, list[Asker]] = field(default_factory=dict)
+    _by_execution: dict[str, list[Asker]] = field(default_factory=dict)
     _said: dict[tuple[str, str], None] = field(default_factory=dict)
+    _sayer: Sayer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sayer = Sayer(_sum_up)
 
     # -- from the links -----------------------------------------------------------------------------------------------
 
-    def take(self, pump: Pump, incoming: Incoming) -> None:
+    def take(self, pump: RouterPump, incoming: Incoming) -> None:
         """One message of a peer, on the pump's thread."""
-        message = incoming.message
-
-        def answer(reply: Message) -> None:
-            pump.send(incoming.peer, reply)
-
-        if message.kind is not Kind.ALERT:  # of an alert its type counts too
-            denied = self.parts.judge(incoming.client, message.kind, None)
-            if denied is not None:
-                answer(_refusal(message.id, denied))
-                return
+        message, peer = incoming.message, incoming.peer
+        if message.kind is Kind.ALERT:  # what its type is counts too
+            self._take_alert(incoming.client, Asker(pump, peer, message.id), message.body)
+            return
+        if message.kind is Kind.ALERTS:
+            self._take_alerts(pump, incoming)
+            return
+        denied = self.parts.judge(incoming.client, message.kind, None)
+        if denied is not None:
+            pump.send(peer, _refusal(message.id, denied))
+            return
         match message.kind:
-            case Kind.ALERT:
-                self._alert(incoming.client, message, answer)
             case Kind.QUERY:
-                self.parts.io.run(lambda: answer(self._answered(message)))
+                self.parts.io.run(lambda: pump.send(peer, self._answered(message)))
             case Kind.HELLO | Kind.HEARTBEAT | Kind.REPLY:
-                self._bridge(incoming, answer)
+                self._bridge(incoming, lambda reply: pump.send(peer, reply))
             case _:
                 text = f"a daemon takes no {message.kind.name} message"
-                answer(nack(message.id, "malformed", text, permanent=True))
+                pump.send(peer, nack(message.id, "malformed", text, permanent=True))
+
+    def drained(self) -> None:
+        """For now nothing more has come: all that was taken goes to the journal. On the pump's thread."""
+        here = self._here
+        arrived, here.arrived = here.arrived, []
+        replies, here.replies = here.replies, Replies()
+        if arrived:
+            replies.send_singles()
+            self._store(arrived, replies)
+        else:
+            replies.send()
 
     def _bridge(self, incoming: Incoming, answer: Answer) -> None:
         """Only who may answer a command may speak for an endpoint: a heartbeat of others says nothing about one."""
@@ -101,73 +159,165 @@ class AlertIntake:
             answer(_refusal(incoming.message.id, denied))
 
     def take_mapping(self, raw: Mapping[str, Any]) -> str:
-        """An alert from inside the daemon (a bridge endpoint's error); returns its message id. Raises BadAlert."""
+        """An alert from inside the daemon (a bridge endpoint's error); returns its message id. Raises BadAlert.
+
+        It is taken also when little room is left: nobody would send it again.
+        """
         alert = Alert.from_mapping(raw)
-        self._store(INSIDE, alert, lambda _reply: None)
+        self.say_once(INSIDE, alert)
+        facts = alert.to_body()
+        row = new_alert(INSIDE, alert.id, facts, self.parts.clock.wall())
+        self._store([_Arrival(row, facts, None)], Replies())
         return alert.id
 
-    def _alert(self, client: str, message: Message, answer: Answer) -> None:
+    def look(self) -> None:
+        """About once a second: say how many alerts were not said one by one."""
+        self._sayer.look()
+
+    def _take_alerts(self, pump: RouterPump, incoming: Incoming) -> None:
+        message, peer = incoming.message, incoming.peer
         try:
-            alert = Alert.from_mapping(message.body, id=message.id)
+            alerts = alerts_of(message.body)
+        except WireError as error:
+            pump.send(peer, nack(message.id, error.code, error.text, permanent=True))
+            return
+        for msg_id, body in alerts.items():
+            self._take_alert(incoming.client, Asker(pump, peer, msg_id, message.id), body)
+
+    def _take_alert(self, client: str, asker: Asker, body: Any) -> None:
+        self.counters.received += 1
+        here = self._here
+        try:
+            alert = Alert.from_mapping(body, id=asker.msg_id)
         except BadAlert as bad:
-            answer(nack(message.id, "malformed", str(bad), permanent=True))
+            self.counters.malformed += 1
+            here.replies.refused(asker, Refusal("malformed", str(bad), permanent=True))
             return
         denied = self.parts.judge(client, Kind.ALERT, alert.type)
         if denied is not None:
-            answer(_refusal(message.id, denied))
+            self.counters.denied += 1
+            refusal = Refusal(denied.code, denied.text, denied.permanent, denied.retry_after_ms)
+            here.replies.refused(asker, refusal)
             return
-        self._store(client, alert, answer)
-
-    def _store(self, client: str, alert: Alert, answer: Answer) -> None:
         self.say_once(client, alert)
-        facts, at = alert.to_body(), self.parts.clock.wall()
-        future = self.parts.journal.submit(lambda db: rows.store_alert(db, client, alert.id, facts, at))
-        future.add_done_callback(lambda done: self._stored(done, alert.id, facts, answer))
+        no_room = self._no_room(len(here.arrived))
+        if no_room is not None:
+            here.replies.refused(asker, no_room)
+            return
+        facts = alert.to_body()
+        row = new_alert(client, alert.id, facts, self.parts.clock.wall())
+        here.arrived.append(_Arrival(row, facts, asker))
+
+    def _no_room(self, taken: int) -> Refusal | None:
+        """Before harm: what cannot be kept is not taken, and its sender knows at once."""
+        if self.parts.journal.is_short:
+            self.counters.disk_full += 1
+            return Refusal("disk_full", "the daemon's disk is nearly full", retry_after_ms=FULL_MS)
+        if self._in_flight + taken >= MAX_IN_FLIGHT:
+            self.counters.busy += 1
+            return Refusal("busy", f"{MAX_IN_FLIGHT} alerts wait for the disk", retry_after_ms=BUSY_MS)
+        return None
 
     def say_once(self, client: str, alert: Alert) -> None:
         """The alert as people always had it: said first, needing neither journal nor runbooks."""
+        if (client, alert.id) in self._said or not self._sayer.may_say(alert.type):
+            return
         with self._lock:
-            is_new = (client, alert.id) not in self._said
             self._said[client, alert.id] = None
             _bound(self._said)
-        if is_new:
-            structlog.get_logger().warning(
-                "ALERT",
-                alert=alert.id,
-                type=alert.type,
-                service=alert.service,
-                severity=alert.severity,
-                message=alert.message,
-                source=alert.source,
-                client=client,
-            )
+        structlog.get_logger().warning(
+            "ALERT",
+            alert=alert.id,
+            type=alert.type,
+            service=alert.service,
+            severity=alert.severity,
+            message=alert.message,
+            source=alert.source,
+            client=client,
+        )
 
-    def _stored(self, done: Future[StoredAlert], msg_id: str, facts: Mapping[str, Any], answer: Answer) -> None:
+    # -- to the journal and back --------------------------------------------------------------------------------------
+
+    def _store(self, arrived: list[_Arrival], replies: Replies) -> None:
+        with self._lock:
+            self._in_flight += len(arrived)
+        rows = [one.row for one in arrived]
+        future = self.parts.journal.submit(lambda db: store_alerts(db, rows), is_simple=True)
+        future.add_done_callback(lambda done: self._stored(done, arrived, replies))
+
+    def _stored(self, done: Future[list[Stored]], arrived: list[_Arrival], replies: Replies) -> None:
         """On the journal's thread, after the commit."""
+        with self._lock:
+            self._in_flight -= len(arrived)
         error = done.exception()
-        if isinstance(error, AlertConflict):
-            answer(nack(msg_id, "conflict", str(error), permanent=True))
+        if error is None:
+            self._answer(arrived, done.result(), replies)
             return
-        if error is not None:
-            answer(nack(msg_id, "busy", str(error), permanent=False, retry_after_ms=1000))
+        is_full = isinstance(error, JournalFull)
+        refusal = Refusal("disk_full" if is_full else "busy", str(error), retry_after_ms=FULL_MS if is_full else 1000)
+        self.counters.disk_full += len(arrived) if is_full else 0
+        self.counters.busy += 0 if is_full else len(arrived)
+        for one in arrived:
+            if one.asker is not None:
+                replies.refused(one.asker, refusal)
+        replies.send()
+
+    def _answer(self, arrived: list[_Arrival], stored: list[Stored], replies: Replies) -> None:
+        waiting: list[OpenAlert] = []
+        decided: list[tuple[Asker, Mapping[str, Any]]] = []
+        with self._lock:
+            for one, came in zip(arrived, stored, strict=True):
+                self._count(came)
+                if isinstance(came, AlertConflict):
+                    if one.asker is not None:
+                        replies.refused(one.asker, Refusal("conflict", str(came), permanent=True))
+                    continue
+                if came.decision is None:
+                    waiting.append(OpenAlert(came.seq, one.row.msg_id, one.facts))
+                if one.asker is None:
+                    continue
+                replies.stored(one.asker, is_new=came.is_new)
+                if came.decision is not None:
+                    decided.append((one.asker, came.decision))
+                else:
+                    self._by_alert.setdefault(came.seq, []).append(one.asker)
+            _bound(self._by_alert)
+        replies.send()
+        self._tell_decisions(decided)
+        self._hint(waiting)
+
+    def _count(self, came: Stored) -> None:
+        if isinstance(came, AlertConflict):
+            self.counters.conflicts += 1
+        elif came.is_new:
+            self.counters.stored += 1
+        else:
+            self.counters.duplicates += 1
+
+    def _hint(self, waiting: list[OpenAlert]) -> None:
+        if not waiting:
             return
-        stored = done.result()
-        if stored.decision is None:
-            self._remember(stored.seq, msg_id, answer)
-        answer(Message(Kind.STORED, msg_id, {"status": "stored" if stored.is_new else "duplicate"}))
-        if stored.decision is not None:
-            self._tell_decision(msg_id, stored.decision, answer)
-        elif stored.is_new:
-            self.parts.hint(AlertStored(OpenAlert(stored.seq, msg_id, facts)))
+        with self._lock:
+            self._is_untold = self._is_untold or len(self._told) > MAX_TOLD
+            if self._is_untold:
+                return
+            self._told.update(one.seq for one in waiting)
+        self.parts.hint(AlertsStored(tuple(waiting)))
 
     # -- back to the senders ------------------------------------------------------------------------------------------
 
-    def decided(self, decided: Decided) -> None:
-        """From the guardian actor: the decision is on disk."""
+    def decided(self, decided: Sequence[Decided]) -> None:
+        """From the guardian actor: the decisions are on disk."""
+        told: list[tuple[Asker, Mapping[str, Any]]] = []
         with self._lock:
-            waiting = self._by_alert.pop(decided.alert.seq, [])
-        for msg_id, answer in waiting:
-            self._tell_decision(msg_id, decided.body, answer)
+            for one in decided:
+                told += [(asker, one.body) for asker in self._by_alert.pop(one.alert.seq, ())]
+                self._told.discard(one.alert.seq)
+            look_again = self._is_untold and len(self._told) < MAX_TOLD // 2
+            self._is_untold = self._is_untold and not look_again
+        self._tell_decisions(told)
+        if look_again:
+            self.parts.hint(LookAgain())
 
     def finished(self, finished: ExecutionFinished) -> None:
         """From the guardian actor: the end is on disk."""
@@ -178,23 +328,21 @@ class AlertIntake:
             "status": finished.status.value,
             "detail": finished.detail[:500],
         }
-        for answer in waiting:
-            answer(Message(Kind.OUTCOME, new_id(), body))
+        for asker in waiting:
+            asker.pump.send(asker.peer, Message(Kind.OUTCOME, new_id(), body))
 
-    def _tell_decision(self, msg_id: str, body: Mapping[str, Any], answer: Answer) -> None:
-        execution_id = body.get("execution_id")
-        if isinstance(execution_id, str):
-            self._wait_for_end(execution_id, answer)
-        answer(Message(Kind.DECIDED, msg_id, {key: value for key, value in body.items() if value is not None}))
+    def _tell_decisions(self, decided: Iterable[tuple[Asker, Mapping[str, Any]]]) -> None:
+        replies = Replies()
+        for asker, body in decided:
+            execution_id = body.get("execution_id")
+            if isinstance(execution_id, str):
+                self._wait_for_end(execution_id, asker)
+            replies.decided(asker, body)
+        replies.send()
 
-    def _remember(self, seq: int, msg_id: str, answer: Answer) -> None:
+    def _wait_for_end(self, execution_id: str, asker: Asker) -> None:
         with self._lock:
-            self._by_alert.setdefault(seq, []).append((msg_id, answer))
-            _bound(self._by_alert)
-
-    def _wait_for_end(self, execution_id: str, answer: Answer) -> None:
-        with self._lock:
-            self._by_execution.setdefault(execution_id, []).append(answer)
+            self._by_execution.setdefault(execution_id, []).append(asker)
             _bound(self._by_execution)
 
     # -- questions ----------------------------------------------------------------------------------------------------
@@ -211,6 +359,10 @@ class AlertIntake:
 
 def _refusal(message_id: str, denied: Denied) -> Message:
     return nack(message_id, denied.code, denied.text, permanent=denied.permanent, retry_after_ms=denied.retry_after_ms)
+
+
+def _sum_up(count: int, kinds: Mapping[str, int]) -> None:
+    structlog.get_logger().warning("ALERTS", more=count, types=dict(kinds))
 
 
 def _bound(waiting: dict[Any, Any]) -> None:

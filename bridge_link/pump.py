@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import zmq
@@ -49,18 +49,33 @@ class Counters:
 
 
 OnMessage = Callable[[Incoming], None]
+Answer = tuple[bytes, Message | list[bytes]]
+"""The peer, and a message or its frames."""
 
 
 class RouterPump:
-    """``start`` binds; ``send`` answers; ``close`` ends. One pump can be started again after ``close``."""
+    """``start`` binds; ``send`` answers; ``close`` ends. One pump can be started again after ``close``.
 
-    def __init__(self, address: str, on_message: OnMessage, name: str = "link", *, guard: Guard | None = None) -> None:
+    Args:
+        on_drained: called on the pump's thread when all that had come was given to ``on_message``.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        on_message: OnMessage,
+        name: str = "link",
+        *,
+        guard: Guard | None = None,
+        on_drained: Callable[[], object] = lambda: None,
+    ) -> None:
         self._wanted = address
         self._guard = guard
         self._on_message = on_message
+        self._on_drained = on_drained
         self._name = name
         self._log = logging.getLogger(f"selfheal.{name}")
-        self._outbox: deque[tuple[bytes, Message]] = deque()
+        self._outbox: deque[Answer] = deque()
         self._closing = threading.Event()
         self._wake: WakeUp | None = None
         self._thread: threading.Thread | None = None
@@ -95,8 +110,15 @@ class RouterPump:
     def send(self, peer: bytes, message: Message) -> None:
         """Answer a peer. A peer that is gone is no error: it will ask again."""
         self._outbox.append((peer, message))
-        wake = self._wake
-        if wake is not None:
+        self._ring()
+
+    def send_frames(self, answers: Iterable[tuple[bytes, list[bytes]]]) -> None:
+        """Many answers at once, (peer, frames) each, as ``send``."""
+        self._outbox.extend(answers)
+        self._ring()
+
+    def _ring(self) -> None:
+        if (wake := self._wake) is not None and threading.current_thread() is not self._thread:
             wake.ring()
 
     def close(self, timeout_s: float = 2.0) -> None:
@@ -163,6 +185,7 @@ class RouterPump:
             self._send_waiting(socket)
             if socket in ready:
                 self._receive_some(socket)
+                self._drained()
                 self._send_waiting(socket)
         self._send_waiting(socket)
 
@@ -180,6 +203,13 @@ class RouterPump:
                 if len(frames) <= FRAMES:  # more are no message whatever they hold
                     frames.append(frame)
             self._take(first.bytes, self._sender(first), frames)
+
+    def _drained(self) -> None:
+        try:
+            self._on_drained()
+        except Exception:
+            self.counters.failed += 1
+            self._log.exception("what had come could not be handed on")
 
     def _sender(self, first: zmq.Frame) -> str | None:
         """The authenticated name, as the guard's table is now; None: nobody's."""
@@ -213,12 +243,13 @@ class RouterPump:
 
     def _send_waiting(self, socket: zmq.Socket[bytes]) -> None:
         while self._outbox:
-            peer, message = self._outbox.popleft()
+            peer, answer = self._outbox.popleft()
             try:
-                socket.send_multipart([peer, *encode(message)], zmq.NOBLOCK)
+                frames = answer if isinstance(answer, list) else encode(answer)
+                socket.send_multipart([peer, *frames], zmq.NOBLOCK)
                 self.counters.sent += 1
             except zmq.ZMQError:  # the peer is gone (EHOSTUNREACH) or does not read (EAGAIN): it asks again
                 self.counters.unroutable += 1
             except WireError as error:
                 self.counters.failed += 1
-                self._log.error("answer %s is no message: %s", message.id, error)
+                self._log.error("answer %s is no message: %s", answer, error)

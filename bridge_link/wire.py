@@ -24,6 +24,7 @@ class Kind(enum.Enum):
     """What a message is. Clients send the first group, the daemon the second."""
 
     ALERT = b"ALERT"
+    ALERTS = b"ALERTS"
     HEARTBEAT = b"HB"
     QUERY = b"QUERY"
     HELLO = b"HELLO"
@@ -68,6 +69,11 @@ def encode(message: Message) -> list[bytes]:
     bodies.check(message.body)
     pack = bodies.pack_msgpack if message.content_type is ContentType.MSGPACK else bodies.pack_json
     return [MAGIC, message.kind.value, message.content_type.value, message.id.encode(), pack(message.body)]
+
+
+def frames_of(kind: Kind, message_id: str, packed: bytes) -> list[bytes]:
+    """An answer whose body is packed (msgpack) and known to be good."""
+    return [MAGIC, kind.value, ContentType.MSGPACK.value, message_id.encode(), packed]
 
 
 def decode(frames: Sequence[bytes]) -> Message:

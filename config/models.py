@@ -58,6 +58,20 @@ class WatchdogConfig(Model):
     restart_when_dead: bool = False
 
 
+class JournalConfig(Model):
+    """What the journal keeps, and the room it needs: alerts with all they said (`keep`, at most `max_alerts`), then
+    only their ids (`keep_ids`, at most `max_ids`), so that one sent again is still known; a ballast file that is given
+    up when the disk fills; the free space below which new alerts are refused (both at most a sixteenth of the disk).
+    """
+
+    keep: PositiveSeconds = 30 * 86400.0
+    max_alerts: Annotated[int, Field(ge=1)] = 1_000_000
+    keep_ids: PositiveSeconds = 365 * 86400.0
+    max_ids: Annotated[int, Field(ge=1)] = 10_000_000
+    ballast: Bytes = 16 * 1024 * 1024
+    min_free: Bytes = 32 * 1024 * 1024
+
+
 class LinkConfig(Model):
     """Where a link listens: `tcp://127.0.0.1:5570`; null switches it off."""
 
@@ -322,6 +336,7 @@ class SystemConfig(Model):
     state_dir: Path | None = None
     recovery: RecoveryConfig = RecoveryConfig()
     links: LinksConfig = LinksConfig()
+    journal: JournalConfig = JournalConfig()
     runbooks: RunbooksConfig = RunbooksConfig()
     watchdog: WatchdogConfig = WatchdogConfig()
     exit_with: str | None = None

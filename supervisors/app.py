@@ -23,6 +23,7 @@ from actors.clock import SystemClock
 from actors.context import ActorSystem
 from actors.exit_watcher import ExitWatcher
 from actors.failpoints import DAEMON_VARIABLE, reached, register
+from actors.journal.room import RoomLimits
 from actors.keeper.client import Hello
 from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
@@ -60,7 +61,7 @@ from supervisors.outside_acts import OutsideActs, Plan
 from supervisors.overseers import Overseers
 from supervisors.pacing_memory import LedgerMemory
 from supervisors.pulse import Pulse
-from supervisors.recovery import Recovery, RecoveryPlan
+from supervisors.recovery import Recovery, RecoveryPlan, retention_of
 from supervisors.reload import OwnFile, Reloader, reload_by_signal
 from supervisors.runbook_ports import SteeredServices
 from supervisors.service_plans import endpoint_plan, service_plan
@@ -144,6 +145,8 @@ class App:
                 bridge_address=config.links.bridge.address,
                 curve=config.links.curve,
                 alertmanager=alertmanager_plan(config.links.alertmanager),
+                room=RoomLimits(config.journal.ballast, config.journal.min_free),
+                retention=retention_of(config.journal),
             ),
             self.system,
             SteeredServices(self.steering),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,12 +26,15 @@ from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
 from actors.journal import rows
 from actors.journal.journal import Journal
+from actors.journal.retention import Retention
+from actors.journal.room import Room, RoomLimits
 from actors.monitor import MonitorActor, Watched
 from actors.runbook import RunbookParts
 from actors.spec import ChildSpec
 from bridge_link.pump import RouterPump
 from bridge_link.report import as_report
 from bridge_link.wire import Kind
+from config.models import JournalConfig
 from guardian_link.messages import BadAlert
 from runbooks.commands import LocalCommands
 from runbooks.network import LocalHttp, LocalTcp
@@ -63,13 +66,18 @@ class RecoveryPlan:
     bridge_address: str | None
     curve: bool = True
     alertmanager: AlertmanagerPlan = field(default_factory=AlertmanagerPlan)
+    room: RoomLimits = field(default_factory=RoomLimits)
+    retention: Retention = field(default_factory=Retention)
 
 
 class Recovery:
     def __init__(self, plan: RecoveryPlan, system: ActorSystem, services: Services) -> None:
         self._plan = plan
         self._system = system
-        self._journal = Journal(plan.state_dir / "journal.db", self._journal_opened)
+        room = Room(plan.state_dir, plan.room)
+        self._journal = Journal(
+            plan.state_dir / "journal.db", self._journal_opened, room=room, retention=plan.retention
+        )
         self._unrecorded = 0
         self._unwritten: dict[str, str] = {}
         self.records = JournalRecords(self._journal)
@@ -161,7 +169,9 @@ class Recovery:
         if wanted and not self._pumps:
             self._book.open()
             for name, address in wanted.items():
-                self._pumps[name] = RouterPump(address, self._taker(name), name, guard=self._book.guard)
+                self._pumps[name] = RouterPump(
+                    address, self._taker(name), name, guard=self._book.guard, on_drained=self._intake.drained
+                )
         return self._pumps
 
     def _pump_spec(self, name: str, pump: RouterPump) -> ChildSpec:
@@ -173,6 +183,7 @@ class Recovery:
             self._write_address(name, file, _as_reached(pump))
 
         def look() -> str | None:
+            self._intake.look()
             if name in self._unwritten:
                 self._write_address(name, file, _as_reached(pump))
             return self._unwritten.get(name) or self._book.look()
@@ -302,6 +313,7 @@ class Recovery:
             "active_executions": sum(figures.get(status, 0) for status in OPEN),
             "auto_execution_enabled": self.is_enabled(),
             "by_status": figures,
+            "intake": asdict(self._intake.counters),
         }
 
     # -- questions over the links -------------------------------------------------------------------------------------
@@ -325,6 +337,10 @@ class Recovery:
 def _as_reached(pump: RouterPump) -> str:
     """A link's address as a program on this machine uses it."""
     return f"{pump.address}\n".replace("//0.0.0.0:", "//127.0.0.1:")
+
+
+def retention_of(journal: JournalConfig) -> Retention:
+    return Retention(bodies_s=journal.keep, bodies=journal.max_alerts, ids_s=journal.keep_ids, ids=journal.max_ids)
 
 
 def _load(plan: RecoveryPlan) -> Library:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,18 +20,44 @@ import structlog
 
 from actors.failpoints import reached, register
 from actors.journal.place import Fault, Place, put_back
-from actors.journal.schema import CorruptJournal, JournalTrouble, move_aside, open_reader, open_writer
+from actors.journal.retention import Retention, forget
+from actors.journal.room import MIB, Room, said
+from actors.journal.schema import (
+    COMPANIONS,
+    CorruptJournal,
+    JournalFull,
+    JournalTrouble,
+    move_aside,
+    open_reader,
+    open_writer,
+)
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
-Asked = queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None]
 MAX_BATCH: Final = 64
 COMMIT_WANTED: Final = register("daemon.journal.commit", "a batch is written into the transaction, not committed")
 COMMITTED: Final = register("daemon.journal.committed", "a batch is committed, nobody was told")
 LOOK_S: Final = 1.0
 """How often the writer looks after its file, and tries to open one that cannot be opened."""
+READ_LIMIT_S: Final = 30.0
+"""A reader that takes longer is cut off: the write-ahead log cannot be begun anew while one reads."""
+MOST_LOG_BYTES: Final = 256 * MIB
+"""So long a write-ahead log is said: another program keeps a transaction open."""
 _END: Final = None
 _NOTHING: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """``is_simple``: needs no savepoint of its own, whatever is half done when it fails."""
+
+    work: Work[Any]
+    future: Future[Any]
+    is_simple: bool
+
+
+Asked = queue.SimpleQueue[_Asked | None]
+Done = list[tuple[Future[Any], Any, BaseException | None]]
 
 
 class Journal:
@@ -38,11 +65,24 @@ class Journal:
 
     Args:
         on_open: called with the connection whenever the file was opened, before any work is done on it.
+        room: watched and made on the writer's thread.
+        retention: what is forgotten; None: nothing.
     """
 
-    def __init__(self, path: Path, on_open: Callable[[sqlite3.Connection], object] = lambda _connection: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_open: Callable[[sqlite3.Connection], object] = lambda _connection: None,
+        *,
+        room: Room | None = None,
+        retention: Retention | None = None,
+    ) -> None:
         self.path = path
         self._on_open = on_open
+        self._room = room
+        self._retention = retention
+        self._has_chores = False
+        self._overlong: str | None = None
         self._unopened: str | None = None
         self._damage: str | None = None
         self._refused: str | None = None
@@ -55,10 +95,16 @@ class Journal:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong although it runs: the file cannot be opened, the last write was refused (a full disk), or the
-        file was found damaged or gone.
+        """What is wrong although it runs: the file cannot be opened, the last write was refused (a full disk), the disk
+        is nearly full, or the file was found damaged or gone.
         """
-        return self._unopened or self._refused or self._damage
+        short = None if self._room is None else self._room.trouble
+        return self._unopened or self._refused or short or self._damage or self._overlong
+
+    @property
+    def is_short(self) -> bool:
+        """There is little room: only what matters most should be written."""
+        return self._room is not None and self._room.is_short
 
     @property
     def is_open(self) -> bool:
@@ -100,23 +146,29 @@ class Journal:
         if self._thread is not None:
             self._thread.join(timeout_s)
 
-    def submit(self, work: Work[T]) -> Future[T]:
-        """Do ``work(connection)`` in the next transaction; the future completes after its commit.
+    def submit(self, work: Work[T], *, is_simple: bool = False) -> Future[T]:
+        """Do ``work(connection)`` in the next transaction; the future completes after its commit. It may be done again
+        when the first try found no room.
 
-        It fails with JournalTrouble when the transaction could not be written, with ``work``'s own error when that
-        raised (then nothing of it is written).
+        Args:
+            is_simple: what it has written when it raises may stay (it can be done again): it needs no savepoint.
+
+        It fails with JournalTrouble when the transaction could not be written (JournalFull: no room), with ``work``'s
+        own error when that raised (then nothing of it is written).
         """
         future: Future[T] = Future()
         with self._lock:
             if self._is_open:
-                self._asked.put((work, future))
+                self._asked.put(_Asked(work, future, is_simple))
                 return future
         future.set_exception(JournalTrouble(f"{self.path}: is closed"))
         return future
 
     def read(self, query: Work[T]) -> T:
-        """The answer of ``query(connection)`` on this thread. Raises JournalTrouble."""
+        """The answer of ``query(connection)`` on this thread, within ``READ_LIMIT_S``. Raises JournalTrouble."""
         connection = open_reader(self.path)
+        limit = time.monotonic() + READ_LIMIT_S
+        connection.set_progress_handler(lambda: time.monotonic() > limit, 100_000)
         try:
             return query(connection)
         except sqlite3.Error as error:
@@ -152,24 +204,32 @@ class Journal:
         structlog.get_logger().critical("journal is damaged", trouble=text)
 
     def _run(self, connection: sqlite3.Connection | None, asked: Asked) -> None:
-        looked_s = time.monotonic()
+        looked_s = float("-inf")
         try:
             while True:
-                first = _wait(asked)
                 if time.monotonic() - looked_s >= LOOK_S:
                     connection, looked_s = self._looked_after(connection), time.monotonic()
+                first = _wait(asked, 0.0 if self._has_chores else LOOK_S)
                 if first is _END:
                     return
-                if first is not _NOTHING:
-                    batch, is_last = _batch(asked, first)
+                batch, is_last = ([], False) if first is _NOTHING else _batch(asked, first)
+                if batch or self._has_chores:
                     connection = self._write(connection, batch)
-                    if is_last:
-                        return
+                if is_last:
+                    return
         finally:
             _closed(connection)
+            if self._room is not None:
+                self._room.close()
 
     def _looked_after(self, connection: sqlite3.Connection | None) -> sqlite3.Connection | None:
-        """Once in a while: open what could not be opened, put back what was removed, begin anew what is damaged."""
+        """Once in a while: look for room, open what could not be opened, put back what was removed, begin anew what is
+        damaged.
+        """
+        if self._room is not None:
+            self._room.look()
+        self._has_chores = self._retention is not None and connection is not None
+        self._overlong = self._log_too_long()
         if connection is not None and not self._is_suspect:
             fault = None if self._place is None else self._place.looked_into()
             if fault is None:
@@ -183,6 +243,15 @@ class Journal:
         if connection is not None and opened is not None and self._damage == was:
             self._say_damage(f"{self.path}: {Fault.DAMAGED.value}; opened anew, and whole again")
         return opened
+
+    def _log_too_long(self) -> str | None:
+        try:
+            size = self.path.with_name(self.path.name + COMPANIONS[0]).stat().st_size
+        except OSError:
+            return None
+        if size <= MOST_LOG_BYTES:
+            return None
+        return f"{self.path}: its write-ahead log has {said(size)}: another program has been reading it for long"
 
     def _try_again(self, connection: sqlite3.Connection) -> None:
         """After a refused write: whether there is room again is known only from a write."""
@@ -213,30 +282,50 @@ class Journal:
         _closed(connection)
         return self._opened_or_none()
 
-    def _write(
-        self, connection: sqlite3.Connection | None, batch: list[tuple[Work[Any], Future[Any]]]
-    ) -> sqlite3.Connection | None:
+    def _write(self, connection: sqlite3.Connection | None, batch: list[_Asked]) -> sqlite3.Connection | None:
         if connection is None:
+            self._has_chores = False
             self._refuse(batch, JournalTrouble(f"cannot be opened: {self._unopened}"))
             return None
-        done: list[tuple[Future[Any], Any, BaseException | None]] = []
+        if self._room is not None:
+            self._room.look()
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for work, future in batch:
-                done.append((future, *_attempt(connection, work)))
-            reached(COMMIT_WANTED)
-            connection.execute("COMMIT")
-            reached(COMMITTED)
+            done = self._transacted(connection, batch)
         except Exception as error:  # nobody may wait for an answer that never comes
-            self._failed(connection, batch, error)
-            return connection
+            if not self._failed(connection, batch, error):
+                return connection
+            try:
+                done = self._transacted(connection, batch)
+            except Exception as again:
+                self._failed(connection, batch, again)
+                return connection
         return self._committed(connection, batch, done)
+
+    def _transacted(self, connection: sqlite3.Connection, batch: list[_Asked]) -> Done:
+        connection.execute("BEGIN IMMEDIATE")
+        done: Done = [(asked.future, *_attempt(connection, asked)) for asked in batch]
+        self._do_chores(connection)
+        reached(COMMIT_WANTED)
+        connection.execute("COMMIT")
+        reached(COMMITTED)
+        return done
+
+    def _do_chores(self, connection: sqlite3.Connection) -> None:
+        """A little of what is to be forgotten goes with each transaction until nothing is left to do."""
+        keep = self._retention
+        if not self._has_chores or keep is None:
+            return
+        chore = _Asked(lambda db: forget(db, keep, time.time()), Future(), is_simple=False)
+        count, error = _attempt(connection, chore)
+        self._has_chores = bool(count)
+        if error is not None:
+            structlog.get_logger().error("what is old could not be forgotten", error=repr(error))
 
     def _committed(
         self,
         connection: sqlite3.Connection,
-        batch: list[tuple[Work[Any], Future[Any]]],
-        done: list[tuple[Future[Any], Any, BaseException | None]],
+        batch: list[_Asked],
+        done: Done,
     ) -> sqlite3.Connection | None:
         """It is in the file; is that file still the journal? What is written to a removed one is not acknowledged."""
         fault = None if self._place is None else self._place.fault()
@@ -254,25 +343,29 @@ class Journal:
                 future.set_result(result)
         return now
 
-    def _failed(
-        self, connection: sqlite3.Connection, batch: list[tuple[Work[Any], Future[Any]]], error: Exception
-    ) -> None:
-        """Nothing of the batch is on disk; SQLite may have rolled back by itself."""
+    def _failed(self, connection: sqlite3.Connection, batch: list[_Asked], error: Exception) -> bool:
+        """Nothing of the batch is on disk; SQLite may have rolled back by itself. True: there is room, try again."""
         self._suspect(error)
         if connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):  # a damaged file: it is opened anew at the next look
                 connection.execute("ROLLBACK")
-        trouble = JournalTrouble(f"{self.path}: {error}")
+        is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        if is_full and self._room is not None and self._room.give_up():
+            structlog.get_logger().critical("the disk is full, the ballast is given up", path=str(self._room.ballast))
+            return True
+        trouble = (JournalFull if is_full else JournalTrouble)(f"{self.path}: {error}")
         self._refused = str(trouble)
+        self._has_chores = False
         self._refuse(batch, trouble)
+        return False
 
     def _suspect(self, error: Exception) -> None:
         self._is_suspect = self._is_suspect or _is_damage(error)
 
     @staticmethod
-    def _refuse(batch: list[tuple[Work[Any], Future[Any]]], trouble: JournalTrouble) -> None:
-        for _, future in batch:
-            future.set_exception(trouble)
+    def _refuse(batch: list[_Asked], trouble: JournalTrouble) -> None:
+        for asked in batch:
+            asked.future.set_exception(trouble)
 
 
 def _is_damage(error: BaseException) -> bool:
@@ -286,14 +379,14 @@ def _closed(connection: sqlite3.Connection | None) -> None:
             connection.close()
 
 
-def _wait(asked: Asked) -> Any:
+def _wait(asked: Asked, timeout_s: float) -> Any:
     try:
-        return asked.get(timeout=LOOK_S)
+        return asked.get(timeout=timeout_s) if timeout_s else asked.get_nowait()
     except queue.Empty:
         return _NOTHING
 
 
-def _batch(asked: Asked, first: tuple[Work[Any], Future[Any]]) -> tuple[list[tuple[Work[Any], Future[Any]]], bool]:
+def _batch(asked: Asked, first: _Asked) -> tuple[list[_Asked], bool]:
     """What waits already, up to a limit; and whether the end came with it."""
     batch = [first]
     while len(batch) < MAX_BATCH:
@@ -314,26 +407,29 @@ def _fail_all(asked: Asked, path: Path) -> None:
         except queue.Empty:
             return
         if left is not _END:
-            left[1].set_exception(JournalTrouble(f"{path}: its writer died"))
+            left.future.set_exception(JournalTrouble(f"{path}: its writer died"))
 
 
-def _attempt(connection: sqlite3.Connection, work: Work[Any]) -> tuple[Any, BaseException | None]:
-    """One work in a savepoint of its own: its failure takes nothing else of the batch along.
+def _attempt(connection: sqlite3.Connection, asked: _Asked) -> tuple[Any, BaseException | None]:
+    """One work, in a savepoint of its own where it needs one: its failure takes nothing else of the batch along.
 
     Raises:
         sqlite3.OperationalError, sqlite3.DatabaseError: the disk or the file is at fault (full, gone, damaged): the
             whole transaction is.
     """
-    connection.execute("SAVEPOINT work")
+    if not asked.is_simple:
+        connection.execute("SAVEPOINT work")
     try:
-        result = work(connection)
+        result = asked.work(connection)
     except sqlite3.OperationalError:
         raise
     except BaseException as error:
         if _is_damage(error):
             raise
-        connection.execute("ROLLBACK TO work")
-        connection.execute("RELEASE work")
+        if not asked.is_simple:
+            connection.execute("ROLLBACK TO work")
+            connection.execute("RELEASE work")
         return None, error
-    connection.execute("RELEASE work")
+    if not asked.is_simple:
+        connection.execute("RELEASE work")
     return result, None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping
@@ -64,73 +63,27 @@ def dump(value: Any) -> str:
 # -- alerts -----------------------------------------------------------------------------------------------------------
 
 
-def store_alert(db: sqlite3.Connection, client: str, msg_id: str, facts: JsonMap, at: float) -> StoredAlert:
-    """Raises AlertConflict."""
-    body = dump(dict(facts))
-    sha256 = hashlib.sha256(body.encode()).hexdigest()
-    row = db.execute(
-        "INSERT INTO alerts(client, msg_id, sha256, body, received_at) VALUES (?,?,?,?,?)"
-        " ON CONFLICT DO NOTHING RETURNING seq",
-        (client, msg_id, sha256, body, at),
-    ).fetchone()
-    if row is not None:
-        return StoredAlert(row["seq"], is_new=True)
-    known = db.execute("SELECT * FROM alerts WHERE client=? AND msg_id=?", (client, msg_id)).fetchone()
-    if known["sha256"] != sha256:
-        raise AlertConflict(f"alert {msg_id} is known with another body")
-    return StoredAlert(known["seq"], is_new=False, decision=_decision(known))
-
-
-def _decision(row: sqlite3.Row) -> JsonMap | None:
+def decision_of(row: sqlite3.Row) -> JsonMap | None:
+    """An alert's, or None."""
     if row["outcome"] is None:
         return None
     return {key: row[key] for key in ("outcome", "execution_id", "runbook", "reason")}
 
 
-def undecided(db: sqlite3.Connection) -> list[OpenAlert]:
-    rows = db.execute("SELECT seq, msg_id, body FROM alerts WHERE outcome IS NULL ORDER BY seq")
+def undecided(db: sqlite3.Connection, after: int = 0, limit: int = -1) -> list[OpenAlert]:
+    """The oldest beyond the number ``after``; all of them with a ``limit`` of -1."""
+    query = "SELECT seq, msg_id, body FROM alerts WHERE outcome IS NULL AND seq > ? ORDER BY seq LIMIT ?"
+    rows = db.execute(query, (after, limit))
     return [OpenAlert(row["seq"], row["msg_id"], json.loads(row["body"])) for row in rows]
 
 
-def record_decision(
-    db: sqlite3.Connection, seq: int, decision: JsonMap, execution: Execution | None, at: float
-) -> JsonMap:
-    """The decision and, when one starts, its execution: both or neither. Returns the decision that stands: an alert is
-    decided once, also when two incarnations of the decider asked.
-    """
-    known = _decision(db.execute("SELECT * FROM alerts WHERE seq=?", (seq,)).fetchone())
-    if known is not None:
-        return known
-    if execution is not None:
-        db.execute(
-            "INSERT INTO executions(id, alert_seq, runbook, source, sha256, target, parameters, fingerprint, severity,"
-            " priority, status, decided_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-            (
-                execution.id,
-                execution.alert_seq,
-                execution.runbook,
-                execution.source,
-                execution.sha256,
-                execution.target,
-                dump(dict(execution.parameters)),
-                execution.fingerprint,
-                execution.severity,
-                execution.priority,
-                execution.status.value,
-                execution.decided_at,
-            ),
-        )
-    db.execute(
-        "UPDATE alerts SET outcome=?, reason=?, runbook=?, execution_id=?, decided_at=? WHERE seq=?",
-        (decision["outcome"], decision["reason"], decision["runbook"], decision["execution_id"], at, seq),
-    )
-    return decision
-
-
 def alerts(db: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
-    """Newest first, with the body's own fields; ``resolved_at`` when whoever sent it said that it is over."""
+    """Newest first, with the body's own fields, without those whose body is forgotten; ``resolved_at`` when whoever sent
+    it said that it is over.
+    """
     rows = db.execute(
-        "SELECT a.*, f.resolved_at FROM alerts a LEFT JOIN firings f ON f.alert_seq=a.seq ORDER BY a.seq DESC LIMIT ?",
+        "SELECT a.*, f.resolved_at FROM alerts a LEFT JOIN firings f ON f.alert_seq=a.seq WHERE a.body <> ''"
+        " ORDER BY a.seq DESC LIMIT ?",
         (limit,),
     )
     return [{**dict(row), "body": json.loads(row["body"])} for row in rows]
@@ -152,6 +105,27 @@ def alert(db: sqlite3.Connection, msg_id: str) -> dict[str, Any] | None:
 
 
 # -- executions -------------------------------------------------------------------------------------------------------
+
+
+def add_execution(db: sqlite3.Connection, execution: Execution) -> None:
+    db.execute(
+        "INSERT INTO executions(id, alert_seq, runbook, source, sha256, target, parameters, fingerprint, severity,"
+        " priority, status, decided_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+        (
+            execution.id,
+            execution.alert_seq,
+            execution.runbook,
+            execution.source,
+            execution.sha256,
+            execution.target,
+            dump(dict(execution.parameters)),
+            execution.fingerprint,
+            execution.severity,
+            execution.priority,
+            execution.status.value,
+            execution.decided_at,
+        ),
+    )
 
 
 def execution_of(row: sqlite3.Row) -> Execution:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 APPLICATION_ID: Final = 0x5E1FEA1
-VERSION: Final = 1
-TABLES: Final = """
+VERSION: Final = 2
+_FIRST: Final = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS alerts(
   seq INTEGER PRIMARY KEY, client TEXT NOT NULL, msg_id TEXT NOT NULL, sha256 TEXT NOT NULL, body TEXT NOT NULL,
@@ -29,19 +29,24 @@ CREATE INDEX IF NOT EXISTS steps_of ON steps(execution_id, seq);
 CREATE TABLE IF NOT EXISTS events(
   seq INTEGER PRIMARY KEY, at REAL NOT NULL, path TEXT NOT NULL, event TEXT NOT NULL, text TEXT NOT NULL,
   evidence TEXT NOT NULL) STRICT;
-CREATE INDEX IF NOT EXISTS events_of ON events(path, seq);
+CREATE INDEX IF NOT EXISTS events_of ON events(path, seq)
+"""
+_SECOND: Final = """
+CREATE INDEX executions_of_alert ON executions(alert_seq);
 CREATE TABLE IF NOT EXISTS firings(
   alert_seq INTEGER PRIMARY KEY REFERENCES alerts(seq) ON DELETE CASCADE, fingerprint TEXT NOT NULL,
   starts_at REAL NOT NULL, resolved_at REAL) STRICT;
-CREATE INDEX IF NOT EXISTS firings_of ON firings(fingerprint, alert_seq);
+CREATE INDEX IF NOT EXISTS firings_of ON firings(fingerprint, alert_seq)
 """
+MIGRATIONS: Final = {1: _FIRST, 2: _SECOND}
+"""What makes each version of the one before it: statements, parted by semicolons."""
 _PRAGMAS: Final = {
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: a commit survives a power cut; NORMAL's does not
     "busy_timeout": 5000,
     "foreign_keys": 1,
     "journal_size_limit": 64 * 1024 * 1024,
-    "wal_autocheckpoint": 1000,
+    "wal_autocheckpoint": 4000,
 }
 
 
@@ -50,6 +55,10 @@ COMPANIONS: Final = ("-wal", "-shm")
 
 class JournalTrouble(Exception):
     """The journal cannot take or give records now; the text says why and where."""
+
+
+class JournalFull(JournalTrouble):
+    """There is no room for what was to be written."""
 
 
 class CorruptJournal(JournalTrouble):
@@ -115,9 +124,26 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             )
     path.chmod(0o600)
     _check(connection, path)
-    connection.executescript(TABLES)
-    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={VERSION}")
+    _migrate(connection)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """All the way to the present version, or not at all: one transaction, the version number with it."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in range(version + 1, VERSION + 1):
+            for statement in MIGRATIONS[step].split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

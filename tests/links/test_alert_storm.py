@@ -17,7 +17,7 @@ def key_file() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_no_alert_is_lost_or_decided_twice_whoever_dies(
+def test_trap_1_and_2_no_alert_is_lost_or_decided_twice_whoever_dies(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     outcome = AlertStorm(tmp_path, alerts=4000, senders=4, kills=8, seed=3).run()

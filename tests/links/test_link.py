@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +114,23 @@ def test_a_busy_daemon_is_asked_again_when_it_said() -> None:
     assert len(scripted.seen) == 2
 
 
+def test_trap_3_a_wedged_daemon_is_noticed_although_its_heartbeats_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libzmq's own thread goes on answering: only the missing acknowledgement shows it."""
+    goes_on = threading.Event()
+
+    def wedged(incoming: Incoming, times: int) -> list[Message]:
+        goes_on.wait(30)
+        return obliging(incoming, times)
+
+    with daemon(wedged) as (scripted, address), GuardianClient(address) as guardian:
+        monkeypatch.setattr("bridge_link.channel.SILENCE_S", 0.3)
+        with pytest.raises(DaemonUnreachable, match=f"{address}: no answer within 1 s"):
+            guardian.send(alert(), timeout_s=1.0)
+        goes_on.set()
+        assert guardian.send(alert(), timeout_s=20).decision is not None
+        assert scripted.pump.counters.failed == 0
+
+
 def test_nobody_there_is_said_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
@@ -128,7 +146,7 @@ def test_trap_5_closing_with_nobody_there_does_not_hang() -> None:
     assert time.monotonic() - began < 2
 
 
-def test_trap_13_a_wrong_message_is_answered_and_the_link_goes_on() -> None:
+def test_trap_9_a_wrong_message_is_answered_and_the_link_goes_on() -> None:
     with daemon() as (scripted, address), zmq.Context() as context, context.socket(zmq.DEALER) as raw:
         raw.linger = 0
         raw.connect(address)

@@ -68,15 +68,17 @@ def recovering(
     enabled: bool = True,
     max_concurrent: int = 5,
     runbooks: tuple[Path, ...] = (),
+    plan: RecoveryPlan | None = None,
 ) -> Iterator[Place]:
     """The recovery part of a daemon under a real root supervisor. Clients find its key by ``$SELFHEAL_STATE``.
 
-    ``runbooks``: more directories of them.
+    ``runbooks``: more directories of them; ``plan`` says all by itself.
     """
     system = ActorSystem()
     world = world or World()
     folder.mkdir(exist_ok=True)
-    plan = RecoveryPlan(folder, enabled, max_concurrent, runbooks, "tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    every_link = "tcp://127.0.0.1:0"
+    plan = plan or RecoveryPlan(folder, enabled, max_concurrent, runbooks, every_link, every_link)
     recovery = Recovery(plan, system, world)
     links = Supervisor.spec("links", strategy=Strategy.ONE_FOR_ONE, intensity=5, period_s=60, children=recovery.links())
     root = Supervisor.start(

@@ -10,12 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from actors.journal import rows
+from actors.journal.alert_batches import NewDecision, new_alert, record_decisions, store_alerts
 from actors.journal.journal import Journal
 from actors.journal.rows import AlertConflict
 from actors.journal.schema import JournalTrouble
@@ -35,7 +36,14 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def store(journal: Journal, msg_id: str, **more: object) -> rows.StoredAlert:
-    return journal.submit(lambda db: rows.store_alert(db, "c", msg_id, FACTS | more, 1.0)).result(10)
+    return journal.submit(lambda db: put(db, msg_id, FACTS | more)).result(10)
+
+
+def put(db: sqlite3.Connection, msg_id: str, facts: Mapping[str, object] = FACTS) -> rows.StoredAlert:
+    (stored,) = store_alerts(db, [new_alert("c", msg_id, facts, 1.0)])
+    if isinstance(stored, AlertConflict):
+        raise stored
+    return stored
 
 
 def test_it_promises_what_it_needs(journal: Journal) -> None:
@@ -58,14 +66,14 @@ def test_an_alert_is_new_once_and_another_body_under_its_id_is_a_conflict(journa
 def test_a_failing_work_takes_nothing_of_its_batch_along(journal: Journal) -> None:
     gate = threading.Event()
     held = journal.submit(lambda _db: gate.wait(10))  # so that the next three share a transaction
-    good = journal.submit(lambda db: rows.store_alert(db, "c", "alert-01", FACTS, 1.0))
+    good = journal.submit(lambda db: put(db, "alert-01"))
 
     def bad(db: sqlite3.Connection) -> None:
-        rows.store_alert(db, "c", "alert-02", FACTS, 1.0)
+        put(db, "alert-02")
         raise ValueError("half done")
 
     failed = journal.submit(bad)
-    last = journal.submit(lambda db: rows.store_alert(db, "c", "alert-03", FACTS, 1.0))
+    last = journal.submit(lambda db: put(db, "alert-03"))
     gate.set()
     assert held.result(10)
     assert good.result(10).is_new
@@ -83,11 +91,13 @@ def test_what_was_decided_and_done_is_read_back(journal: Journal) -> None:
     )
     body = {"outcome": "run", "reason": "matched", "runbook": "service_failure", "execution_id": "x-1"}
     assert [alert.seq for alert in journal.read(rows.undecided)] == [seq]
-    journal.submit(lambda db: rows.record_decision(db, seq, body, execution, 2.0)).result(10)
+    decision = NewDecision(seq, body, execution, 2.0)
+    journal.submit(lambda db: record_decisions(db, [decision])).result(10)
     assert journal.read(rows.undecided) == []
     second = {**body, "execution_id": "x-2"}
     other = dataclasses.replace(execution, id="x-2")
-    stands = journal.submit(lambda db: rows.record_decision(db, seq, second, other, 3.0)).result(10)
+    decision = NewDecision(seq, second, other, 3.0)
+    (stands,) = journal.submit(lambda db: record_decisions(db, [decision])).result(10)
     assert stands["execution_id"] == "x-1", "an alert is decided once"
     assert journal.read(lambda db: rows.execution(db, "x-2")) is None
     assert store(journal, "alert-01").decision == body
@@ -113,6 +123,36 @@ def test_events_of_a_node_and_all_below_it_newest_first(journal: Journal) -> Non
     assert found[0]["evidence"] == {"n": 2}
 
 
+def write_much(journal: Journal, word: str, times: int) -> None:
+    for number in range(times):
+        large = [new_alert("c", f"{word}-{number}-{n:03}", {"x": "y" * 8000}, 1.0) for n in range(100)]
+        journal.submit(lambda db, a=large: store_alerts(db, a)).result(10)  # type: ignore[misc]
+
+
+def test_trap_46_a_long_reader_holds_up_neither_the_writer_nor_the_log_for_ever(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a foreign reader holds is begun anew when it goes; our own readers are cut off in time."""
+    log = journal.path.with_name("journal.db-wal")
+    store(journal, "alert-first")
+    reader = sqlite3.connect(f"file:{journal.path}?mode=ro", uri=True)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM alerts").fetchone()
+    write_much(journal, "while", 60)
+    grown = log.stat().st_size
+    assert grown > 40 * 1024 * 1024, "the reader held it"
+    assert reader.execute("SELECT count(*) FROM alerts").fetchone() == (1,)
+    monkeypatch.setattr("actors.journal.journal.MOST_LOG_BYTES", grown // 2)
+    eventually(lambda: "another program" in str(journal.trouble))
+    reader.close()
+    write_much(journal, "after", 15)
+    assert log.stat().st_size <= grown + 2 * 1024 * 1024, "begun anew instead of going on"
+    monkeypatch.setattr("actors.journal.journal.READ_LIMIT_S", 0.05)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(JournalTrouble, match="interrupted"):
+        journal.read(lambda db: db.execute(endless).fetchone())
+
+
 def test_settings_are_remembered_over_a_restart(tmp_path: Path) -> None:
     for expected in (None, {"enabled": False}):
         journal = Journal(tmp_path / "journal.db")
@@ -125,7 +165,7 @@ def test_settings_are_remembered_over_a_restart(tmp_path: Path) -> None:
 def test_after_the_close_nothing_is_taken(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
     journal.start()
-    last = journal.submit(lambda db: rows.store_alert(db, "c", "alert-01", FACTS, 1.0))
+    last = journal.submit(lambda db: put(db, "alert-01"))
     journal.close()
     assert last.result(0).is_new, "what was submitted before is written"
     with pytest.raises(JournalTrouble, match="closed"):
@@ -162,7 +202,7 @@ def test_trap_45_a_damaged_file_is_moved_aside_and_said(tmp_path: Path, damage: 
         first = Journal(path)
         first.start()
         for number in range(200):
-            first.submit(lambda db, n=number: rows.store_alert(db, "c", f"alert-{n:04}", FACTS, 1.0)).result(10)  # type: ignore[misc]
+            first.submit(lambda db, n=number: put(db, f"alert-{n:04}")).result(10)  # type: ignore[misc]
         first.close()
         raw = bytearray(path.read_bytes())
         raw[0 if damage == "garbage" else 4096 : 8192] = b"\x5a" * (8192 - (0 if damage == "garbage" else 4096))
@@ -179,7 +219,7 @@ def test_trap_45_a_damaged_file_is_moved_aside_and_said(tmp_path: Path, damage: 
 WRITER = """
 import sys
 from pathlib import Path
-from actors.journal import rows
+from actors.journal.alert_batches import new_alert, store_alerts
 from actors.journal.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 journal.start()
@@ -189,7 +229,8 @@ while True:
     for _ in range(20):
         number += 1
         name = f"alert-{number:08}"
-        futures.append((name, journal.submit(lambda db, n=name: rows.store_alert(db, "c", n, {"type": "t"}, 1.0))))
+        alert = new_alert("c", name, {"type": "t"}, 1.0)
+        futures.append((name, journal.submit(lambda db, a=alert: store_alerts(db, [a]))))
     for name, future in futures:
         future.result()
         print(name, flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-BALLAST = "ballast"
+FILLER = "filler"
 
 
 @contextmanager
@@ -28,13 +28,13 @@ def small_disk(folder: Path, size: str = "2m") -> Iterator[Path]:
 
 def fill(folder: Path) -> None:
     """Write until nothing more goes in."""
-    with (folder / BALLAST).open("wb", buffering=0) as file, contextlib.suppress(OSError):
+    with (folder / FILLER).open("ab", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"x" * 4096)
 
 
 def make_room(folder: Path) -> None:
-    (folder / BALLAST).unlink()
+    (folder / FILLER).unlink()
 
 
 @contextmanager

@@ -110,12 +110,14 @@ def test_a_disk_full_from_the_start(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_a_disk_that_fills_up_and_is_emptied(tmp_path: Path) -> None:
+def test_trap_43_a_disk_that_fills_up_and_is_emptied(tmp_path: Path) -> None:
     config = write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER})
     with small_disk(tmp_path / "state") as state, daemon(config, state) as selfheal:
         selfheal.until_ready()
         with (state / "ledger.jsonl").open("ab") as file:
             file.write(b"\n" * (-file.tell() % 4096))  # a tmpfs gives pages: this one is used up too
+        fill(state)
+        eventually(lambda: not (state / "ballast").exists(), within_s=LONG_S, what="the ballast is given up")
         fill(state)
         pid = a_crash_is_answered(state)
         assert selfheal.call("services", "stop", "b", "--why", "quiet").returncode == 0
@@ -135,7 +137,7 @@ def test_a_disk_that_fills_up_and_is_emptied(tmp_path: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize("has_run_before", [True, False])
-def test_a_read_only_state_directory(tmp_path: Path, has_run_before: bool) -> None:
+def test_trap_44_a_read_only_state_directory(tmp_path: Path, has_run_before: bool) -> None:
     port = free_port()
     links = LINKS | {"operator": {"address": f"127.0.0.1:{port}"}}
     config = write_config(tmp_path, {"a": SLEEPER}, links=links)
@@ -192,7 +194,7 @@ def _folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_garbage, _page, _future, _folder])
-def test_a_damaged_journal(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_trap_45_a_damaged_journal(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     state, config = tmp_path / "state", write_config(tmp_path, {"a": SLEEPER})
     with daemon(config, state) as first:
         pid = first.until_ready()["a"]["pid"]

@@ -56,7 +56,7 @@ def race(state: Path, roles: list[str]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("roles", [["daemon"] * 8, ["daemon", "remover"] * 4])
-def test_of_eight_at_once_exactly_one_wins(tmp_path: Path, roles: list[str]) -> None:
+def test_trap_12_of_eight_at_once_exactly_one_wins(tmp_path: Path, roles: list[str]) -> None:
     said = race(tmp_path, roles)
     winners = [words[-1] for words in said if words[0] == "won"]
     assert len(winners) == 1, said

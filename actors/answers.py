@@ -1,0 +1,131 @@
+"""What goes back to the senders of alerts, gathered: one wake-up of a pump for many answers, one message for a batch.
+
+Pure but for ``Replies.send``, which hands frames to the pumps; from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bridge_link import bodies
+from bridge_link.pump import RouterPump
+from bridge_link.wire import Kind, Message, frames_of, nack
+
+MOST_KEPT: Final = 256
+MOST_CHARS: Final = 200
+"""Of a text in an answer about many alerts: all of them have to go into one message."""
+_packed: dict[tuple[Any, ...], bytes] = {}
+"""Bodies of decisions that were told lately: in a storm most are the same."""
+_STORED: Final = {
+    is_new: bodies.pack_msgpack({"status": "stored" if is_new else "duplicate"}) for is_new in (True, False)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who waits for the answer about one alert; ``batch_id`` when it came in a message with others."""
+
+    pump: RouterPump
+    peer: bytes
+    msg_id: str
+    batch_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A NACK to be: ``permanent`` says never send it again, else it may come again after ``retry_after_ms``."""
+
+    code: str
+    text: str
+    permanent: bool = False
+    retry_after_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The answers for the alerts of one message so far."""
+
+    stored: list[str] = field(default_factory=list)
+    duplicate: list[str] = field(default_factory=list)
+    refused: dict[str, dict[str, Any]] = field(default_factory=dict)
+    decided: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def messages(self, batch_id: str) -> list[Message]:
+        made = []
+        if self.stored or self.duplicate or self.refused:
+            told = {"stored": self.stored, "duplicate": self.duplicate, "refused": self.refused}
+            made.append(Message(Kind.STORED, batch_id, {key: value for key, value in told.items() if value}))
+        if self.decided:
+            made.append(Message(Kind.DECIDED, batch_id, {"decided": self.decided}))
+        return made
+
+
+@dataclass(slots=True)
+class Replies:
+    """Filled for all alerts of one poll, then sent."""
+
+    _frames: dict[RouterPump, list[tuple[bytes, list[bytes]]]] = field(default_factory=dict)
+    _batches: dict[tuple[RouterPump, bytes, str], _Batch] = field(default_factory=dict)
+
+    def stored(self, asker: Asker, *, is_new: bool) -> None:
+        if asker.batch_id is not None:
+            batch = self._batch(asker, asker.batch_id)
+            (batch.stored if is_new else batch.duplicate).append(asker.msg_id)
+        else:
+            self._put(asker, frames_of(Kind.STORED, asker.msg_id, _STORED[is_new]))
+
+    def refused(self, asker: Asker, refusal: Refusal) -> None:
+        message = nack(
+            asker.msg_id,
+            refusal.code,
+            refusal.text,
+            permanent=refusal.permanent,
+            retry_after_ms=refusal.retry_after_ms,
+        )
+        if asker.batch_id is not None:
+            told = {**message.body, "text": refusal.text[:MOST_CHARS]}
+            self._batch(asker, asker.batch_id).refused[asker.msg_id] = told
+        else:
+            self._put(asker, frames_of(Kind.NACK, asker.msg_id, bodies.pack_msgpack(message.body)))
+
+    def decided(self, asker: Asker, body: Mapping[str, Any]) -> None:
+        if asker.batch_id is not None:
+            told = {key: value for key, value in body.items() if value is not None}
+            if len(told.get("reason", "")) > MOST_CHARS:
+                told["reason"] = told["reason"][:MOST_CHARS]
+            self._batch(asker, asker.batch_id).decided[asker.msg_id] = told
+        else:
+            self._put(asker, frames_of(Kind.DECIDED, asker.msg_id, _pack_decision(body)))
+
+    def send(self) -> None:
+        for (pump, peer, batch_id), batch in self._batches.items():
+            for message in batch.messages(batch_id):
+                frames = frames_of(message.kind, message.id, bodies.pack_msgpack(message.body))
+                self._frames.setdefault(pump, []).append((peer, frames))
+        self._batches = {}
+        self.send_singles()
+
+    def send_singles(self) -> None:
+        """What can be said already, also when the others of a batch must wait."""
+        frames, self._frames = self._frames, {}
+        for pump, answers in frames.items():
+            pump.send_frames(answers)
+
+    def _put(self, asker: Asker, frames: list[bytes]) -> None:
+        self._frames.setdefault(asker.pump, []).append((asker.peer, frames))
+
+    def _batch(self, asker: Asker, batch_id: str) -> _Batch:
+        return self._batches.setdefault((asker.pump, asker.peer, batch_id), _Batch())
+
+
+def _pack_decision(body: Mapping[str, Any]) -> bytes:
+    key = tuple(body.items())
+    packed = _packed.get(key)
+    if packed is None:
+        packed = bodies.pack_msgpack({name: value for name, value in body.items() if value is not None})
+        if len(_packed) >= MOST_KEPT:
+            _packed.clear()
+        _packed[key] = packed
+    return packed

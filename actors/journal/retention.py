@@ -1,0 +1,92 @@
+"""What the journal forgets, and when: a little at a time, as part of the writer's own transactions.
+
+First an alert's body goes; its id, hash and outcome stay far longer, so that a late resend is still a duplicate. What
+is undecided and what has not ended is never forgotten. Functions on the writer's connection.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+from actors.journal.rows import set_setting, setting
+
+DAY_S: Final = 24 * 3600.0
+AT_ONCE: Final = 500
+"""Rows forgotten in one transaction."""
+FORGOTTEN_TO: Final = "forgotten_to"
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """By age (seconds) and by number, whichever comes first: bodies of alerts; ids of alerts, and what they started;
+    events of the tree.
+    """
+
+    bodies_s: float = 30 * DAY_S
+    bodies: int = 1_000_000
+    ids_s: float = 365 * DAY_S
+    ids: int = 10_000_000
+    events_s: float = 365 * DAY_S
+    events: int = 1_000_000
+
+
+def forget(db: sqlite3.Connection, keep: Retention, now: float) -> int:
+    """At most ``AT_ONCE`` rows of each kind; returns how many went. ``now``: Unix seconds."""
+    return _bodies(db, keep, now) + _executions(db, keep, now) + _ids(db, keep, now) + _events(db, keep, now)
+
+
+def _last_due(db: sqlite3.Connection, table: str, time: str, after: int, most: int, before: float) -> int:
+    """Rows up to this seq are due, of those beyond ``after``: too many follow it, or it is older than ``before``."""
+    newest = db.execute(f"SELECT max(seq) FROM {table}").fetchone()[0] or 0  # noqa: S608  names of ours
+    due = db.execute(
+        f"SELECT max(seq) FROM (SELECT seq, {time} AS at FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?) "  # noqa: S608
+        "WHERE at < ? OR seq <= ?",
+        (after, AT_ONCE, before, newest - most),
+    ).fetchone()[0]
+    return min(due or 0, newest - 1)  # the newest stays: the next number is counted from it
+
+
+def _bodies(db: sqlite3.Connection, keep: Retention, now: float) -> int:
+    done = int(setting(db, FORGOTTEN_TO) or 0)
+    due = _last_due(db, "alerts", "received_at", done, keep.bodies, now - keep.bodies_s)
+    undecided = db.execute("SELECT min(seq) FROM alerts WHERE outcome IS NULL").fetchone()[0]
+    due = due if undecided is None else min(due, undecided - 1)
+    if due <= done:
+        return 0
+    query = "UPDATE alerts SET body='', reason=NULL WHERE seq > ? AND seq <= ?"
+    count = db.execute(query, (done, due)).rowcount
+    set_setting(db, FORGOTTEN_TO, due)
+    return count
+
+
+def _executions(db: sqlite3.Connection, keep: Retention, now: float) -> int:
+    """With their steps, when the ids go."""
+    newest = db.execute("SELECT max(rowid) FROM executions").fetchone()[0] or 0
+    old = db.execute(
+        "SELECT id FROM (SELECT id, ended_at, rowid AS n FROM executions WHERE ended_at IS NOT NULL ORDER BY n LIMIT ?)"
+        " WHERE n < ? AND (n <= ? OR ended_at < ?)",
+        (AT_ONCE // 10, newest, newest - keep.ids, now - keep.ids_s),
+    ).fetchall()
+    ids = [(row[0],) for row in old]
+    db.executemany("DELETE FROM steps WHERE execution_id = ?", ids)
+    db.executemany("DELETE FROM executions WHERE id = ?", ids)
+    return len(ids)
+
+
+def _ids(db: sqlite3.Connection, keep: Retention, now: float) -> int:
+    done = int(setting(db, FORGOTTEN_TO) or 0)
+    first = db.execute("SELECT min(seq) FROM alerts").fetchone()[0] or 0
+    due = min(_last_due(db, "alerts", "received_at", first - 1, keep.ids, now - keep.ids_s), done)
+    return db.execute(
+        "DELETE FROM alerts WHERE seq <= ? AND seq >= ?"
+        " AND NOT EXISTS (SELECT 1 FROM executions WHERE alert_seq = alerts.seq)",
+        (due, first),
+    ).rowcount
+
+
+def _events(db: sqlite3.Connection, keep: Retention, now: float) -> int:
+    first = db.execute("SELECT min(seq) FROM events").fetchone()[0] or 0
+    due = _last_due(db, "events", "at", first - 1, keep.events, now - keep.events_s)
+    return db.execute("DELETE FROM events WHERE seq <= ?", (due,)).rowcount
