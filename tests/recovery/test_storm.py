@@ -12,6 +12,8 @@ import zmq
 
 from actors.intake import MAX_IN_FLIGHT
 from bridge_link.batch import batch_of
+from bridge_link.keys import find_key
+from bridge_link.sockets import make_dealer
 from bridge_link.wire import Kind, Message, decode, encode
 from guardian_link import Alert, GuardianClient
 from tests.recovery.place import Place, recovering
@@ -36,11 +38,11 @@ def held(place: Place, gate: threading.Event) -> None:
 
 def test_trap_11_a_full_queue_is_said_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
     gate = threading.Event()
-    with recovering(tmp_path) as place, zmq.Context() as context, context.socket(zmq.DEALER) as raw:
-        raw.linger = 0
+    with recovering(tmp_path) as place, zmq.Context() as context, make_dealer(context, find_key()) as raw:
         raw.connect(place.address)
         held(place, gate)
         ids = [f"alert-{number:06}" for number in range(MAX_IN_FLIGHT + 500)]
+        assert raw.poll(10_000, zmq.POLLOUT)
         for one in ids:
             raw.send_multipart(encode(Message(Kind.ALERT, one, {"type": "noise"})))
         refused: dict[str, Message] = {}
@@ -86,8 +88,7 @@ def test_trap_13_memory_is_bounded_in_a_storm(tmp_path: Path, record_property: C
 
 
 def test_a_batch_is_answered_for_each_of_its_alerts(tmp_path: Path) -> None:
-    with recovering(tmp_path) as place, zmq.Context() as context, context.socket(zmq.DEALER) as raw:
-        raw.linger = 0
+    with recovering(tmp_path) as place, zmq.Context() as context, make_dealer(context, find_key()) as raw:
         raw.connect(place.address)
         good = {f"alert-0{n}": {"type": "noise", "message": str(n)} for n in range(3)}
         bad = {"alert-bad": {"type": "noise", "severity": "worst"}, "alert-odd": 7}
@@ -126,8 +127,7 @@ def next_message(raw: zmq.Socket[bytes]) -> Message:
 
 
 def test_a_batch_that_is_none_is_refused_as_a_whole(tmp_path: Path) -> None:
-    with recovering(tmp_path) as place, zmq.Context() as context, context.socket(zmq.DEALER) as raw:
-        raw.linger = 0
+    with recovering(tmp_path) as place, zmq.Context() as context, make_dealer(context, find_key()) as raw:
         raw.connect(place.address)
         many = {f"alert-{n:03}": {"type": "noise"} for n in range(65)}
         bad: list[object] = [[], {}, {"short": {}}, many]
