@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bridge_link import bodies
 from bridge_link.pump import RouterPump
@@ -23,8 +23,7 @@ _STORED: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(NamedTuple):
     """Who waits for the answer about one alert; ``batch_id`` when it came in a message with others."""
 
     pump: RouterPump
@@ -117,7 +116,11 @@ class Replies:
         self._frames.setdefault(asker.pump, []).append((asker.peer, frames))
 
     def _batch(self, asker: Asker, batch_id: str) -> _Batch:
-        return self._batches.setdefault((asker.pump, asker.peer, batch_id), _Batch())
+        key = (asker.pump, asker.peer, batch_id)
+        batch = self._batches.get(key)
+        if batch is None:
+            batch = self._batches[key] = _Batch()
+        return batch
 
 
 def _pack_decision(body: Mapping[str, Any]) -> bytes:

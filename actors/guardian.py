@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext
@@ -58,8 +58,7 @@ class RecoverySwitched:
     enabled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """What was decided about one alert, on disk. ``body`` is the wire's DECIDED."""
 
     alert: OpenAlert
@@ -73,8 +72,7 @@ class _Loaded:
     past: list[PastRun]
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
+class _Made(NamedTuple):
     """A decision on its way to the disk."""
 
     alert: OpenAlert
@@ -253,7 +251,10 @@ class GuardianActor(SupervisedActor):
         return execution
 
     def _write(self, made: list[_Made], decisions: list[NewDecision]) -> None:
-        future = self._parts.journal.submit(lambda db: record_decisions(db, decisions))
+        starts_none = all(one.execution is None for one in decisions)
+        future = self._parts.journal.submit(
+            lambda db: record_decisions(db, decisions), is_simple=starts_none, is_patient=starts_none
+        )
         future.add_done_callback(lambda done: self.ref.tell(_as_written(made, done)))
 
     def _written(self, written: _DecisionsWritten) -> None:

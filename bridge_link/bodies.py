@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgpack
@@ -75,12 +75,11 @@ def _bounded(raw: bytes) -> bytes:
     return raw
 
 
-def _no_duplicates(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    made: dict[Any, Any] = {}
-    for key, value in pairs:
-        if key in made:
-            raise ValueError(f"the key {key!r} stands twice")
-        made[key] = value
+def _no_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
     return made
 
 
@@ -89,45 +88,75 @@ def _no_constant(name: str) -> Any:
 
 
 def _checked(body: Any) -> dict[str, Any]:
+    """One walk, a level at a time; all texts are looked at together, and one by one only when something is odd."""
     if not isinstance(body, dict):
         raise WireError("malformed", "the body is no map")
-    nodes = 0
-    stack: list[tuple[Any, int]] = [(body, 1)]
-    while stack:
-        value, depth = stack.pop()
-        nodes += 1
+    texts: list[Any] = []
+    level: list[Any] = [body]
+    depth = nodes = 0
+    while level:
+        depth += 1
+        nodes += len(level)
         if depth > MAX_DEPTH or nodes > MAX_NODES:
             limit = f"{MAX_DEPTH} levels" if depth > MAX_DEPTH else f"{MAX_NODES} values"
             raise WireError("malformed", f"the body has more than {limit}")
-        if isinstance(value, dict):
-            for key in value:
-                _check_text(key)
-            stack.extend((inner, depth + 1) for inner in value.values())
-        elif isinstance(value, list):
-            stack.extend((inner, depth + 1) for inner in value)
-        else:
-            _check_scalar(value)
+        level = _checked_level(level, texts)
+    _check_texts(texts)
     return body
 
 
-def _check_scalar(value: Any) -> None:
-    if isinstance(value, str):
-        _check_text(value)
-    elif value is None or isinstance(value, bool):
-        return
-    elif isinstance(value, int):
+def _checked_level(level: list[Any], texts: list[Any]) -> list[Any]:
+    """What is inside the values of a level; their texts, keys too, go to ``texts``."""
+    inside: list[Any] = []
+    for value in level:
+        kind = type(value)
+        if kind is str:
+            texts.append(value)
+        elif kind is dict:
+            texts.extend(value)
+            inside.extend(value.values())
+        elif kind is list:
+            inside.extend(value)
+        elif value is not None and kind is not bool:
+            _check_other(value, texts, inside)
+    return inside
+
+
+def _check_other(value: Any, texts: list[Any], inside: list[Any]) -> None:
+    """Numbers, and what a caller's own classes are."""
+    if isinstance(value, int):
         if value not in _INT64:
             raise WireError("malformed", "a whole number does not fit into 64 bits")
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise WireError("malformed", "a number is not finite")
+    elif isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, dict):
+        texts.extend(value)
+        inside.extend(value.values())
+    elif isinstance(value, list):
+        inside.extend(value)
     else:
         raise WireError("malformed", f"a {type(value).__name__} has no place in a body")
 
 
-def _check_text(text: Any) -> None:
-    if not isinstance(text, str):
-        raise WireError("malformed", "a key is no text")
+def _check_texts(texts: list[Any]) -> None:
+    try:
+        together = "".join(texts)
+    except TypeError:
+        raise WireError("malformed", "a key is no text") from None
+    if together.isascii() and "\0" not in together and (len(together) <= MAX_TEXT_BYTES or _all_short(texts)):
+        return
+    for text in texts:
+        _check_text(text)
+
+
+def _all_short(texts: list[Any]) -> bool:
+    return max(map(len, texts)) <= MAX_TEXT_BYTES
+
+
+def _check_text(text: str) -> None:
     if "\0" in text:
         raise WireError("malformed", "a text holds NUL")
     try:

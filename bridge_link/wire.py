@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
-import uuid
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,6 +19,7 @@ from bridge_link.errors import WireError
 MAGIC: Final = b"SH1"
 FRAMES: Final = 5
 _ID: Final = re.compile(rb"[A-Za-z0-9._:-]{8,64}")
+_ID_TEXT: Final = re.compile(r"[A-Za-z0-9._:-]{8,64}")
 
 
 class Kind(enum.Enum):
@@ -54,12 +56,15 @@ class Message:
 
 
 def new_id() -> str:
-    return uuid.uuid4().hex
+    """32 hexadecimal digits: the time in front, so that ids made one after the other are stored side by side, and 80
+    random bits.
+    """
+    return f"{time.time_ns() // 1_000_000 & 0xFFFFFFFFFFFF:012x}{os.urandom(10).hex()}"
 
 
 def is_id(text: str) -> bool:
     """Whether a text may be a message id: 8 to 64 ASCII letters, digits, '.', '_', ':' and '-'."""
-    return text.isascii() and _ID.fullmatch(text.encode()) is not None
+    return _ID_TEXT.fullmatch(text) is not None
 
 
 def encode(message: Message) -> list[bytes]:

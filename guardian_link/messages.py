@@ -70,11 +70,11 @@ class Alert:
         _check_text("type", loose.type, _TYPE)
         if loose.service is not None:
             _check_text("service", loose.service, _SERVICE)
-        if not isinstance(loose.severity, str) or loose.severity not in {one.value for one in Severity}:
+        if not isinstance(loose.severity, str) or loose.severity not in _SEVERITIES:
             raise BadAlert("severity", f"{loose.severity!r} is not one of low, medium, high, critical")
-        for name in ("message", "source"):
-            _check_text(name, getattr(loose, name), None)
-        if not isinstance(loose.labels, Mapping) or not all(isinstance(key, str) for key in loose.labels):
+        _check_text("message", loose.message, None)
+        _check_text("source", loose.source, None)
+        if not _is_mapping(loose.labels) or any(type(key) is not str for key in loose.labels):
             raise BadAlert("labels", "is no mapping of names")
         if loose.dedup_key is not None:
             _check_text("dedup_key", loose.dedup_key, None)
@@ -84,9 +84,15 @@ class Alert:
     def to_body(self) -> dict[str, Any]:
         """As it goes over the wire (the id is a frame of its own)."""
         body: dict[str, Any] = {"type": self.type, "severity": self.severity, "source": self.source}
-        optional = {"service": self.service, "message": self.message, "dedup_key": self.dedup_key}
-        body |= {key: value for key, value in optional.items() if value}
-        return body | ({"labels": dict(self.labels)} if self.labels else {})
+        if self.service:
+            body["service"] = self.service
+        if self.message:
+            body["message"] = self.message
+        if self.dedup_key:
+            body["dedup_key"] = self.dedup_key
+        if self.labels:
+            body["labels"] = dict(self.labels)
+        return body
 
     @classmethod
     def from_mapping(cls, raw: Mapping[str, Any], *, id: str | None = None) -> Self:  # noqa: A002  the alert's own word
@@ -96,17 +102,40 @@ class Alert:
         Raises:
             BadAlert: naming the field.
         """
-        if not isinstance(raw, Mapping):
+        if not _is_mapping(raw):
             raise BadAlert("alert", "is no mapping")
-        values = _ours(raw)
+        values = dict(raw) if _is_plain(raw) else _ours(raw)
         if id is not None:
             values["id"] = id
         values.setdefault("source", "unknown")
         return cls(**values)
 
 
+_SEVERITIES: Final = frozenset(one.value for one in Severity)
 _OWN: Final = ("type", "service", "severity", "message", "source", "dedup_key", "id")
+_NONE: Final[dict[str, Any]] = {}
 _RENAMED: Final = {"error_message": "message", "service_name": "service", "error_id": "dedup_key"}
+
+
+_PLAIN: Final = frozenset({*_OWN, "labels"})
+
+
+def _is_mapping(value: object) -> bool:
+    return type(value) is dict or isinstance(value, Mapping)  # the second asks an abstract class: slow
+
+
+def _is_plain(raw: Mapping[str, Any]) -> bool:
+    """Our own shape, with nothing to derive."""
+    kind, severity, labels = raw.get("type"), raw.get("severity", "high"), raw.get("labels", _NONE)
+    return (
+        raw.keys() <= _PLAIN
+        and type(kind) is str
+        and not kind.isupper()
+        and type(severity) is str
+        and severity in _SEVERITIES
+        and type(labels) is dict
+        and None not in raw.values()
+    )
 
 
 def _ours(raw: Mapping[str, Any]) -> dict[str, Any]:

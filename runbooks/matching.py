@@ -11,13 +11,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from runbooks.model import SEVERITIES, Facts, Runbook, Status
 from runbooks.parameters import BadParameter, resolve
 from runbooks.plan import bind
-from runbooks.predicates import MISSING, holds, pointed, specificity, why_not
+from runbooks.predicates import MISSING, holds, pointed, specificity, types_asked, why_not
 from runbooks.templating import BadTemplate
+
+MOST_INDEXES: Final = 8
 
 
 class Outcome(enum.Enum):
@@ -98,7 +100,7 @@ def decide(alert: Facts, library: Rules, history: History, now: float) -> Decisi
 def _decide(alert: Facts, runbooks: Sequence[Runbook], history: History, now: float) -> Decision:
     if not history.is_recovery_on:
         return Decision(Outcome.RECOVERY_OFF, "recovery is switched off")
-    candidates = sorted((r for r in runbooks if r.enabled and holds(r.match, alert)), key=_rank)
+    candidates = sorted((r for r in _about(runbooks, alert) if r.enabled and holds(r.match, alert)), key=_rank)
     refusals: list[str] = []
     for runbook in candidates:
         try:
@@ -112,6 +114,36 @@ def _decide(alert: Facts, runbooks: Sequence[Runbook], history: History, now: fl
     if refusals:
         return Decision(Outcome.REJECTED, "; ".join(refusals))
     return Decision(Outcome.NO_MATCH, _no_match(alert, runbooks))
+
+
+class _Index:
+    """Runbooks by the alert types they ask for: most alerts are about none of them. ``None``: those of any type."""
+
+    def __init__(self, runbooks: Sequence[Runbook]) -> None:
+        self.runbooks = runbooks
+        self._by_type: dict[str | None, list[Runbook]] = {}
+        for runbook in runbooks:
+            for kind in types_asked(runbook.match) or (None,):
+                self._by_type.setdefault(kind, []).append(runbook)
+
+    def about(self, kind: str) -> Sequence[Runbook]:
+        return [*self._by_type.get(kind, ()), *self._by_type.get(None, ())]
+
+
+_indexes: dict[int, _Index] = {}
+"""By the identity of what they are about, which they hold: a library is loaded once."""
+
+
+def _about(runbooks: Sequence[Runbook], alert: Facts) -> Sequence[Runbook]:
+    kind = alert.get("type")
+    if type(kind) is not str or type(runbooks) is not tuple:
+        return runbooks
+    index = _indexes.get(id(runbooks))
+    if index is None:
+        if len(_indexes) >= MOST_INDEXES:
+            _indexes.clear()
+        index = _indexes[id(runbooks)] = _Index(runbooks)
+    return index.about(kind)
 
 
 def _rank(runbook: Runbook) -> tuple[int, int, str]:

@@ -44,6 +44,22 @@ def holds(predicate: Predicate, facts: Facts) -> bool:
             return _passes(pointed(facts, pointer), op, wanted)
 
 
+def types_asked(predicate: Predicate) -> frozenset[str]:
+    """Alerts of other types cannot fit; empty: nothing can be said."""
+    match predicate:
+        case AllOf(parts):
+            return next((asked for part in parts if (asked := types_asked(part))), frozenset())
+        case AnyOf(parts):
+            each = [types_asked(part) for part in parts]
+            return frozenset().union(*each) if all(each) else frozenset()
+        case FieldTest("/type", Op.EQ, str(wanted)):
+            return frozenset({wanted})
+        case FieldTest("/type", Op.IN, wanted) if all(isinstance(one, str) for one in wanted):
+            return frozenset(wanted)
+        case _:
+            return frozenset()
+
+
 def specificity(predicate: Predicate) -> int:
     """How much a rule asks for: its number of comparisons; of alternatives the least demanding counts."""
     match predicate:

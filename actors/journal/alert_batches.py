@@ -10,8 +10,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from actors.journal.rows import AlertConflict, Execution, JsonMap, StoredAlert, add_execution, decision_of
 
@@ -21,8 +20,7 @@ _SIZES: Final = (256, 64, 16, 4, 1)
 _encode: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, default=str).encode
 
 
-@dataclass(frozen=True, slots=True)
-class NewAlert:
+class NewAlert(NamedTuple):
     """An alert as it is stored. ``client``: the sender's authenticated name; ``at``: Unix seconds."""
 
     client: str
@@ -32,8 +30,7 @@ class NewAlert:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class NewDecision:
+class NewDecision(NamedTuple):
     """``body`` as the wire's DECIDED; ``execution`` when one starts."""
 
     seq: int

@@ -43,17 +43,21 @@ READ_LIMIT_S: Final = 30.0
 """A reader that takes longer is cut off: the write-ahead log cannot be begun anew while one reads."""
 MOST_LOG_BYTES: Final = 256 * MIB
 """So long a write-ahead log is said: another program keeps a transaction open."""
+PATIENCE_S: Final = 0.001
 _END: Final = None
 _NOTHING: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """``is_simple``: needs no savepoint of its own, whatever is half done when it fails."""
+    """``is_simple``: needs no savepoint of its own, whatever is half done when it fails. ``is_patient``: rather goes
+    along with another than by itself.
+    """
 
     work: Work[Any]
     future: Future[Any]
-    is_simple: bool
+    is_simple: bool = False
+    is_patient: bool = False
 
 
 Asked = queue.SimpleQueue[_Asked | None]
@@ -146,12 +150,13 @@ class Journal:
         if self._thread is not None:
             self._thread.join(timeout_s)
 
-    def submit(self, work: Work[T], *, is_simple: bool = False) -> Future[T]:
+    def submit(self, work: Work[T], *, is_simple: bool = False, is_patient: bool = False) -> Future[T]:
         """Do ``work(connection)`` in the next transaction; the future completes after its commit. It may be done again
         when the first try found no room.
 
         Args:
             is_simple: what it has written when it raises may stay (it can be done again): it needs no savepoint.
+            is_patient: it waits ``PATIENCE_S`` for other work, so that one commit does for both.
 
         It fails with JournalTrouble when the transaction could not be written (JournalFull: no room), with ``work``'s
         own error when that raised (then nothing of it is written).
@@ -159,7 +164,7 @@ class Journal:
         future: Future[T] = Future()
         with self._lock:
             if self._is_open:
-                self._asked.put(_Asked(work, future, is_simple))
+                self._asked.put(_Asked(work, future, is_simple, is_patient))
                 return future
         future.set_exception(JournalTrouble(f"{self.path}: is closed"))
         return future
@@ -315,7 +320,7 @@ class Journal:
         keep = self._retention
         if not self._has_chores or keep is None:
             return
-        chore = _Asked(lambda db: forget(db, keep, time.time()), Future(), is_simple=False)
+        chore = _Asked(lambda db: forget(db, keep, time.time()), Future())
         count, error = _attempt(connection, chore)
         self._has_chores = bool(count)
         if error is not None:
@@ -389,11 +394,13 @@ def _wait(asked: Asked, timeout_s: float) -> Any:
 def _batch(asked: Asked, first: _Asked) -> tuple[list[_Asked], bool]:
     """What waits already, up to a limit; and whether the end came with it."""
     batch = [first]
+    is_patient = first.is_patient
     while len(batch) < MAX_BATCH:
         try:
-            following = asked.get_nowait()
+            following = asked.get(timeout=PATIENCE_S) if is_patient else asked.get_nowait()
         except queue.Empty:
             break
+        is_patient = is_patient and following is not _END and following.is_patient
         if following is _END:
             return batch, True
         batch.append(following)

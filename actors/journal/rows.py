@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from runbooks.engine_words import Kind, Record
 from runbooks.matching import PastRun
@@ -15,8 +15,7 @@ from runbooks.model import Status
 JsonMap = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAlert:
+class StoredAlert(NamedTuple):
     """What came of storing an alert: ``is_new``, or known already with the same body (``decision`` if decided)."""
 
     seq: int
@@ -28,8 +27,7 @@ class AlertConflict(Exception):
     """Another body under a known id."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAlert:
+class OpenAlert(NamedTuple):
     """An alert nobody has decided yet."""
 
     seq: int
