@@ -31,7 +31,7 @@ from bridge_link.batch import alerts_of
 from bridge_link.errors import WireError
 from bridge_link.pump import Incoming, RouterPump
 from bridge_link.wire import Kind, Message, nack, new_id
-from guardian_link.messages import Alert, BadAlert
+from guardian_link.messages import Alert, BadAlert, facts_of
 
 MAX_WAITING: Final = 10_000
 """Senders remembered for an answer that is still to come; older ones ask again."""
@@ -163,8 +163,8 @@ class AlertIntake:
         It is taken also when little room is left: nobody would send it again.
         """
         alert = Alert.from_mapping(raw)
-        self.say_once(INSIDE, alert)
         facts = alert.to_body()
+        self.say_once(INSIDE, alert.id, facts)
         row = new_alert(INSIDE, alert.id, facts, self.parts.clock.wall())
         self._store([_Arrival(row, facts, None)], Replies())
         return alert.id
@@ -187,24 +187,23 @@ class AlertIntake:
         self.counters.received += 1
         here = self._here
         try:
-            alert = Alert.from_mapping(body, id=asker.msg_id)
+            facts = facts_of(body)
         except BadAlert as bad:
             self.counters.malformed += 1
             here.replies.refused(asker, Refusal("malformed", str(bad), permanent=True))
             return
-        denied = self.parts.judge(client, Kind.ALERT, alert.type)
+        denied = self.parts.judge(client, Kind.ALERT, facts["type"])
         if denied is not None:
             self.counters.denied += 1
             refusal = Refusal(denied.code, denied.text, denied.permanent, denied.retry_after_ms)
             here.replies.refused(asker, refusal)
             return
-        self.say_once(client, alert)
+        self.say_once(client, asker.msg_id, facts)
         no_room = self._no_room(len(here.arrived))
         if no_room is not None:
             here.replies.refused(asker, no_room)
             return
-        facts = alert.to_body()
-        row = new_alert(client, alert.id, facts, self.parts.clock.wall())
+        row = new_alert(client, asker.msg_id, facts, self.parts.clock.wall())
         here.arrived.append(_Arrival(row, facts, asker))
 
     def _no_room(self, taken: int) -> Refusal | None:
@@ -217,21 +216,21 @@ class AlertIntake:
             return Refusal("busy", f"{MAX_IN_FLIGHT} alerts wait for the disk", retry_after_ms=BUSY_MS)
         return None
 
-    def say_once(self, client: str, alert: Alert) -> None:
+    def say_once(self, client: str, msg_id: str, facts: Mapping[str, Any]) -> None:
         """The alert as people always had it: said first, needing neither journal nor runbooks."""
-        if (client, alert.id) in self._said or not self._sayer.may_say(alert.type):
+        if (client, msg_id) in self._said or not self._sayer.may_say(facts["type"]):
             return
         with self._lock:
-            self._said[client, alert.id] = None
+            self._said[client, msg_id] = None
             _bound(self._said)
         structlog.get_logger().warning(
             "ALERT",
-            alert=alert.id,
-            type=alert.type,
-            service=alert.service,
-            severity=alert.severity,
-            message=alert.message,
-            source=alert.source,
+            alert=msg_id,
+            type=facts["type"],
+            service=facts.get("service"),
+            severity=facts["severity"],
+            message=facts.get("message", ""),
+            source=facts["source"],
             client=client,
         )
 

@@ -67,13 +67,7 @@ class Alert:
 
     def __post_init__(self) -> None:
         loose: Any = self  # what came over a wire, or from a caller without a type checker, may be anything
-        _check_text("type", loose.type, _TYPE)
-        if loose.service is not None:
-            _check_text("service", loose.service, _SERVICE)
-        if not isinstance(loose.severity, str) or loose.severity not in _SEVERITIES:
-            raise BadAlert("severity", f"{loose.severity!r} is not one of low, medium, high, critical")
-        _check_text("message", loose.message, None)
-        _check_text("source", loose.source, None)
+        _check_fields(loose.type, loose.service, loose.severity, loose.message, loose.source)
         if not _is_mapping(loose.labels) or any(type(key) is not str for key in loose.labels):
             raise BadAlert("labels", "is no mapping of names")
         if loose.dedup_key is not None:
@@ -117,6 +111,41 @@ _NONE: Final[dict[str, Any]] = {}
 _RENAMED: Final = {"error_message": "message", "service_name": "service", "error_id": "dedup_key"}
 
 
+def facts_of(raw: Any) -> dict[str, Any]:
+    """``Alert.from_mapping(raw).to_body()`` for an alert whose id is known to be good, without the detour where ``raw``
+    is plain. Raises BadAlert.
+    """
+    if not isinstance(raw, dict) or not _is_plain(raw):
+        return Alert.from_mapping(raw, id=_SOME_ID).to_body()
+    get = raw.get
+    kind, severity, source = get("type"), get("severity", "high"), get("source", "unknown")
+    service, message, dedup_key, labels = get("service"), get("message", ""), get("dedup_key"), get("labels")
+    _check_fields(kind, service, severity, message, source)
+    facts: dict[str, Any] = {"type": kind, "severity": severity, "source": source}
+    if service is not None:
+        facts["service"] = service
+    if message:
+        facts["message"] = message
+    if dedup_key is not None:
+        _check_text("dedup_key", dedup_key, None)
+        if dedup_key:
+            facts["dedup_key"] = dedup_key
+    if labels:
+        facts["labels"] = labels
+    return facts
+
+
+def _check_fields(kind: object, service: object, severity: object, message: object, source: object) -> None:
+    _check_text("type", kind, _TYPE)
+    if service is not None:
+        _check_text("service", service, _SERVICE)
+    if not isinstance(severity, str) or severity not in _SEVERITIES:
+        raise BadAlert("severity", f"{severity!r} is not one of low, medium, high, critical")
+    _check_text("message", message, None)
+    _check_text("source", source, None)
+
+
+_SOME_ID: Final = "any-id-will-do"
 _PLAIN: Final = frozenset({*_OWN, "labels"})
 
 
