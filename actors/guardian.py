@@ -112,6 +112,7 @@ class GuardianActor(SupervisedActor):
         self._early: list[OpenAlert] | None = []
         self._seen: dict[int, None] = {}
         self._sayer = Sayer(self._sum_up)
+        self._shown: tuple[object, ...] = ()
         self._since = context.system.clock.wall()
 
     # -- kernel hooks -----------------------------------------------------------------------------------------------
@@ -208,7 +209,8 @@ class GuardianActor(SupervisedActor):
             return
         now = self.context.system.clock.wall()
         self._forget_old(now)
-        self._history = replace(self._history, is_recovery_on=self._parts.is_enabled())
+        if self._history.is_recovery_on != self._parts.is_enabled():
+            self._history = replace(self._history, is_recovery_on=self._parts.is_enabled())
         made: list[_Made] = []
         decisions: list[NewDecision] = []
         for alert in alerts:
@@ -340,15 +342,23 @@ class GuardianActor(SupervisedActor):
             self._start(execution)
 
     def _drop_run(self, execution_id: str) -> None:
+        if not self._history.runs:
+            return
         runs = tuple(run for run in self._history.runs if run.execution_id != execution_id)
         self._history = replace(self._history, runs=runs)
 
     def _forget_old(self, now: float) -> None:
+        if not self._history.runs:
+            return
         runs = tuple(run for run in self._history.runs if run.ended_at is None or now - run.ended_at < REMEMBER_S)
         if len(runs) != len(self._history.runs):
             self._history = replace(self._history, runs=runs)
 
     def _show(self, state: NodeState, trouble: str | None = None) -> None:
+        shown = (state, trouble, self._history, self._parts.is_enabled())
+        if shown == self._shown:
+            return
+        self._shown = shown
         running, queued = len(self._history.running), sum(run.status is Status.QUEUED for run in self._history.runs)
         words = [] if trouble is None else [trouble]
         words += [] if self._parts.is_enabled() else ["recovery is off"]

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import zmq
 
@@ -23,6 +24,9 @@ from bridge_link.wakeup import WakeUp
 from bridge_link.wire import FRAMES, Message, decode, encode, nack
 from bridge_link.zap import Guard, answer_some, open_handler
 
+_LAST: Final = int(zmq.NOBLOCK)
+_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+"""As numbers: pyzmq's own names for them are slow to combine for each frame."""
 MAX_PER_POLL = 256
 """Messages taken before answers get their turn again."""
 
@@ -198,10 +202,10 @@ class RouterPump:
             frames: list[bytes] = []
             more = bool(first.more)
             while more:
-                frame = socket.recv()
-                more = bool(socket.getsockopt(zmq.RCVMORE))
+                frame = socket.recv(copy=False)  # knows by itself whether more follow
+                more = bool(frame.more)
                 if len(frames) <= FRAMES:  # more are no message whatever they hold
-                    frames.append(frame)
+                    frames.append(frame.bytes)
             self._take(first.bytes, self._sender(first), frames)
 
     def _drained(self) -> None:
@@ -246,7 +250,10 @@ class RouterPump:
             peer, answer = self._outbox.popleft()
             try:
                 frames = answer if isinstance(answer, list) else encode(answer)
-                socket.send_multipart([peer, *frames], zmq.NOBLOCK)
+                socket.send(peer, _MORE)
+                for frame in frames[:-1]:
+                    socket.send(frame, _MORE)
+                socket.send(frames[-1], _LAST)
                 self.counters.sent += 1
             except zmq.ZMQError:  # the peer is gone (EHOSTUNREACH) or does not read (EAGAIN): it asks again
                 self.counters.unroutable += 1
