@@ -5,12 +5,14 @@ Each alert keeps an id of its own: sent again in another message, or alone, it i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
+
+import msgpack
 
 from bridge_link.bodies import MAX_BODY_BYTES
 from bridge_link.errors import WireError
-from bridge_link.wire import Kind, Message, is_id, new_id
+from bridge_link.wire import Kind, Message, frames_of, is_id, new_id
 
 MOST_ALERTS: Final = 64
 _ROOM_BYTES: Final = MAX_BODY_BYTES * 3 // 4
@@ -36,15 +38,47 @@ def batch_of(alerts: Mapping[str, Mapping[str, Any]]) -> Message:
     return Message(Kind.ALERTS, new_id(), {"alerts": alerts})
 
 
-def parts(alerts: Iterable[tuple[str, Mapping[str, Any], int]]) -> Iterator[dict[str, Mapping[str, Any]]]:
-    """(id, body, size in bytes) in groups that each go into one message."""
-    group: dict[str, Mapping[str, Any]] = {}
+def grouped(alerts: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """(id, packed body) in groups that each go into one message; no id stands twice in one."""
+    group: dict[str, bytes] = {}
     used = 0
-    for message_id, body, size in alerts:
+    for message_id, packed in alerts:
+        size = len(packed) + len(message_id)
         if group and (len(group) >= MOST_ALERTS or used + size > _ROOM_BYTES or message_id in group):
-            yield group
+            yield list(group.items())
             group, used = {}, 0
-        group[message_id] = body
+        group[message_id] = packed
         used += size
     if group:
-        yield group
+        yield list(group.items())
+
+
+def frames_of_batch(batch_id: str, alerts: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    """As ``encode(batch_of(...))`` from bodies that are packed (msgpack) already."""
+    packer = msgpack.Packer()
+    pieces = [packer.pack_map_header(1), packer.pack("alerts"), packer.pack_map_header(len(alerts))]
+    for message_id, packed in alerts:
+        pieces += (packer.pack(message_id), packed)
+    return frames_of(Kind.ALERTS, batch_id, b"".join(pieces))
+
+
+def each_answer(message: Message) -> Iterator[Message]:
+    """What an answer to a batch says about each of its alerts, as if it had come alone."""
+    body = message.body
+    if message.kind is Kind.STORED:
+        for status in ("stored", "duplicate"):
+            for message_id in _list(body.get(status)):
+                yield Message(Kind.STORED, message_id, {"status": status})
+        for message_id, told in _map(body.get("refused")).items():
+            yield Message(Kind.NACK, message_id, _map(told))
+    elif message.kind is Kind.DECIDED:
+        for message_id, told in _map(body.get("decided")).items():
+            yield Message(Kind.DECIDED, message_id, _map(told))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _map(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -2,10 +2,13 @@
 
 Made for foreign programs: needs pyzmq and msgpack only. ``begin`` may be called from any thread; answers complete
 futures. What has been sent is nothing; what has been answered is done (messages may be lost and doubled on the way).
+Alerts that are to be sent at the same time go in one message; sent again, each goes alone.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import random
 import threading
 import time
@@ -17,11 +20,12 @@ from typing import Any, Final
 
 import zmq
 
+from bridge_link.batch import each_answer, frames_of_batch, grouped
 from bridge_link.errors import LinkClosed, Refused, WireError
 from bridge_link.keys import ClientKey
 from bridge_link.sockets import check_address, make_dealer
 from bridge_link.wakeup import WakeUp
-from bridge_link.wire import Kind, Message, decode, encode, new_id
+from bridge_link.wire import ContentType, Kind, Message, decode, encode, new_id
 
 FIRST_RESEND_S: Final = 0.5
 LAST_RESEND_S: Final = 30.0
@@ -30,7 +34,10 @@ SILENCE_S: Final = 6.0
 
 BEAT_AGAIN_S: Final = 0.1
 """A heartbeat that found no connection is tried again so soon: the first thing after a reconnect."""
-
+NO_WAY_S: Final = 0.05
+"""While there is no connection, it is tried again so often."""
+MOST_BATCHES: Final = 256
+"""Messages with many alerts whose answers are known again."""
 PUSHED: Final = frozenset({Kind.OUTCOME, Kind.COMMAND})
 
 Answer = Mapping[str, Any]
@@ -51,6 +58,11 @@ class Exchange:
     @property
     def is_done(self) -> bool:
         return self.is_over or all(future.done() for future in self.answers.values())
+
+    @property
+    def is_batchable(self) -> bool:
+        """An alert that was never sent: it may go with others. Later ones go alone: nobody knows what went wrong."""
+        return self.message.kind is Kind.ALERT and self.tries == 0 and self.message.content_type is ContentType.MSGPACK
 
     def forget(self) -> None:
         """Do not send it again."""
@@ -103,6 +115,7 @@ class _Socket:
     key: ClientKey | None
     socket: zmq.Socket[bytes] | None = None
     heard_at: float = field(default_factory=time.monotonic)
+    _poller: zmq.Poller | None = None
 
     def open(self) -> zmq.Socket[bytes]:
         if self.socket is not None:
@@ -110,7 +123,16 @@ class _Socket:
         self.socket = make_dealer(self.context, self.key)
         self.socket.connect(self.address)
         self.heard_at = time.monotonic()
+        self._poller = None
         return self.socket
+
+    def poller(self, fileno: int) -> zmq.Poller:
+        """For the socket there is now and ``fileno``."""
+        if self._poller is None:
+            self._poller = zmq.Poller()
+            self._poller.register(self.socket, zmq.POLLIN)
+            self._poller.register(fileno, zmq.POLLIN)
+        return self._poller
 
 
 class DealerChannel:
@@ -129,7 +151,10 @@ class DealerChannel:
         self._on_push = on_push
         self._beat = beat
         self._new: deque[Exchange | Message] = deque()
-        self._pending: list[Exchange] = []
+        self._pending: dict[str, list[Exchange]] = {}
+        self._due: list[tuple[float, int, Exchange]] = []
+        self._count = itertools.count()
+        self._batches: dict[str, list[Exchange]] = {}
         self._is_beat_stuck = False
         self._closing = threading.Event()
         self._wake = WakeUp()
@@ -177,7 +202,7 @@ class DealerChannel:
         finally:
             with self._lock:
                 self._closing.set()
-            for item in (*self._pending, *self._new):
+            for item in (*itertools.chain(*self._pending.values()), *self._new):
                 if isinstance(item, Exchange):
                     item.fail(LinkClosed(f"the channel to {self.address} was closed before an answer came"))
             if link.socket is not None:
@@ -186,10 +211,7 @@ class DealerChannel:
             self._wake.close()
 
     def _turn(self, link: _Socket, socket: zmq.Socket[bytes]) -> None:
-        poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
-        poller.register(self._wake.fileno(), zmq.POLLIN)
-        ready = dict(poller.poll(self._pause_ms()))
+        ready = dict(link.poller(self._wake.fileno()).poll(self._pause_ms()))
         if self._wake.fileno() in ready:
             self._wake.hear()
         if socket in ready:
@@ -197,18 +219,18 @@ class DealerChannel:
             self._receive(socket)
         self._take_new(socket)
         self._send_due(socket)
-        self._drop_done()
         if not self._pending and not self._is_beat_stuck:
             link.heard_at = time.monotonic()  # silence begins with a question, or a word that does not leave
         elif time.monotonic() - link.heard_at > SILENCE_S:
-            link.open()
+            self._drop_done()
+            if self._pending or self._is_beat_stuck:
+                link.open()
 
     def _pause_ms(self) -> int:
-        due = [exchange.next_send_at for exchange in self._pending]
+        due = self._due[0][0] if self._due else float("inf")
         if self._beat is not None:
-            due.append(self._beat.next_at)
-        pause_s = min(due, default=float("inf")) - time.monotonic()
-        return round(1000 * max(0.0, min(pause_s, 0.5)))
+            due = min(due, self._beat.next_at)
+        return round(1000 * max(0.0, min(due - time.monotonic(), 0.5)))
 
     def _receive(self, socket: zmq.Socket[bytes]) -> None:
         while True:
@@ -223,33 +245,100 @@ class DealerChannel:
             if message.kind in PUSHED:
                 if self._on_push is not None:
                     self._on_push(message)
-                continue
-            for exchange in self._pending:  # the same alert may have been sent by several threads
-                if exchange.message.id == message.id:
-                    exchange.take(message, time.monotonic())
+            elif message.id in self._batches:
+                self._take_batch(message)
+            else:
+                self._take(message)
+
+    def _take_batch(self, message: Message) -> None:
+        for answer in each_answer(message):
+            self._take(answer)
+        if message.kind is Kind.NACK:  # one who knows no batches, or not this one: each goes alone
+            now = time.monotonic()
+            for exchange in self._batches.pop(message.id):
+                self._plan(exchange, now)
+        elif all(exchange.is_done for exchange in self._batches[message.id]):
+            del self._batches[message.id]
+
+    def _take(self, message: Message) -> None:
+        asked = self._pending.get(message.id, [])
+        for exchange in asked:  # the same alert may have been sent by several threads
+            exchange.take(message, time.monotonic())
+            if message.kind is Kind.NACK and not exchange.is_done:
+                self._plan(exchange, exchange.next_send_at)
+        if asked and all(exchange.is_done for exchange in asked):
+            del self._pending[message.id]
+
+    def _plan(self, exchange: Exchange, at: float) -> None:
+        exchange.next_send_at = at
+        heapq.heappush(self._due, (at, next(self._count), exchange))
 
     def _take_new(self, socket: zmq.Socket[bytes]) -> None:
         while self._new:
             item = self._new.popleft()
             if isinstance(item, Exchange):
-                self._pending.append(item)
+                self._pending.setdefault(item.message.id, []).append(item)
+                self._plan(item, item.next_send_at)
             else:
                 _send(socket, encode(item))
 
     def _send_due(self, socket: zmq.Socket[bytes]) -> None:
         now = time.monotonic()
-        for exchange in self._pending:
-            if now >= exchange.next_send_at and not exchange.is_done:
-                went = _send(socket, exchange.frames)
-                exchange.next_send_at = now + (resend_delay_s(exchange.tries, random.random()) if went else 0.05)  # noqa: S311  jitter
-                exchange.tries += went
+        fresh: list[Exchange] = []
+        while self._due and self._due[0][0] <= now:
+            at, _, exchange = heapq.heappop(self._due)
+            if exchange.is_done:
+                self._forget(exchange)
+            elif at == exchange.next_send_at:  # else it was planned anew
+                if exchange.is_batchable:
+                    fresh.append(exchange)
+                else:
+                    self._sent(exchange, now, went=_send(socket, exchange.frames))
+        self._send_together(socket, fresh, now)
         if self._beat is not None and now >= self._beat.next_at:
             went = _send(socket, encode(Message(Kind.HEARTBEAT, new_id(), self._beat.body())))
             self._is_beat_stuck = not went
             self._beat.next_at = now + (self._beat.every_s if went else BEAT_AGAIN_S)
 
+    def _send_together(self, socket: zmq.Socket[bytes], fresh: list[Exchange], now: float) -> None:
+        by_id = {exchange.message.id: exchange for exchange in fresh}
+        for group in grouped((message_id, exchange.frames[-1]) for message_id, exchange in by_id.items()):
+            exchanges = [by_id[message_id] for message_id, _ in group]
+            if len(exchanges) == 1:
+                went = _send(socket, exchanges[0].frames)
+            else:
+                batch_id = new_id()
+                self._batches[batch_id] = exchanges
+                went = _send(socket, frames_of_batch(batch_id, group))
+                _bound(self._batches)
+            for exchange in exchanges:
+                self._sent(exchange, now, went=went)
+        for exchange in fresh:  # twins: whoever asks the same is answered with it
+            if by_id[exchange.message.id] is not exchange:
+                self._sent(exchange, now, went=True)
+
+    def _sent(self, exchange: Exchange, now: float, *, went: bool) -> None:
+        pause_s = resend_delay_s(exchange.tries, random.random()) if went else NO_WAY_S  # noqa: S311  jitter
+        exchange.tries += went
+        self._plan(exchange, now + pause_s)
+
+    def _forget(self, exchange: Exchange) -> None:
+        left = [one for one in self._pending.get(exchange.message.id, ()) if not one.is_done]
+        if left:
+            self._pending[exchange.message.id] = left
+        else:
+            self._pending.pop(exchange.message.id, None)
+
     def _drop_done(self) -> None:
-        self._pending = [exchange for exchange in self._pending if not exchange.is_done]
+        for exchanges in list(self._pending.values()):
+            for exchange in exchanges:
+                if exchange.is_done:
+                    self._forget(exchange)
+
+
+def _bound(batches: dict[str, list[Exchange]]) -> None:
+    while len(batches) > MOST_BATCHES:
+        del batches[next(iter(batches))]
 
 
 def _send(socket: zmq.Socket[bytes], frames: list[bytes]) -> bool:

@@ -27,6 +27,15 @@ class ScriptedDaemon:
         return self.pump.address
 
     def _take(self, incoming: Incoming) -> None:
+        """The alerts of one message are taken as if each had come alone."""
+        message = incoming.message
+        if message.kind is Kind.ALERTS:
+            for message_id, body in message.body["alerts"].items():
+                self._take_one(Incoming(incoming.peer, Message(Kind.ALERT, message_id, body)))
+        else:
+            self._take_one(incoming)
+
+    def _take_one(self, incoming: Incoming) -> None:
         self.seen.append(incoming.message)
         times = sum(1 for one in self.seen if one.id == incoming.message.id)
         for answer in self.script(incoming, times):

@@ -1,0 +1,127 @@
+"""Alerts that go together: one message, one answer, and still each by itself when anything is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from bridge_link.batch import MOST_ALERTS, batch_of, each_answer, frames_of_batch, grouped
+from bridge_link.bodies import pack_msgpack
+from bridge_link.channel import DealerChannel, Exchange
+from bridge_link.errors import Refused
+from bridge_link.pump import Incoming, RouterPump
+from bridge_link.wire import Kind, Message, decode, nack
+from tests.support.eventually import eventually
+
+Script = Callable[[Message], list[Message]]
+BODY = {"type": "noise"}
+
+
+@contextmanager
+def served(script: Script) -> Iterator[tuple[list[Message], DealerChannel]]:
+    """What a daemon of this script sees, and a channel to it."""
+    seen: list[Message] = []
+
+    def take(incoming: Incoming) -> None:
+        seen.append(incoming.message)
+        for answer in script(incoming.message):
+            pump.send(incoming.peer, answer)
+
+    pump = RouterPump("tcp://127.0.0.1:0", take)
+    pump.start()
+    assert pump.address is not None
+    channel = DealerChannel(pump.address)
+    try:
+        yield seen, channel
+    finally:
+        channel.close()
+        pump.close()
+
+
+def begin_together(channel: DealerChannel, count: int) -> list[Exchange]:
+    """All of them wait before the channel's thread hears of the first."""
+    ring, channel._wake.ring = channel._wake.ring, lambda: None  # type: ignore[method-assign]
+    exchanges = [channel.begin(Message(Kind.ALERT, f"alert-{n:04}", BODY), (Kind.STORED,)) for n in range(count)]
+    ring()
+    channel._wake.ring = ring  # type: ignore[method-assign]
+    return exchanges
+
+
+def stored(message: Message) -> list[Message]:
+    if message.kind is Kind.ALERTS:
+        return [Message(Kind.STORED, message.id, {"stored": list(message.body["alerts"])})]
+    return [Message(Kind.STORED, message.id, {"status": "stored"})]
+
+
+def test_groups_have_room_and_no_id_twice() -> None:
+    small = [(f"alert-{n:03}", b"x") for n in range(MOST_ALERTS + 1)]
+    assert [len(group) for group in grouped(small)] == [MOST_ALERTS, 1]
+    assert [len(group) for group in grouped([("alert-001", b"1"), ("alert-001", b"2")])] == [1, 1]
+    large = [(f"alert-{n:03}", b"x" * 30_000) for n in range(3)]
+    assert [len(group) for group in grouped(large)] == [1, 1, 1]
+    assert list(grouped([])) == []
+
+
+def test_packed_bodies_make_the_message_that_their_values_make() -> None:
+    alerts = {f"alert-{n:03}": {"type": "noise", "labels": {"n": n}} for n in range(40)}
+    frames = frames_of_batch("a-batch-1", [(one, pack_msgpack(body)) for one, body in alerts.items()])
+    message = decode(frames)
+    assert (message.kind, message.id, message.body) == (Kind.ALERTS, "a-batch-1", batch_of(alerts).body)
+
+
+def test_an_answer_to_many_is_an_answer_to_each() -> None:
+    refused = nack("alert-003", "busy", "later", permanent=False, retry_after_ms=5).body
+    answer = Message(
+        Kind.STORED,
+        "a-batch-1",
+        {"stored": ["alert-001"], "duplicate": ["alert-002"], "refused": {"alert-003": refused}},
+    )
+    assert list(each_answer(answer)) == [
+        Message(Kind.STORED, "alert-001", {"status": "stored"}),
+        Message(Kind.STORED, "alert-002", {"status": "duplicate"}),
+        Message(Kind.NACK, "alert-003", refused),
+    ]
+    assert list(each_answer(Message(Kind.STORED, "a-batch-1", {"stored": 3, "refused": "x"}))) == []
+
+
+def test_what_waits_together_goes_together_and_each_is_answered() -> None:
+    with served(stored) as (seen, channel):
+        exchanges = begin_together(channel, 200)
+        for one in exchanges:
+            assert one.answers[Kind.STORED].result(10) == {"status": "stored"}
+        assert len(seen) < 100, "not one message for each"
+        eventually(lambda: not channel._batches and not channel._pending)
+
+
+@pytest.mark.parametrize("answer", ["refused as a whole", "never answered"])
+def test_who_knows_no_batches_gets_each_alone(answer: str) -> None:
+    def old(message: Message) -> list[Message]:
+        if message.kind is Kind.ALERTS:
+            text = "unknown kind or content type"
+            return [nack(message.id, "malformed", text, permanent=True)] if answer == "refused as a whole" else []
+        return stored(message)
+
+    with served(old) as (seen, channel):
+        for one in begin_together(channel, 20):
+            assert one.answers[Kind.STORED].result(10) == {"status": "stored"}
+        assert any(message.kind is Kind.ALERTS for message in seen)
+
+
+def test_of_many_one_is_refused_for_good_and_one_for_now() -> None:
+    def picky(message: Message) -> list[Message]:
+        if message.kind is not Kind.ALERTS:
+            return stored(message)
+        bad = nack("alert-0003", "conflict", "another", permanent=True).body
+        late = nack("alert-0004", "busy", "later", permanent=False, retry_after_ms=30).body
+        refused = {"alert-0003": bad, "alert-0004": late}
+        kept = [one for one in message.body["alerts"] if one not in refused]
+        return [Message(Kind.STORED, message.id, {"stored": kept, "refused": refused})]
+
+    with served(picky) as (_, channel):
+        exchanges = {one.message.id: one.answers[Kind.STORED] for one in begin_together(channel, 20)}
+        with pytest.raises(Refused, match="another"):
+            exchanges.pop("alert-0003").result(10)
+        for future in exchanges.values():
+            assert future.result(10) == {"status": "stored"}
