@@ -308,9 +308,10 @@ class DealerChannel:
                 went = _send(socket, exchanges[0].frames)
             else:
                 batch_id = new_id()
-                self._batches[batch_id] = exchanges
                 went = _send(socket, frames_of_batch(batch_id, group))
-                _bound(self._batches)
+                if went:
+                    self._batches[batch_id] = exchanges
+                    _bound(self._batches)
             for exchange in exchanges:
                 self._sent(exchange, now, went=went)
         for exchange in fresh:  # twins: whoever asks the same is answered with it
