@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from actors.failpoints import reached, register
+from actors.journal.checkpointing import Checkpointer
 from actors.journal.place import Fault, Place, put_back
 from actors.journal.retention import Retention, forget
 from actors.journal.room import MIB, Room, said
@@ -86,6 +87,7 @@ class Journal:
         self._room = room
         self._retention = retention
         self._has_chores = False
+        self._checkpointer: Checkpointer | None = None
         self._overlong: str | None = None
         self._unopened: str | None = None
         self._damage: str | None = None
@@ -210,6 +212,7 @@ class Journal:
 
     def _run(self, connection: sqlite3.Connection | None, asked: Asked) -> None:
         looked_s = float("-inf")
+        self._checkpointer = Checkpointer(self.path, self._is_in_place)
         try:
             while True:
                 if time.monotonic() - looked_s >= LOOK_S:
@@ -223,6 +226,7 @@ class Journal:
                 if is_last:
                     return
         finally:
+            self._checkpointer.close()
             _closed(connection)
             if self._room is not None:
                 self._room.close()
@@ -235,6 +239,8 @@ class Journal:
             self._room.look()
         self._has_chores = self._retention is not None and connection is not None
         self._overlong = self._log_too_long()
+        if connection is not None and self._checkpointer is not None:
+            self._checkpointer.kick(connection.total_changes, at_least=1)
         if connection is not None and not self._is_suspect:
             fault = None if self._place is None else self._place.looked_into()
             if fault is None:
@@ -248,6 +254,10 @@ class Journal:
         if connection is not None and opened is not None and self._damage == was:
             self._say_damage(f"{self.path}: {Fault.DAMAGED.value}; opened anew, and whole again")
         return opened
+
+    def _is_in_place(self) -> bool:
+        place = self._place
+        return place is not None and place.fault() is None
 
     def _log_too_long(self) -> str | None:
         try:
@@ -341,6 +351,8 @@ class Journal:
                 self._refuse(batch, JournalTrouble(str(self.trouble)))
                 return now
         self._refused = None
+        if now is connection and self._checkpointer is not None:
+            self._checkpointer.kick(connection.total_changes)
         for future, result, failure in done:
             if failure is not None:
                 future.set_exception(failure)

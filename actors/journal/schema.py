@@ -46,7 +46,7 @@ _PRAGMAS: Final = {
     "busy_timeout": 5000,
     "foreign_keys": 1,
     "journal_size_limit": 64 * 1024 * 1024,
-    "wal_autocheckpoint": 4000,
+    "wal_autocheckpoint": 8000,  # the checkpointer does nearly all of it before
 }
 
 
