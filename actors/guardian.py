@@ -21,6 +21,7 @@ from actors.journal.rows import Execution, OpenAlert
 from actors.journal.schema import JournalTrouble
 from actors.kernel import SupervisedActor
 from actors.messages import AddChild, IoDone, Wake
+from actors.recent import Recent
 from actors.runbook import ExecutionFinished, RunbookActor, RunbookParts
 from actors.saying import Sayer
 from actors.spec import ChildSpec, ExitReason, Restart
@@ -33,7 +34,7 @@ REMEMBER_S: Final = 24 * 3600.0
 RETRY_S: Final = 1.0
 AT_ONCE: Final = 2000
 """Alerts read from the journal at a time."""
-MOST_SEEN: Final = 50_000
+MOST_SEEN: Final = 20_000
 """Alerts remembered so that one told of twice is decided once; the journal keeps that promise for older ones."""
 SWITCH_KEY: Final = "recovery"
 RUNBOOKS_PATH: Final = "root/runbooks"
@@ -110,7 +111,7 @@ class GuardianActor(SupervisedActor):
         self._history = History(max_concurrent=parts.max_concurrent)
         self._executions: dict[str, Execution] = {}
         self._early: list[OpenAlert] | None = []
-        self._seen: dict[int, None] = {}
+        self._seen = Recent(MOST_SEEN)
         self._sayer = Sayer(self._sum_up)
         self._shown: tuple[object, ...] = ()
         self._since = context.system.clock.wall()
@@ -216,13 +217,11 @@ class GuardianActor(SupervisedActor):
         for alert in alerts:
             if alert.seq in self._seen and not again:
                 continue  # it was told of more than once
-            self._seen[alert.seq] = None
+            self._seen.add(alert.seq)
             decision = decide(alert.facts, self._parts.library, self._history, now)
             execution = self._execution(alert, decision, now) if decision.starts_execution else None
             made.append(_Made(alert, execution))
             decisions.append(NewDecision(alert.seq, _body(decision, execution), execution, now))
-        while len(self._seen) > MOST_SEEN:
-            del self._seen[next(iter(self._seen))]
         if made:
             self._write(made, decisions)
 

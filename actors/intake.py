@@ -8,6 +8,7 @@ is the only copy of anything: a sender that missed an answer sends again and is 
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from actors.journal.alert_batches import NewAlert, Stored, new_alert, store_aler
 from actors.journal.journal import Journal
 from actors.journal.rows import AlertConflict, OpenAlert
 from actors.journal.schema import JournalFull
+from actors.recent import Recent
 from actors.runbook import ExecutionFinished
 from actors.saying import Sayer
 from bridge_link.batch import alerts_of
@@ -106,9 +108,9 @@ class AlertIntake:
     _in_flight: int = 0
     _told: set[int] = field(default_factory=set)
     _is_untold: bool = False
-    _by_alert: dict[int, list[Asker]] = field(default_factory=dict)
-    _by_execution: dict[str, list[Asker]] = field(default_factory=dict)
-    _said: dict[tuple[str, str], None] = field(default_factory=dict)
+    _by_alert: OrderedDict[int, list[Asker]] = field(default_factory=OrderedDict)
+    _by_execution: OrderedDict[str, list[Asker]] = field(default_factory=OrderedDict)
+    _said: Recent = field(default_factory=lambda: Recent(MAX_WAITING))
     _sayer: Sayer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -221,8 +223,7 @@ class AlertIntake:
         if (client, msg_id) in self._said or not self._sayer.may_say(facts["type"]):
             return
         with self._lock:
-            self._said[client, msg_id] = None
-            _bound(self._said)
+            self._said.add((client, msg_id))
         structlog.get_logger().warning(
             "ALERT",
             alert=msg_id,
@@ -363,6 +364,6 @@ def _sum_up(count: int, kinds: Mapping[str, int]) -> None:
     structlog.get_logger().warning("ALERTS", more=count, types=dict(kinds))
 
 
-def _bound(waiting: dict[Any, Any]) -> None:
+def _bound(waiting: OrderedDict[Any, Any]) -> None:
     while len(waiting) > MAX_WAITING:
-        del waiting[next(iter(waiting))]
+        waiting.popitem(last=False)
