@@ -6,15 +6,28 @@
 from __future__ import annotations
 
 import enum
-import os
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridge_link import bodies
 from bridge_link.errors import WireError
+from bridge_link.ids import new_id
+
+__all__ = [
+    "FRAMES",
+    "MAGIC",
+    "ContentType",
+    "Kind",
+    "Message",
+    "decode",
+    "encode",
+    "frames_of",
+    "is_id",
+    "nack",
+    "new_id",
+]
 
 MAGIC: Final = b"SH1"
 FRAMES: Final = 5
@@ -53,13 +66,6 @@ class Message:
     id: str
     body: Mapping[str, Any] = field(default_factory=dict)
     content_type: ContentType = ContentType.MSGPACK
-
-
-def new_id() -> str:
-    """32 hexadecimal digits: the time in front, so that ids made one after the other are stored side by side, and 80
-    random bits.
-    """
-    return f"{time.time_ns() // 1_000_000 & 0xFFFFFFFFFFFF:012x}{os.urandom(10).hex()}"
 
 
 def is_id(text: str) -> bool:
