@@ -5,12 +5,11 @@ Pure but for ``Replies.send``, which hands frames to the pumps; from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from bridge_link import bodies
-from bridge_link.pump import RouterPump
 from bridge_link.wire import Kind, Message, frames_of, nack
 
 MOST_KEPT: Final = 256
@@ -23,10 +22,18 @@ _STORED: Final = {
 }
 
 
+class Pump(Protocol):
+    """Who sends answers (``bridge_link.pump.RouterPump``); from any thread."""
+
+    def send(self, peer: bytes, message: Message) -> None: ...
+
+    def send_frames(self, answers: Iterable[tuple[bytes, list[bytes]]]) -> None: ...
+
+
 class Asker(NamedTuple):
     """Who waits for the answer about one alert; ``batch_id`` when it came in a message with others."""
 
-    pump: RouterPump
+    pump: Pump
     peer: bytes
     msg_id: str
     batch_id: str | None = None
@@ -65,8 +72,8 @@ class _Batch:
 class Replies:
     """Filled for all alerts of one poll, then sent."""
 
-    _frames: dict[RouterPump, list[tuple[bytes, list[bytes]]]] = field(default_factory=dict)
-    _batches: dict[tuple[RouterPump, bytes, str], _Batch] = field(default_factory=dict)
+    _frames: dict[Pump, list[tuple[bytes, list[bytes]]]] = field(default_factory=dict)
+    _batches: dict[tuple[Pump, bytes, str], _Batch] = field(default_factory=dict)
 
     def stored(self, asker: Asker, *, is_new: bool) -> None:
         if asker.batch_id is not None:

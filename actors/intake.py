@@ -18,7 +18,7 @@ import structlog
 
 from actors.access.book import Judge, unjudged
 from actors.access.rules import Denied
-from actors.answers import Asker, Refusal, Replies
+from actors.answers import Asker, Pump, Refusal, Replies
 from actors.clock import Clock
 from actors.guardian import AlertsStored, Decided, LookAgain
 from actors.iopool import IoPool
@@ -31,7 +31,7 @@ from actors.runbook import ExecutionFinished
 from actors.saying import Sayer
 from bridge_link.batch import alerts_of
 from bridge_link.errors import WireError
-from bridge_link.pump import Incoming, RouterPump
+from bridge_link.pump import Incoming
 from bridge_link.wire import Kind, Message, nack, new_id
 from guardian_link.messages import Alert, BadAlert, facts_of
 
@@ -118,7 +118,7 @@ class AlertIntake:
 
     # -- from the links -----------------------------------------------------------------------------------------------
 
-    def take(self, pump: RouterPump, incoming: Incoming) -> None:
+    def take(self, pump: Pump, incoming: Incoming) -> None:
         """One message of a peer, on the pump's thread."""
         message, peer = incoming.message, incoming.peer
         if message.kind is Kind.ALERT:  # what its type is counts too
@@ -175,7 +175,7 @@ class AlertIntake:
         """About once a second: say how many alerts were not said one by one."""
         self._sayer.look()
 
-    def _take_alerts(self, pump: RouterPump, incoming: Incoming) -> None:
+    def _take_alerts(self, pump: Pump, incoming: Incoming) -> None:
         message, peer = incoming.message, incoming.peer
         try:
             alerts = alerts_of(message.body)

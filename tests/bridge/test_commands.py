@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from actors.intake import AlertIntake, IntakeParts
 from bridge_link.client import BridgeClient
 from bridge_link.commands import MOST_AT_ONCE
 from bridge_link.pump import Incoming
-from bridge_link.wire import Kind, Message
+from bridge_link.wire import Kind, Message, decode
 from runbooks.ports import BridgeRequest, BridgeState, PortError
 from tests.bridge.desk import desk, endpoint, once_done
 from tests.support.eventually import eventually, holds_for
@@ -228,6 +229,9 @@ def test_trap_17_who_may_not_answer_commands_speaks_for_no_endpoint() -> None:
     class Back:
         def send(self, _peer: bytes, message: Message) -> None:
             answers.append(message)
+
+        def send_frames(self, given: Iterable[tuple[bytes, list[bytes]]]) -> None:
+            answers.extend(decode(frames) for _, frames in given)
 
     intake = AlertIntake(
         IntakeParts(
