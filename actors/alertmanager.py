@@ -7,19 +7,19 @@ posts a notification only wants to know that it is kept. Must never import the H
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from actors.clock import Clock
-from actors.guardian import AlertStored
+from actors.guardian import AlertsStored
 from actors.journal import firings
 from actors.journal.firings import Ended, Firing
 from actors.journal.journal import Journal
 from actors.journal.rows import OpenAlert
+from actors.journal.schema import JournalFull
 from guardian_link.alertmanager import Notified, Words, alert_of, firing_id
-from guardian_link.messages import Alert
 
 CLIENT: Final = "alertmanager"
 """The sender's name in the journal, whatever a notification says of itself."""
@@ -43,8 +43,8 @@ class AlertmanagerParts:
 
     journal: Journal
     clock: Clock
-    hint: Callable[[AlertStored], object]
-    say: Callable[[str, Alert], object]
+    hint: Callable[[AlertsStored], object]
+    say: Callable[[str, str, Mapping[str, Any]], object]
     is_known: Callable[[str], bool]
 
 
@@ -70,6 +70,9 @@ class AlertmanagerIntake:
         now, repeat_after_s = self.parts.clock.wall(), self.plan.repeat_after_s
         future: Future[tuple[Taken, ...]] = Future()
         future.set_running_or_notify_cancel()  # who gives up waiting cannot take it back: it is being written
+        if self.parts.journal.is_short:
+            future.set_exception(JournalFull("the daemon's disk is nearly full"))
+            return future
 
         def written(done: Future[list[tuple[Taken, OpenAlert | None]]]) -> None:
             """On the journal's thread, after the commit."""
@@ -78,9 +81,9 @@ class AlertmanagerIntake:
                 future.set_exception(error)
                 return
             future.set_result(tuple(taken for taken, _ in done.result()))
-            for _, fresh in done.result():
-                if fresh is not None:
-                    self.parts.hint(AlertStored(fresh))
+            fresh = tuple(one for _, one in done.result() if one is not None)
+            if fresh:
+                self.parts.hint(AlertsStored(fresh))
 
         work = self.parts.journal.submit(lambda db: [_write(db, one, now, repeat_after_s) for one in entries])
         work.add_done_callback(written)
@@ -90,8 +93,9 @@ class AlertmanagerIntake:
         if one.ends_at is not None:
             return Ended(one.fingerprint, one.starts_at, one.ends_at, one.labels.get("alertname", ""))
         alert = alert_of(one, self.plan.words, self.parts.is_known)
-        self.parts.say(CLIENT, alert)
-        return Firing(one.fingerprint, one.starts_at, firing_id(one), alert.to_body())
+        facts = alert.to_body()
+        self.parts.say(CLIENT, alert.id, facts)
+        return Firing(one.fingerprint, one.starts_at, firing_id(one), facts)
 
 
 def _write(

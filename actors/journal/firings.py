@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from actors.journal import rows
+from actors.journal.alert_batches import new_alert, store_alerts
 
 NOTHING_DONE: Final = frozenset({"cooling", "recovery_off"})
 """Answers for the moment: whoever is sent again after one of them is decided again."""
@@ -79,7 +80,9 @@ def keep(db: sqlite3.Connection, client: str, firing: Firing, now: float, repeat
             return Kept(row["alert_seq"], row["msg_id"], is_new=False)
     _end_earlier(db, firing)
     msg_id = _free_id(db, client, firing.msg_id)
-    stored = rows.store_alert(db, client, msg_id, firing.facts, now)
+    (stored,) = store_alerts(db, [new_alert(client, msg_id, firing.facts, now)])
+    if isinstance(stored, rows.AlertConflict):  # the id was free a moment ago, in this transaction
+        raise stored
     db.execute(
         "INSERT INTO firings(alert_seq, fingerprint, starts_at) VALUES (?,?,?)",
         (stored.seq, firing.fingerprint, firing.starts_at),

@@ -76,8 +76,8 @@ def undecided(db: sqlite3.Connection, after: int = 0, limit: int = -1) -> list[O
 
 
 def alerts(db: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
-    """Newest first, with the body's own fields, without those whose body is forgotten; ``resolved_at`` when whoever sent
-    it said that it is over.
+    """Newest first, with the body's own fields, without those whose body is forgotten; ``resolved_at`` when whoever
+    sent it said that it is over.
     """
     rows = db.execute(
         "SELECT a.*, f.resolved_at FROM alerts a LEFT JOIN firings f ON f.alert_seq=a.seq WHERE a.body <> ''"

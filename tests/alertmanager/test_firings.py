@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.journal import firings, rows
+from actors.journal.alert_batches import NewDecision, new_alert, record_decisions, store_alerts
 from actors.journal.firings import Ended, Firing, Kept, Known, is_repeat
 from actors.journal.schema import open_writer
 
@@ -72,7 +73,7 @@ def test_what_fires_still_after_an_hour_is_taken_anew(db: sqlite3.Connection) ->
 def test_an_answer_of_not_now_is_asked_for_again(db: sqlite3.Connection) -> None:
     first = kept(db)
     answer = {"outcome": "recovery_off", "reason": "", "runbook": None, "execution_id": None}
-    rows.record_decision(db, first.seq, answer, None, T0)
+    record_decisions(db, [NewDecision(first.seq, answer, None, T0)])
     assert kept(db, at=T0 + 10).is_new
 
 
@@ -104,8 +105,8 @@ def test_an_end_of_what_never_fired_here_changes_nothing(db: sqlite3.Connection)
 def test_a_journal_of_before_gets_the_table(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     old = open_writer(path)
-    old.execute("DROP TABLE firings")
-    rows.store_alert(old, "local", "alert-of-old", {"type": "x"}, T0)
+    old.executescript("DROP TABLE firings; DROP INDEX executions_of_alert; PRAGMA user_version=1")
+    store_alerts(old, [new_alert("local", "alert-of-old", {"type": "x"}, T0)])
     old.close()
     now = open_writer(path)
     assert kept(now).is_new
