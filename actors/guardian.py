@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext
-from actors.journal import rows
+from actors.journal import happened, rows
 from actors.journal.journal import Journal
 from actors.journal.rows import Execution, OpenAlert
 from actors.journal.schema import JournalTrouble
@@ -200,7 +200,8 @@ class GuardianActor(SupervisedActor):
         return execution
 
     def _write(self, alert: OpenAlert, body: Mapping[str, Any], execution: Execution | None, now: float) -> None:
-        future = self._parts.journal.submit(lambda db: rows.record_decision(db, alert.seq, body, execution, now))
+        path = self.context.path
+        future = self._parts.journal.submit(lambda db: happened.decide_alert(db, path, alert, body, execution, now))
         future.add_done_callback(lambda done: self.ref.tell(_as_written(alert, execution, done)))
 
     def _written(self, written: _DecisionWritten) -> None:

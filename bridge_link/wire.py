@@ -35,6 +35,7 @@ class Kind(enum.Enum):
     NACK = b"NACK"
     ANSWER = b"ANSWER"
     COMMAND = b"CMD"
+    EVENT = b"EVENT"
 
 
 class ContentType(enum.Enum):

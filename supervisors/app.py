@@ -144,6 +144,7 @@ class App:
                 bridge_address=config.links.bridge.address,
                 curve=config.links.curve,
                 alertmanager=alertmanager_plan(config.links.alertmanager),
+                events_address=config.links.events_address,
             ),
             self.system,
             SteeredServices(self.steering),
@@ -477,7 +478,7 @@ class App:
         self.system.close()
         self.ledger.close()
         self.overseers.close()
-        for link in ("guardian", "bridge", "operator"):
+        for link in ("guardian", "bridge", "events", "operator"):
             with suppress(OSError):  # read-only: it is as stale as all that is there
                 self.places.address(link).unlink(missing_ok=True)
 

@@ -65,6 +65,22 @@ class ClientBook:
         assert self._server is not None, "open comes first"  # noqa: S101
         return Guard(self._server.secret, self.admits, self.name_of)
 
+    @property
+    def follower_guard(self) -> Guard:
+        """For the socket events are published on: only who may ask comes in, and only he has a name there."""
+        guard = self.guard
+
+        def admits(public: str, address: str) -> bool:
+            return guard.admits(public, address) and self._follower(public) is not None
+
+        return Guard(guard.secret, admits, self._follower)
+
+    def _follower(self, public: str) -> str | None:
+        known = self._known
+        client = None if known is None else known.by_name.get(known.names.get(public, ""))
+        may_ask = client is not None and not isinstance(decide(client, Kind.QUERY, None, self.clock.wall()), Denied)
+        return client.name if client is not None and may_ask else None
+
     def look(self) -> str | None:
         """Read what has changed. Returns what is wrong with the keys, or None."""
         with self._reading:
@@ -151,6 +167,7 @@ class PlainBook:
 
     keyring: Keyring
     guard: None = None
+    follower_guard: None = None
     _trouble: str | None = None
     _is_said: bool = False
 

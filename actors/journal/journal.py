@@ -38,11 +38,18 @@ class Journal:
 
     Args:
         on_open: called with the connection whenever the file was opened, before any work is done on it.
+        on_commit: called on the writer's thread after each commit; it must only hand on.
     """
 
-    def __init__(self, path: Path, on_open: Callable[[sqlite3.Connection], object] = lambda _connection: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_open: Callable[[sqlite3.Connection], object] = lambda _connection: None,
+        on_commit: Callable[[], object] = lambda: None,
+    ) -> None:
         self.path = path
         self._on_open = on_open
+        self._on_commit = on_commit
         self._unopened: str | None = None
         self._damage: str | None = None
         self._refused: str | None = None
@@ -252,6 +259,7 @@ class Journal:
                 future.set_exception(failure)
             else:
                 future.set_result(result)
+        self._on_commit()
         return now
 
     def _failed(
