@@ -124,9 +124,7 @@ class EventPublisher:
             wake.close()
             is_bound.set()
 
-    def _serve_at(
-        self, address: str, wake: WakeUp, begun: deque[Exception | None], is_bound: threading.Event
-    ) -> None:
+    def _serve_at(self, address: str, wake: WakeUp, begun: deque[Exception | None], is_bound: threading.Event) -> None:
         """Until it is closed, or one who came in may not be there any more. Raises BindFailed."""
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         sockets: list[zmq.Socket[bytes]] = []
@@ -141,8 +139,9 @@ class EventPublisher:
             socket = make_publisher(context, None if guard is None else guard.secret)
             sockets.append(socket)
             self._bind(socket, address)
-            begun.append(None)
-            is_bound.set()
+            if not is_bound.is_set():
+                begun.append(None)
+                is_bound.set()
             self._serve(socket, wake, doors, guard)
         finally:
             self._topics.clear()
