@@ -216,10 +216,17 @@ class GuardianClient(RecoveryWords):
         """
         return EventStream(self.reader(after, epoch, topics))
 
+    def events(self, after: int | None = None, limit: int = 500) -> Page:
+        """One page of events behind ``after``, oldest first, with the bounds of what there is (``limit``: at most so
+        many, and as many as fit). Without ``after`` the bounds only. Raises DaemonUnreachable.
+        """
+        question = {"ask": "events", "after": after, "limit": limit}
+        return Page.from_answer(self._ask({key: value for key, value in question.items() if value is not None}))
+
     def reader(self, after: int | None, epoch: str, topics: Sequence[str]) -> EventReader:
         """What a stream takes its events from. Raises as ``subscribe``."""
         if after is None:
-            page = Page.from_answer(self._ask({"ask": "events"}))
+            page = self.events()
             follower = Follower(page.last, page.epoch)
         else:
             follower = Follower(after, epoch)
@@ -230,7 +237,8 @@ class GuardianClient(RecoveryWords):
 
     def close(self) -> None:
         """What is in the outbox stays there; whoever waits for an event is let go."""
-        self._is_closed = True
+        with self._opening:
+            self._is_closed = True
         for reader in list(self._readers):
             reader.stop()
         if self._delivery is not None:
@@ -249,9 +257,11 @@ class GuardianClient(RecoveryWords):
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _link(self) -> DealerChannel:
-        """The daemon may be somewhere else by now, or have new keys. Raises BadAddress, KeyTrouble."""
+        """The daemon may be somewhere else by now, or have new keys. Raises BadAddress, KeyTrouble, LinkClosed."""
         old = None
         with self._opening:
+            if self._is_closed:
+                raise LinkClosed("this client is closed")
             if self._channel is not None and self.outbox is None and time.monotonic() < self._find_again_s:
                 return self._channel
             try:

@@ -21,7 +21,7 @@ from bridge_link.errors import LinkError
 from guardian_link.as_alert import as_alert, constraint_alert, recovery_alert
 from guardian_link.bounded import BoundedCalls
 from guardian_link.client import GuardianClient
-from guardian_link.errors import DaemonUnreachable, EventsLost, LinkBusy
+from guardian_link.errors import DaemonUnreachable, EventsLost, GuardianError, LinkBusy
 from guardian_link.link_messages import (
     AlertRequest,
     ExecuteRecovery,
@@ -106,6 +106,7 @@ class LinkWork:
         self._ask = Lane("guardian-link-ask", MOST_QUESTIONS, ASKERS)
         self._waits = BoundedCalls("guardian-link-wait", MOST_WAITS)
         self._followers: list[_Follow] = []
+        self._keep.put(self._begin)
 
     def take(self, request: Request) -> str | None:
         """The alert's id, if it is one. Raises BadAlert, LinkBusy."""
@@ -139,6 +140,15 @@ class LinkWork:
         self._ask.close(1.0)
         if undone:
             LOG.error("the guardian link was stopped with %d alerts that are not known to be delivered", undone)
+
+    def _begin(self) -> None:
+        """What an earlier one left in the outbox is delivered without waiting for the first request."""
+        try:
+            self._connected()
+        except LinkError:  # nobody knows yet where the daemon is: it is asked for with each request
+            return
+        except GuardianError:
+            LOG.exception("the guardian link cannot begin")
 
     # -- alerts -----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 from guardian_link.as_alert import Issue
 from guardian_link.client import GuardianClient
@@ -70,6 +70,12 @@ class AutomatedRecoverySystem:
             if self._client is not None:
                 self._client.close()
             self._client = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _connected(self) -> GuardianClient:
         with self._lock:
