@@ -52,6 +52,11 @@ class Exchange:
     def is_done(self) -> bool:
         return self.is_over or all(future.done() for future in self.answers.values())
 
+    @property
+    def is_unheard(self) -> bool:
+        """It was given up before anything came back."""
+        return self.is_over and not any(future.done() for future in self.answers.values())
+
     def forget(self) -> None:
         """Do not send it again."""
         self.is_over = True
@@ -131,6 +136,7 @@ class DealerChannel:
         self._new: deque[Exchange | Message] = deque()
         self._pending: list[Exchange] = []
         self._is_beat_stuck = False
+        self._is_unheard = False
         self._closing = threading.Event()
         self._wake = WakeUp()
         self._lock = threading.Lock()
@@ -194,13 +200,15 @@ class DealerChannel:
             self._wake.hear()
         if socket in ready:
             link.heard_at = time.monotonic()
+            self._is_unheard = False
             self._receive(socket)
         self._take_new(socket)
         self._send_due(socket)
         self._drop_done()
-        if not self._pending and not self._is_beat_stuck:
+        is_waiting = bool(self._pending) or self._is_beat_stuck
+        if not is_waiting and not self._is_unheard:
             link.heard_at = time.monotonic()  # silence begins with a question, or a word that does not leave
-        elif time.monotonic() - link.heard_at > SILENCE_S:
+        elif is_waiting and time.monotonic() - link.heard_at > SILENCE_S:
             link.open()
 
     def _pause_ms(self) -> int:
@@ -249,6 +257,8 @@ class DealerChannel:
             self._beat.next_at = now + (self._beat.every_s if went else BEAT_AGAIN_S)
 
     def _drop_done(self) -> None:
+        """One that was given up without an answer leaves its silence behind: the next may be as impatient."""
+        self._is_unheard = self._is_unheard or any(exchange.is_unheard for exchange in self._pending)
         self._pending = [exchange for exchange in self._pending if not exchange.is_done]
 
 

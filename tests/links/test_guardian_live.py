@@ -8,13 +8,18 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pykka
 import pytest
+import zmq
 
+from bridge_link.keys import ClientKey, read_key_file
+from bridge_link.sockets import make_subscriber
 from guardian_link import (
     Alert,
     AlertRefused,
@@ -43,6 +48,12 @@ SERVICES = (
     "calendar-ingestor",
 )
 """Each test that recovers one has its own: the same trouble twice is one."""
+
+
+@pytest.fixture(autouse=True)
+def key_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon is a real one: its local key is found in its state directory."""
+    monkeypatch.delenv("SELFHEAL_KEY", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +229,64 @@ def test_where_everything_is(live: Running, guardian: GuardianClient) -> None:
 def test_a_question_about_events_that_is_none_is_refused(guardian: GuardianClient, question: dict[str, Any]) -> None:
     with pytest.raises(AlertRefused, match="no whole number"):
         guardian._ask({"ask": "events", **question})
+
+
+def made_key(live: Running, name: str, role: str, folder: Path) -> Path:
+    file = folder / f"{name}.key"
+    done = live.call("keys", "new", name, "--role", role, "--out", str(file))
+    assert done.returncode == 0, done.stderr
+    return file
+
+
+def test_who_has_no_role_for_it_may_not_follow(live: Running, guardian: GuardianClient, tmp_path: Path) -> None:
+    """Neither by asking nor by listening: of those who listen only who may ask comes in."""
+    file = made_key(live, "mql4", "bridge", tmp_path)
+    with (
+        GuardianClient(state_dir=live.state, key_file=file, timeout_s=20) as client,
+        pytest.raises(AlertRefused, match="may not send QUERY"),  # once the daemon has looked at its table
+    ):
+        next(client.subscribe(after=0))
+    address = str(guardian.events().address)
+    local, bridge = read_key_file(live.state / "keys" / "local.key"), read_key_file(file)
+    with zmq.Context() as context, ExitStack() as stack:
+        refused, bare, heard = (stack.enter_context(subscribed(context, address, key)) for key in (bridge, None, local))
+        eventually(lambda: guardian.post({"type": "noise"}) and heard.poll(200), within_s=30)
+        assert not refused.poll(300)
+        assert not bare.poll(0)
+
+
+def subscribed(context: zmq.Context[Any], address: str, key: ClientKey | None) -> zmq.Socket[bytes]:
+    socket = make_subscriber(context, key)
+    socket.connect(address)
+    return socket
+
+
+def test_trap_16_a_revoked_key_ends_a_living_subscription(
+    live: Running, guardian: GuardianClient, tmp_path: Path
+) -> None:
+    file = made_key(live, "leaver", "viewer", tmp_path)
+    address = str(guardian.events().address)
+    with (
+        GuardianClient(state_dir=live.state, key_file=file, timeout_s=20) as client,
+        client.subscribe(after=0) as stream,
+        zmq.Context() as context,
+    ):
+        assert stream.get(30) is not None, "let in once the daemon has looked at its table"
+        with subscribed(context, address, read_key_file(file)) as ear:
+            eventually(lambda: guardian.post({"type": "noise"}) and ear.poll(200), within_s=30)
+            assert live.call("keys", "revoke", "leaver").returncode == 0
+            with pytest.raises(AlertRefused, match="revoked"):
+                deque(stream, maxlen=0)
+
+            def is_silent() -> bool:
+                while ear.poll(0):
+                    ear.recv_multipart()
+                guardian.post({"type": "noise"})
+                return not ear.poll(500)
+
+            eventually(is_silent, within_s=30)
+    with guardian.subscribe() as events:
+        until(events, alert=guardian.post({"type": "noise"}))
 
 
 def test_the_command_line_shows_events(live: Running, guardian: GuardianClient) -> None:

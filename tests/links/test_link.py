@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from bridge_link import BridgeClient, CommunicationBridge
+from bridge_link.channel import _Socket
 from bridge_link.client import find_address
 from bridge_link.errors import BadAddress, BindFailed, LinkTimeout
 from bridge_link.pump import Incoming, RouterPump
@@ -336,3 +337,26 @@ def test_where_an_address_is_looked_for(tmp_path: Path) -> None:
     assert find_address("guardian", None, None, {"SELFHEAL_STATE": str(tmp_path)}) == "tcp://127.0.0.1:3"
     with pytest.raises(BadAddress, match=str(tmp_path / "bridge.address")):
         find_address("bridge", None, tmp_path, {})
+
+
+def test_impatient_questions_do_not_hide_a_dead_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gives up before the silence is long enough for a new socket; together they are."""
+    monkeypatch.setattr("bridge_link.channel.SILENCE_S", 1.0)
+    opened: list[None] = []
+    original = _Socket.open
+
+    def counting(link: _Socket) -> Any:
+        opened.append(None)
+        return original(link)
+
+    monkeypatch.setattr(_Socket, "open", counting)
+    with daemon(lambda *_: []) as (_, address), GuardianClient(address, timeout_s=0.1) as guardian:
+
+        def is_made_anew() -> bool:
+            with pytest.raises(DaemonUnreachable):
+                guardian.statistics()
+            channel = guardian._channel
+            eventually(lambda: channel is not None and not channel._pending)  # it is given up before the next comes
+            return len(opened) > 1
+
+        eventually(is_made_anew)
