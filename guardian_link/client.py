@@ -283,7 +283,9 @@ class GuardianClient(RecoveryWords):
         return (urlsplit(channel.address).hostname if channel is not None else None) or "127.0.0.1"
 
     def _keep_sending(self, alert: Alert) -> None:
-        """Until it is acknowledged, wherever the daemon goes. Raises OutboxFull, and as ``_begin``."""
+        """Until it is acknowledged; by a daemon that has moved once a later call has found it. Raises OutboxFull, and as
+        ``_begin``.
+        """
 
         def look(done: Future[Answer]) -> None:
             self._posted.discard(alert.id)

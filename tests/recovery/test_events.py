@@ -1,0 +1,175 @@
+"""Events in the journal: numbers given once, an identity, bounds; decided and told together."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.journal import events, happened, rows
+from actors.journal.journal import Journal
+from actors.journal.rows import Execution, OpenAlert
+from bridge_link.publisher import Place
+from bridge_link.wire import decode, encode
+from runbooks.model import Status
+from supervisors.happenings import Happenings
+from supervisors.telling import QUIET_LOOKS, Telling
+from tests.support.eventually import eventually
+
+
+@pytest.fixture
+def rung() -> list[None]:
+    return []
+
+
+@pytest.fixture
+def journal(tmp_path: Path, rung: list[None]) -> Iterator[Journal]:
+    made = Journal(tmp_path / "journal.db", events.ensure_epoch, lambda: rung.append(None))
+    made.start()
+    yield made
+    made.close()
+
+
+def add(journal: Journal, count: int = 1, **facts: Any) -> None:
+    def work(db: sqlite3.Connection) -> None:
+        for number in range(count):
+            events.add(db, 1.0, "root/services/a", "exited", str(number), facts)
+
+    journal.submit(work).result(10)
+
+
+def page(journal: Journal, after: int | None, limit: int = 100) -> events.Page:
+    return journal.read(lambda db: events.page(db, after, limit))
+
+
+def seqs(found: events.Page) -> list[int]:
+    return [one["seq"] for one in found.events]
+
+
+def test_a_page_has_what_is_behind_a_number_and_the_bounds(journal: Journal) -> None:
+    assert (page(journal, 0).first, page(journal, 0).last) == (1, 0)
+    add(journal, 5, code=1)
+    found = page(journal, 2, limit=2)
+    assert (seqs(found), found.first, found.last) == ([3, 4], 1, 5)
+    assert (found.events[0]["event"], found.events[0]["evidence"]) == ("exited", {"code": 1})
+    assert (seqs(page(journal, None)), page(journal, None).last) == ([], 5)
+
+
+def test_the_identity_stays_and_a_new_journal_has_another(journal: Journal, tmp_path: Path) -> None:
+    first = page(journal, 0).epoch
+    journal.close()
+    again = Journal(journal.path, events.ensure_epoch)
+    again.start()
+    assert page(again, 0).epoch == first
+    again.close()
+    other = Journal(tmp_path / "other.db", events.ensure_epoch)
+    other.start()
+    assert len(first) == 32
+    assert page(other, 0).epoch != first
+    other.close()
+
+
+def test_the_oldest_are_removed_and_no_number_is_given_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "KEEP", 10)
+    add(journal, events.TIDY_EVERY)
+    found = page(journal, 0)
+    assert (found.first, found.last) == (events.TIDY_EVERY - 9, events.TIDY_EVERY)
+    assert seqs(found) == list(range(found.first, found.last + 1))
+    add(journal)
+    assert page(journal, 0).last == events.TIDY_EVERY + 1
+
+
+def test_it_rings_after_the_commit(journal: Journal, rung: list[None]) -> None:
+    add(journal)
+    eventually(lambda: rung)
+    assert page(journal, 0).last == 1
+
+
+def execution(alert: OpenAlert) -> Execution:
+    return Execution("x-1", alert.seq, "rb", b"{}", "0", "service:a", {}, "f", "high", 0, Status.RUNNING, 1.0)
+
+
+def test_a_decision_and_an_executions_life_are_told_once_each(journal: Journal) -> None:
+    facts = {"type": "service_failure", "service": "a", "severity": "high"}
+    seq = journal.submit(lambda db: rows.store_alert(db, "c", "alert-01", facts, 1.0)).result(10).seq
+    alert = OpenAlert(seq, "alert-01", facts)
+    decision = {"outcome": "run", "execution_id": "x-1", "runbook": "rb", "reason": ""}
+    begun = execution(alert)
+
+    def all_of_it(db: sqlite3.Connection) -> None:
+        happened.decide_alert(db, "root/links/alerts", alert, dict(decision), begun, 1.0)
+        happened.begin_execution(db, "root/runbooks/x-1", begun, 2.0)
+        happened.finish_execution(db, "root/runbooks/x-1", begun, Status.FAILED, "no", 3.0)
+
+    journal.submit(all_of_it).result(10)
+    journal.submit(all_of_it).result(10)  # another incarnation, after a crash
+    found = page(journal, 0).events
+    assert [one["event"] for one in found] == ["alert_decided", "execution_started", "execution_ended"]
+    assert found[0]["evidence"] == facts | {
+        "alert": "alert-01",
+        "outcome": "run",
+        "execution_id": "x-1",
+        "runbook": "rb",
+    }
+    assert found[2]["evidence"] == {
+        "execution_id": "x-1",
+        "runbook": "rb",
+        "target": "service:a",
+        "status": "failed",
+        "detail": "no",
+    }
+
+
+def test_a_decision_that_is_not_written_is_not_told(journal: Journal) -> None:
+    alert = OpenAlert(99, "never stored", {"type": "a"})
+
+    def decide(db: sqlite3.Connection) -> None:
+        happened.decide_alert(db, "root/links/alerts", alert, {"outcome": "no_match"}, None, 1.0)
+        raise ValueError("half done")
+
+    with pytest.raises((ValueError, TypeError)):
+        journal.submit(decide).result(10)
+    assert page(journal, 0).last == 0
+
+
+def test_what_is_published_begins_where_somebody_begins_to_listen(journal: Journal) -> None:
+    happenings = Happenings(journal, lambda: None)
+    add(journal, 3)
+    here = happenings.batch(None)
+    assert here is not None
+    assert (here.place.seq, here.messages) == (3, ())
+    add(journal, 600, code=1)
+    batch = happenings.batch(here.place)
+    assert batch is not None
+    assert (len(batch.messages), batch.place.seq, batch.is_all) == (500, 503, False)
+    rest = happenings.batch(batch.place)
+    assert rest is not None
+    assert (rest.place.seq, rest.is_all) == (603, True)
+    topic, message = batch.messages[0]
+    assert (topic, message.id, message.body["seq"]) == ("exited", f"{here.place.epoch}:4", 4)
+    assert decode(encode(message)) == message
+
+
+def test_a_journal_that_was_begun_anew_is_published_from_its_beginning(journal: Journal) -> None:
+    add(journal, 2)
+    batch = Happenings(journal, lambda: None).batch(Place("another journal", 70))
+    assert batch is not None
+    assert [message.body["seq"] for _, message in batch.messages] == [1, 2]
+
+
+def test_a_journal_that_cannot_be_read_publishes_nothing_now(tmp_path: Path) -> None:
+    assert Happenings(Journal(tmp_path / "never there.db"), lambda: None).batch(None) is None
+
+
+def test_the_end_of_a_trouble_is_told_once() -> None:
+    troubles = ["full", "full", *[None] * (QUIET_LOOKS + 2)]
+    told: list[str] = []
+    telling = Telling(
+        "disk", lambda: troubles.pop(0), lambda what, trouble: told.append(f"{what} {trouble}"), told.append
+    )
+    while troubles:
+        telling.look()
+    assert told == ["disk full", "disk"]
