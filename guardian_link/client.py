@@ -9,18 +9,17 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
-from bridge_link.channel import Answer, DealerChannel, Exchange
+from bridge_link.channel import Answer, Exchange
 from bridge_link.client import find_address
 from bridge_link.errors import LinkClosed, LinkError, Refused, WireError
-from bridge_link.keys import ClientKey, find_key
+from bridge_link.keys import find_key
 from bridge_link.wire import Kind, Message, new_id
 from guardian_link.as_alert import Issue, as_alert
 from guardian_link.delivery import Delivery, OnLate
@@ -35,6 +34,7 @@ from guardian_link.errors import (
 from guardian_link.events import Follower, Page
 from guardian_link.messages import Ack, Alert, Decision, Outcome
 from guardian_link.outbox import Outbox
+from guardian_link.reach import Reach
 from guardian_link.reader import EventReader
 from guardian_link.recovery_words import RecoveryWords
 from guardian_link.streams import EventStream
@@ -44,8 +44,6 @@ TERMINAL: Final = frozenset(
 )
 MOST_POSTED: Final = 10_000
 """Without an outbox: so many alerts wait in memory."""
-FIND_AGAIN_S: Final = 0.5
-"""How often it is looked where the daemon is now."""
 ASK_AGAIN_S: Final = 1.0
 """A pushed outcome may be lost: while waiting, the daemon is asked this often."""
 
@@ -77,23 +75,23 @@ class GuardianClient(RecoveryWords):
         key_file: str | Path | None = None,
     ) -> None:
         self._timeout_s = timeout_s
-        self._find: Callable[[], str] = lambda: find_address("guardian", address, state_dir)
-        self._find_key: Callable[[], ClientKey | None] = lambda: find_key(key_file, state_dir)
+        self._reach = Reach(
+            find=lambda: find_address("guardian", address, state_dir),
+            find_key=lambda: find_key(key_file, state_dir),
+            on_push=self._pushed,
+            is_strict=outbox is not None,
+        )
         self._outcomes: dict[str, Outcome] = {}
         self._changed = threading.Condition()
-        self._opening = threading.Lock()
-        self._channel: DealerChannel | None = None
-        self._is_closed = False
-        self._find_again_s = 0.0
         self._posted: set[str] = set()
         self._readers: weakref.WeakSet[EventReader] = weakref.WeakSet()
         self.outbox: Outbox | None = None
         self._delivery: Delivery | None = None
         if outbox is None:
-            self._link()
+            self._reach.channel()
         else:
             self.outbox = Outbox(outbox)
-            self._delivery = Delivery(self.outbox, self._find, find_key=self._find_key, on_late=on_late)
+            self._delivery = Delivery(self.outbox, self._reach.find, find_key=self._reach.find_key, on_late=on_late)
 
     def send(self, alert: Issue, timeout_s: float | None = None) -> Ack:
         """Send and wait until the alert is on disk and decided. If only the first came in time, the decision is None.
@@ -173,7 +171,7 @@ class GuardianClient(RecoveryWords):
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            if self._is_closed:
+            if self._reach.is_closed:
                 raise DaemonUnreachable("this client is closed")
             left_s = deadline - time.monotonic()
             status = self._status_or_none(execution_id, max(0.05, min(self._timeout_s, left_s)))
@@ -231,20 +229,18 @@ class GuardianClient(RecoveryWords):
         else:
             follower = Follower(after, epoch)
         wanted = (topics,) if isinstance(topics, str) else topics
-        reader = EventReader(self._ask, follower, wanted, self._host, self._find_key)
+        reader = EventReader(self._ask, follower, wanted, lambda: self._reach.host, self._reach.find_key)
         self._readers.add(reader)
         return reader
 
     def close(self) -> None:
         """What is in the outbox stays there; whoever waits for an event is let go."""
-        with self._opening:
-            self._is_closed = True
+        self._reach.shut()
         for reader in list(self._readers):
             reader.stop()
         if self._delivery is not None:
             self._delivery.close()
-        if self._channel is not None:
-            self._channel.close()
+        self._reach.close()
         if self.outbox is not None:
             self.outbox.close()
 
@@ -256,40 +252,15 @@ class GuardianClient(RecoveryWords):
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _link(self) -> DealerChannel:
-        """The daemon may be somewhere else by now, or have new keys. Raises BadAddress, KeyTrouble, LinkClosed."""
-        old = None
-        with self._opening:
-            if self._is_closed:
-                raise LinkClosed("this client is closed")
-            if self._channel is not None and self.outbox is None and time.monotonic() < self._find_again_s:
-                return self._channel
-            try:
-                address, key = self._find(), self._find_key()
-            except LinkError:
-                if self._channel is None or self.outbox is not None:
-                    raise
-                return self._channel  # it may come back to where it was
-            self._find_again_s = time.monotonic() + FIND_AGAIN_S
-            if self._channel is None or (self._channel.address, self._channel.key) != (address, key):
-                old, self._channel = self._channel, DealerChannel(address, key=key, on_push=self._pushed)
-            channel = self._channel
-        if old is not None:
-            old.close()
-        return channel
-
-    def _host(self) -> str:
-        channel = self._channel
-        return (urlsplit(channel.address).hostname if channel is not None else None) or "127.0.0.1"
-
     def _keep_sending(self, alert: Alert) -> None:
-        """Until it is acknowledged; by a daemon that has moved once a later call has found it. Raises OutboxFull, and as
-        ``_begin``.
+        """Until it is acknowledged; by a daemon that has moved once a later call has found it.
+
+        Raises OutboxFull, and as ``_begin``.
         """
 
         def look(done: Future[Answer]) -> None:
             self._posted.discard(alert.id)
-            if isinstance(done.exception(), LinkClosed) and not self._is_closed:
+            if isinstance(done.exception(), LinkClosed) and not self._reach.is_closed:
                 with suppress(GuardianError):  # too late: the client is being closed
                     self._keep_sending(alert)
 
@@ -306,7 +277,9 @@ class GuardianClient(RecoveryWords):
 
     def _begin(self, alert: Alert) -> Exchange:
         try:
-            return self._link().begin(Message(Kind.ALERT, alert.id, alert.to_body()), (Kind.STORED, Kind.DECIDED))
+            return self._reach.channel().begin(
+                Message(Kind.ALERT, alert.id, alert.to_body()), (Kind.STORED, Kind.DECIDED)
+            )
         except WireError as error:
             raise AlertRefused(error.code, error.text) from None
         except LinkError as error:  # nobody knows where it is, or it has just moved
@@ -326,7 +299,7 @@ class GuardianClient(RecoveryWords):
 
     def _ask(self, question: Mapping[str, Any], timeout_s: float | None = None) -> Any:
         try:
-            exchange = self._link().begin(Message(Kind.QUERY, new_id(), question), (Kind.ANSWER,))
+            exchange = self._reach.channel().begin(Message(Kind.QUERY, new_id(), question), (Kind.ANSWER,))
         except LinkError as error:
             raise DaemonUnreachable(str(error)) from None
         try:

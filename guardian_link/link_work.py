@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -22,6 +20,7 @@ from guardian_link.as_alert import as_alert, constraint_alert, recovery_alert
 from guardian_link.bounded import BoundedCalls
 from guardian_link.client import GuardianClient
 from guardian_link.errors import DaemonUnreachable, EventsLost, GuardianError, LinkBusy
+from guardian_link.lane import Lane
 from guardian_link.link_messages import (
     AlertRequest,
     ExecuteRecovery,
@@ -50,48 +49,7 @@ STOP_S: Final = 5.0
 """How long a stop takes at most to put what was told into the outbox."""
 RETRY_S: Final = 1.0
 
-Job = Callable[[], object]
 Connect = Callable[[], GuardianClient]
-
-
-class Lane:
-    """Jobs in order, on ``threads`` threads. ``put`` never waits: False when there is no room or it is closed."""
-
-    def __init__(self, name: str, most: int, threads: int) -> None:
-        self._most = most
-        self._jobs: deque[Job] = deque()
-        self._changed = threading.Condition()
-        self._is_closed = False
-        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
-
-    def put(self, job: Job) -> bool:
-        with self._changed:
-            if self._is_closed or len(self._jobs) >= self._most:
-                return False
-            self._jobs.append(job)
-            self._changed.notify()
-        return True
-
-    def close(self, timeout_s: float) -> int:
-        """Do what was put, for ``timeout_s`` seconds at most; returns how many jobs were left undone."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
-        deadline = time.monotonic() + timeout_s
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return len(self._jobs)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._is_closed)
-                if not self._jobs:
-                    return
-                job = self._jobs.popleft()
-            job()
 
 
 class LinkWork:

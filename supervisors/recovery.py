@@ -41,6 +41,7 @@ from runbooks.network import LocalHttp, LocalTcp
 from runbooks.parse import SHIPPED, Library, load_library
 from runbooks.ports import Ports, Services
 from supervisors.decisions.model import Report, ReportKind, Strategy
+from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
 from supervisors.library import Supervisor
 from supervisors.manager import RecoveryStatus
@@ -113,6 +114,7 @@ class Recovery:
             services, LocalCommands(), LocalHttp(), LocalTcp(), BridgeCommands(self.sessions, self._bridge_is_ready)
         )
         self._pumps: dict[str, RouterPump] = {}
+        system.board.listen(Degradation(lambda path, event, text: self._event(path, event, text, {})).look)
 
     # -- nodes of the tree --------------------------------------------------------------------------------------------
 

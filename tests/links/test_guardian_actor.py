@@ -18,6 +18,7 @@ from bridge_link.pump import Incoming
 from bridge_link.wire import Kind, Message
 from guardian_link import Ack, Alert, BadAlert, DaemonUnreachable, Event, GuardianLinkActor
 from guardian_link.errors import LinkBusy, OutboxUnusable
+from guardian_link.lane import Lane
 from guardian_link.link_messages import (
     BadRequest,
     ExecuteRecovery,
@@ -31,7 +32,6 @@ from guardian_link.link_messages import (
     WaitForExecution,
     read_request,
 )
-from guardian_link.link_work import Lane
 from guardian_link.outbox import Outbox
 from tests.links.scripted_daemon import ScriptedDaemon, daemon, obliging
 from tests.support.eventually import eventually

@@ -359,7 +359,7 @@ def test_impatient_questions_do_not_hide_a_dead_socket(monkeypatch: pytest.Monke
         def is_made_anew() -> bool:
             with pytest.raises(DaemonUnreachable):
                 guardian.statistics()
-            channel = guardian._channel
+            channel = guardian._reach._channel
             eventually(lambda: channel is not None and not channel._pending)  # it is given up before the next comes
             return len(opened) > 1
 

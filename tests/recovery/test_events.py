@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
+from actors.board import NodeKind, NodeState, NodeStatus
 from actors.journal import events, happened, rows
 from actors.journal.journal import Journal
 from actors.journal.rows import Execution, OpenAlert
 from bridge_link.publisher import Place
 from bridge_link.wire import decode, encode
 from runbooks.model import Status
+from supervisors.decisions.model import Report, ReportKind
+from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
 from supervisors.telling import QUIET_LOOKS, Telling
+from tests.recovery.place import recovering
 from tests.support.eventually import eventually
 
 
@@ -173,3 +177,36 @@ def test_the_end_of_a_trouble_is_told_once() -> None:
     while troubles:
         telling.look()
     assert told == ["disk full", "disk"]
+
+
+def test_what_runs_and_is_not_well_is_told_once() -> None:
+    told: list[tuple[str, str, str]] = []
+    degradation = Degradation(lambda *what: told.append(what))
+    path = "root/services/a"
+    for state in ("ready", "degraded", "degraded", "ready", "degraded", "failed", "ready"):
+        degradation.look(NodeStatus(path, NodeKind.SERVICE, NodeState(state), detail="2 of 3 probes"))
+    degradation.look(NodeStatus("root/links/guardian", NodeKind.LINK, NodeState.DEGRADED))
+    assert told == [
+        (path, "degraded", "2 of 3 probes"),
+        (path, "well", "well again"),
+        (path, "degraded", "2 of 3 probes"),
+    ]
+
+
+def test_the_board_a_report_and_a_trouble_become_events(tmp_path: Path) -> None:
+    with recovering(tmp_path / "state") as place:
+        parts = place.recovery
+        place.system.board.publish(NodeStatus("root/services/a", NodeKind.SERVICE, NodeState.DEGRADED, detail="slow"))
+        parts.reported("root/services/a", Report(ReportKind.STARTED, "a", 1))
+        parts.reported("root/links", Report(ReportKind.STARTED, "links", 1))
+        parts.trouble_alert("guardian", "cannot write")
+
+        def found() -> list[tuple[str, str]] | None:
+            page = parts._journal.read(lambda db: events.page(db, 0, 500))
+            told = [(one["path"], one["event"]) for one in page.events]
+            return told if ("root/links/guardian", "trouble") in told else None
+
+        told = eventually(found)
+    assert told[0] == ("root/journal", "journal_opened")
+    assert {("root/services/a", "degraded"), ("root/services/a", "started")} <= set(told)
+    assert ("root/links", "started") not in told
