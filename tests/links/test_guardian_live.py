@@ -289,7 +289,7 @@ def test_trap_16_a_revoked_key_ends_a_living_subscription(
         until(events, alert=guardian.post({"type": "noise"}))
 
 
-def test_the_command_line_shows_events(live: Running, guardian: GuardianClient) -> None:
+def test_the_command_line_shows_events(live: Running, guardian: GuardianClient, tmp_path: Path) -> None:
     with guardian.subscribe() as events:
         alert_id = guardian.post({"type": "shown", "message": "on the command line"})
         last = until(events, alert=alert_id)[-1]
@@ -298,11 +298,16 @@ def test_the_command_line_shows_events(live: Running, guardian: GuardianClient) 
         (last.seq, "alert_decided", alert_id)
     ]
     words = [sys.executable, "-m", "supervisors.cli", "events", "--follow", "--json", "--after", str(last.seq - 1)]
-    with subprocess.Popen([*words, "--state", str(live.state)], stdout=subprocess.PIPE, text=True) as following:
-        assert following.stdout is not None
-        assert f'"seq":{last.seq},' in following.stdout.readline().replace(" ", "")
+    out, problems = tmp_path / "out", tmp_path / "problems"
+    with out.open("w") as stdout, problems.open("w") as stderr:
+        following = subprocess.Popen([*words, "--state", str(live.state)], stdout=stdout, stderr=stderr)
+    try:
+        eventually(lambda: f'"seq":{last.seq},' in out.read_text().replace(" ", ""), within_s=30)
         following.send_signal(signal.SIGINT)
-        assert following.wait(20) == 0
+        assert following.wait(30) == 0, problems.read_text()
+    finally:
+        following.kill()
+        following.wait()
 
 
 def test_trap_2_a_kill_of_the_daemon_in_mid_stream_loses_and_doubles_no_event(tmp_path: Path) -> None:
