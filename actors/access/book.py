@@ -105,10 +105,11 @@ class ClientBook:
     def _read_again(self) -> None:
         signature = self.keyring.signature()
         try:
-            self._known = _Known.of(self.keyring.table())
+            self._known = _Known.of(self.keyring.written_table())
         except (BadTable, KeyTrouble) as error:
             kept = "nobody is let in" if self._known is None else "the table as it was is used"
-            self._trouble = f"{error}; {kept}"
+            if self._is_prepared:
+                self._trouble = f"{error}; {kept}"
             return
         self._read = signature
         if self._is_prepared:
