@@ -290,7 +290,7 @@ class GuardianClient(RecoveryWords):
             return exchange.answers[kind].result(timeout_s)
         except FutureTimeout:
             raise DaemonUnreachable(
-                f"{exchange.address}: no answer within {timeout_s:g} s; is the daemon running?"
+                f"{exchange.address}: no answer within {timeout_s:g} s; does the daemon run, and know this key?"
             ) from None
         except Refused as refused:
             raise AlertRefused(refused.code, refused.text) from None
