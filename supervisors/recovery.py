@@ -45,6 +45,7 @@ from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
 from supervisors.library import Supervisor
 from supervisors.manager import RecoveryStatus
+from supervisors.open_files import open_files_trouble
 from supervisors.records import JournalRecords
 from supervisors.report_words import said
 from supervisors.telling import Telling
@@ -209,7 +210,7 @@ class Recovery:
             if name in self._unwritten:
                 self._write_address(name, file, _as_reached(pump))
             unwritten = self._unwritten.get(name)
-            return unwritten if unwritten or name == "events" else self._book.look()
+            return unwritten if unwritten or name == "events" else self._book.look() or open_files_trouble()
 
         watched = Watched(begin, lambda: pump.is_alive, pump.close, lambda: pump.address, self.told(name, look))
         return ChildSpec(id=name, start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=10.0)
