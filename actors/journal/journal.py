@@ -138,6 +138,7 @@ class Journal:
         """Raises JournalTrouble."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._release_place()
             connection = self._opened_or_begun_anew()
             self._place = Place.of(self.path)
         except OSError as error:
@@ -174,6 +175,12 @@ class Journal:
                         return
         finally:
             _closed(connection)
+            self._release_place()
+
+    def _release_place(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            place.release()
 
     def _looked_after(self, connection: sqlite3.Connection | None) -> sqlite3.Connection | None:
         """Once in a while: open what could not be opened, put back what was removed, begin anew what is damaged."""
