@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext
-from actors.journal import rows
-from actors.journal.alert_batches import NewDecision, record_decisions
+from actors.journal import happened, rows
+from actors.journal.alert_batches import NewDecision
 from actors.journal.journal import Journal
 from actors.journal.rows import Execution, OpenAlert
 from actors.journal.schema import JournalTrouble
@@ -253,8 +253,11 @@ class GuardianActor(SupervisedActor):
 
     def _write(self, made: list[_Made], decisions: list[NewDecision]) -> None:
         starts_none = all(one.execution is None for one in decisions)
+        path, alerts = self.context.path, [one.alert for one in made]
         future = self._parts.journal.submit(
-            lambda db: record_decisions(db, decisions), is_simple=starts_none, is_patient=starts_none
+            lambda db: happened.decide_alerts(db, path, alerts, decisions),
+            is_simple=starts_none,
+            is_patient=starts_none,
         )
         future.add_done_callback(lambda done: self.ref.tell(_as_written(made, done)))
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext
-from actors.journal import rows
+from actors.journal import happened, rows
 from actors.journal.journal import Journal
 from actors.journal.rows import Execution
 from actors.journal.schema import JournalTrouble
@@ -177,8 +177,8 @@ class RunbookActor(SupervisedActor):
             self._finish(Finish(status, str(bad)))
             return
         started_at = self._execution.started_at or clock.wall()
-        execution_id = self._execution.id
-        self._parts.journal.submit(lambda db: rows.begin_execution(db, execution_id, started_at))
+        execution, path = self._execution, self.context.path
+        self._parts.journal.submit(lambda db: happened.begin_execution(db, path, execution, started_at))
         if records:
             elapsed_s = clock.wall() - started_at
             step = engine.resume(plan, [record for _, record in records], clock.now(), elapsed_s)
@@ -223,10 +223,10 @@ class RunbookActor(SupervisedActor):
                 self._finish(effect)
 
     def _finish(self, finish: Finish) -> None:
-        execution_id, at = self._execution.id, self.context.system.clock.wall()
+        execution, path, at = self._execution, self.context.path, self.context.system.clock.wall()
         self._write(
             self._parts.journal.submit(
-                lambda db: rows.finish_execution(db, execution_id, finish.status, finish.detail, at)
+                lambda db: happened.finish_execution(db, path, execution, finish.status, finish.detail, at)
             ),
             finish,
         )

@@ -64,6 +64,11 @@ class Exchange:
         """An alert that was never sent: it may go with others. Later ones go alone: nobody knows what went wrong."""
         return self.message.kind is Kind.ALERT and self.tries == 0 and self.message.content_type is ContentType.MSGPACK
 
+    @property
+    def is_unheard(self) -> bool:
+        """It was given up before anything came back."""
+        return self.is_over and not any(future.done() for future in self.answers.values())
+
     def forget(self) -> None:
         """Do not send it again."""
         self.is_over = True
@@ -156,6 +161,7 @@ class DealerChannel:
         self._count = itertools.count()
         self._batches: dict[str, list[Exchange]] = {}
         self._is_beat_stuck = False
+        self._is_unheard = False
         self._closing = threading.Event()
         self._wake = WakeUp()
         self._lock = threading.Lock()
@@ -216,12 +222,14 @@ class DealerChannel:
             self._wake.hear()
         if socket in ready:
             link.heard_at = time.monotonic()
+            self._is_unheard = False
             self._receive(socket)
         self._take_new(socket)
         self._send_due(socket)
-        if not self._pending and not self._is_beat_stuck:
+        is_waiting = bool(self._pending) or self._is_beat_stuck
+        if not is_waiting and not self._is_unheard:
             link.heard_at = time.monotonic()  # silence begins with a question, or a word that does not leave
-        elif time.monotonic() - link.heard_at > SILENCE_S:
+        elif is_waiting and time.monotonic() - link.heard_at > SILENCE_S:
             self._drop_done()
             if self._pending or self._is_beat_stuck:
                 link.open()
@@ -324,6 +332,8 @@ class DealerChannel:
         self._plan(exchange, now + pause_s)
 
     def _forget(self, exchange: Exchange) -> None:
+        """One that was given up without an answer leaves its silence behind: the next may be as impatient."""
+        self._is_unheard = self._is_unheard or exchange.is_unheard
         left = [one for one in self._pending.get(exchange.message.id, ()) if not one.is_done]
         if left:
             self._pending[exchange.message.id] = left

@@ -139,10 +139,9 @@ class RouterPump:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         wake = self._wake
         assert wake is not None  # noqa: S101  set by start
-        sockets: list[zmq.Socket[bytes]] = []
         try:
             try:
-                doors, socket = self._open(context, sockets)
+                doors, socket = self._open(context)
             except Exception as error:
                 begun.append(error)
                 return
@@ -150,22 +149,14 @@ class RouterPump:
             is_bound.set()
             self._pump(socket, wake, doors)
         finally:
-            for opened in sockets:
-                opened.close(0)
-            context.term()
+            context.destroy(linger=0)
             wake.close()
             is_bound.set()
 
-    def _open(
-        self, context: zmq.Context[zmq.Socket[bytes]], sockets: list[zmq.Socket[bytes]]
-    ) -> tuple[zmq.Socket[bytes] | None, zmq.Socket[bytes]]:
+    def _open(self, context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes] | None, zmq.Socket[bytes]]:
         """Who answers handshakes is there before there is anything to come in by. Raises BindFailed."""
-        doors = None
-        if self._guard is not None:
-            doors = open_handler(context)
-            sockets.append(doors)
+        doors = None if self._guard is None else open_handler(context)
         socket = make_router(context, None if self._guard is None else self._guard.secret)
-        sockets.append(socket)
         try:
             socket.bind(self._wanted)
         except zmq.ZMQError as error:

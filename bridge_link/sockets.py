@@ -96,14 +96,48 @@ def make_router(context: zmq.Context[zmq.Socket[bytes]], secret: str | None = No
     return socket
 
 
+def make_publisher(context: zmq.Context[zmq.Socket[bytes]], secret: str | None = None) -> zmq.Socket[bytes]:
+    """XPUB: its owner knows whether anybody listens. A slow subscriber loses messages, it never holds others up. With
+    the server's ``secret`` key a CURVE server.
+    """
+    socket = context.socket(zmq.XPUB)
+    _common(socket)
+    if secret is not None:
+        guard(socket, secret)
+    socket.setsockopt(zmq.SNDHWM, 1000)
+    socket.setsockopt(zmq.RCVHWM, 1000)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
+    socket.setsockopt(zmq.BACKLOG, 128)
+    socket.setsockopt(zmq.IPV6, 0)
+    return socket
+
+
+def make_subscriber(context: zmq.Context[zmq.Socket[bytes]], key: ClientKey | None = None) -> zmq.Socket[bytes]:
+    """To all topics; with a ``key`` a CURVE client."""
+    socket = context.socket(zmq.SUB)
+    _common(socket)
+    if key is not None:
+        _present(socket, key)
+    socket.setsockopt(zmq.RCVHWM, 1000)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)
+    socket.setsockopt(zmq.RECONNECT_IVL, 100)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
+    socket.setsockopt(zmq.SUBSCRIBE, b"")
+    return socket
+
+
+def _present(socket: zmq.Socket[bytes], key: ClientKey) -> None:
+    socket.setsockopt(zmq.CURVE_SERVERKEY, key.server.encode("ascii"))
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, key.public.encode("ascii"))
+    socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret.encode("ascii"))
+
+
 def make_dealer(context: zmq.Context[zmq.Socket[bytes]], key: ClientKey | None = None) -> zmq.Socket[bytes]:
     """With a ``key`` a CURVE client."""
     socket = context.socket(zmq.DEALER)
     _common(socket)
     if key is not None:
-        socket.setsockopt(zmq.CURVE_SERVERKEY, key.server.encode("ascii"))
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, key.public.encode("ascii"))
-        socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret.encode("ascii"))
+        _present(socket, key)
     socket.setsockopt(zmq.SNDHWM, 200)
     socket.setsockopt(zmq.RCVHWM, 200)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)

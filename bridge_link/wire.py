@@ -51,6 +51,7 @@ class Kind(enum.Enum):
     NACK = b"NACK"
     ANSWER = b"ANSWER"
     COMMAND = b"CMD"
+    EVENT = b"EVENT"
 
 
 class ContentType(enum.Enum):

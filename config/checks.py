@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from config.models import BackoffConfig, SystemConfig
+from config.models import BESIDE, BackoffConfig, SystemConfig
 from config.replicas import expanded, scale_problem
 from config.source import Path
 
@@ -116,9 +116,9 @@ def no_port_clash(config: SystemConfig) -> Iterator[Complaint]:
 
 
 def _addresses(config: SystemConfig) -> Iterator[tuple[Path, str]]:
-    for link in ("guardian", "bridge", "operator"):
+    for link in ("guardian", "bridge", "operator", "events"):
         address = getattr(config.links, link).address
-        if address is not None:
+        if address is not None and (link, address) != ("events", BESIDE):
             yield ("links", link, "address"), address
     for name, service in config.services.items():
         check = service.health_check
@@ -157,10 +157,10 @@ def _words(path: Path) -> str:
 
 def readable_addresses(config: SystemConfig) -> Iterator[Complaint]:
     """Without keys links are bound to loopback only, and the operator always is."""
-    for link in ("guardian", "bridge", "operator"):
+    for link in ("guardian", "bridge", "operator", "events"):
         address = getattr(config.links, link).address
         path = ("links", link, "address")
-        if address is None:
+        if address is None or (link, address) == ("events", BESIDE):
             continue
         shape = "127.0.0.1:8090" if link == "operator" else "tcp://127.0.0.1:5570"
         place = _place(address)

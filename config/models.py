@@ -17,6 +17,7 @@ RESERVED: Final = frozenset({"root", "journal", "runtimes", "services", "bridges
 
 
 MAX_REPLICAS: Final = 200
+BESIDE: Final = "beside"
 
 
 def _not_reserved(name: str) -> str:
@@ -96,6 +97,14 @@ class AlertmanagerConfig(Model):
     token_file: Path | None = None
 
 
+class EventsLinkConfig(Model):
+    """Where events are published: `beside` (any free port of the guardian link's host) or an address like
+    `tcp://127.0.0.1:5572`; null switches it off: followers ask over the guardian link then, once a second.
+    """
+
+    address: str | None = BESIDE
+
+
 class LinksConfig(Model):
     """`curve`: clients of guardian and bridge are known by their keys (docs/security.md); false on loopback only."""
 
@@ -104,6 +113,14 @@ class LinksConfig(Model):
     bridge: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5571")
     operator: LinkConfig = LinkConfig(address="127.0.0.1:8090")
     alertmanager: AlertmanagerConfig = AlertmanagerConfig()
+    events: EventsLinkConfig = EventsLinkConfig()
+
+    @property
+    def events_address(self) -> str | None:
+        """Where to bind. Without a guardian link nobody could ask for what was missed: then nowhere."""
+        if self.guardian.address is None or self.events.address != BESIDE:
+            return None if self.guardian.address is None else self.events.address
+        return self.guardian.address.rpartition(":")[0] + ":0"
 
 
 class RunbooksConfig(Model):

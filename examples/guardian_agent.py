@@ -1,4 +1,5 @@
-"""A Guardian agent that recovers instead of only alerting: the seed's own snippet with one changed import.
+"""A Guardian agent that recovers instead of only alerting, in two ways: the seed's own snippet with one changed import,
+and the base agent that tells people what nobody recovers.
 
 Run it beside a daemon: ``python examples/guardian_agent.py [tcp://127.0.0.1:5570]``
 """
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from guardian_link import AutomatedRecoverySystem
+from guardian_link import Alert, AutomatedRecoverySystem, GuardianAgent
 
 
 class RiskAgent:
@@ -20,6 +21,15 @@ class RiskAgent:
     async def handle_alert(self, alert_data: Mapping[str, Any]) -> str | None:
         # Instead of just alerting, execute recovery
         return await self.recovery_system.execute_recovery(alert_data["error_id"], alert_data)
+
+
+class TransportAgent(GuardianAgent):
+    def map_issue(self, issue: Any) -> Any:
+        return {**issue, "service": "transport-router"}
+
+
+def page(alert: Alert) -> None:
+    print(f"people were told: {alert.type} of {alert.service}, {alert.severity}")
 
 
 async def main(address: str | None) -> None:
@@ -34,6 +44,12 @@ async def main(address: str | None) -> None:
     print(f"Recovery started: {execution_id}")
     print(agent.recovery_system.get_recovery_statistics())
     agent.recovery_system.close()
+
+    with TransportAgent(address, alerting=page, severity_threshold="medium") as transport:
+        for severity in ("HIGH", "LOW"):
+            issue = {"type": "COMPONENT_FAILURE", "component": "transport_layer", "severity": severity}
+            handled = await transport.handle_issue(issue)
+            print(f"{severity}: {handled.outcome or handled.why}")
 
 
 if __name__ == "__main__":

@@ -6,19 +6,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from guardian_link.actor import GuardianLinkActor
+    from guardian_link.agent import GuardianAgent, Handled
     from guardian_link.aio import AsyncGuardianClient
     from guardian_link.client import GuardianClient
-    from guardian_link.errors import AlertRefused, DaemonUnreachable, GuardianError, OutcomeTimeout
+    from guardian_link.errors import AlertRefused, DaemonUnreachable, EventsLost, GuardianError, OutcomeTimeout
+    from guardian_link.events import Event
     from guardian_link.messages import Ack, Alert, BadAlert, Decision, Outcome, Severity
     from guardian_link.recovery_system import AutomatedRecoverySystem
 
 _HOMES = {
+    "GuardianLinkActor": "guardian_link.actor",
+    "GuardianAgent": "guardian_link.agent",
+    "Handled": "guardian_link.agent",
     "AsyncGuardianClient": "guardian_link.aio",
     "GuardianClient": "guardian_link.client",
     "AlertRefused": "guardian_link.errors",
     "DaemonUnreachable": "guardian_link.errors",
+    "EventsLost": "guardian_link.errors",
     "GuardianError": "guardian_link.errors",
     "OutcomeTimeout": "guardian_link.errors",
+    "Event": "guardian_link.events",
     "Ack": "guardian_link.messages",
     "Alert": "guardian_link.messages",
     "BadAlert": "guardian_link.messages",
@@ -37,8 +45,13 @@ __all__ = [
     "BadAlert",
     "DaemonUnreachable",
     "Decision",
+    "Event",
+    "EventsLost",
+    "GuardianAgent",
     "GuardianClient",
     "GuardianError",
+    "GuardianLinkActor",
+    "Handled",
     "Outcome",
     "OutcomeTimeout",
     "Severity",

@@ -8,31 +8,49 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
-from bridge_link.channel import DealerChannel, Exchange
+from bridge_link.channel import Answer, Exchange
 from bridge_link.client import find_address
-from bridge_link.errors import LinkError, Refused, WireError
-from bridge_link.keys import ClientKey, find_key
+from bridge_link.errors import LinkClosed, LinkError, Refused, WireError
+from bridge_link.keys import find_key
 from bridge_link.wire import Kind, Message, new_id
+from guardian_link.as_alert import Issue, as_alert
 from guardian_link.delivery import Delivery, OnLate
-from guardian_link.errors import AlertRefused, DaemonUnreachable, OutboxUnusable, OutcomeTimeout
+from guardian_link.errors import (
+    AlertRefused,
+    DaemonUnreachable,
+    GuardianError,
+    OutboxFull,
+    OutboxUnusable,
+    OutcomeTimeout,
+)
+from guardian_link.events import Follower, Page
 from guardian_link.messages import Ack, Alert, Decision, Outcome
 from guardian_link.outbox import Outbox
+from guardian_link.reach import Reach
+from guardian_link.reader import EventReader
+from guardian_link.recovery_words import RecoveryWords
+from guardian_link.streams import EventStream
 
 TERMINAL: Final = frozenset(
     {"succeeded", "failed", "rolled_back", "rollback_failed", "unknown", "rejected", "expired", "cancelled"}
 )
+MOST_POSTED: Final = 10_000
+"""Without an outbox: so many alerts wait in memory."""
 ASK_AGAIN_S: Final = 1.0
 """A pushed outcome may be lost: while waiting, the daemon is asked this often."""
 
 
-class GuardianClient:
-    """Finds the daemon by ``address``, `$SELFHEAL_GUARDIAN`, or the state directory.
+class GuardianClient(RecoveryWords):
+    """Finds the daemon by ``address``, `$SELFHEAL_GUARDIAN`, or the state directory. Wherever it takes an alert, any of
+    the dictionaries ``Alert.from_mapping`` understands will do; one that is no alert raises BadAlert.
 
     Args:
         timeout_s: how long a question or ``send`` waits.
@@ -57,21 +75,25 @@ class GuardianClient:
         key_file: str | Path | None = None,
     ) -> None:
         self._timeout_s = timeout_s
-        self._find: Callable[[], str] = lambda: find_address("guardian", address, state_dir)
-        self._find_key: Callable[[], ClientKey | None] = lambda: find_key(key_file, state_dir)
+        self._reach = Reach(
+            find=lambda: find_address("guardian", address, state_dir),
+            find_key=lambda: find_key(key_file, state_dir),
+            on_push=self._pushed,
+            is_strict=outbox is not None,
+        )
         self._outcomes: dict[str, Outcome] = {}
         self._changed = threading.Condition()
-        self._opening = threading.Lock()
-        self._channel: DealerChannel | None = None
+        self._posted: set[str] = set()
+        self._readers: weakref.WeakSet[EventReader] = weakref.WeakSet()
         self.outbox: Outbox | None = None
         self._delivery: Delivery | None = None
         if outbox is None:
-            self._link()
+            self._reach.channel()
         else:
             self.outbox = Outbox(outbox)
-            self._delivery = Delivery(self.outbox, self._find, find_key=self._find_key, on_late=on_late)
+            self._delivery = Delivery(self.outbox, self._reach.find, find_key=self._reach.find_key, on_late=on_late)
 
-    def send(self, alert: Alert, timeout_s: float | None = None) -> Ack:
+    def send(self, alert: Issue, timeout_s: float | None = None) -> Ack:
         """Send and wait until the alert is on disk and decided. If only the first came in time, the decision is None.
 
         Raises:
@@ -79,6 +101,7 @@ class GuardianClient:
             DaemonUnreachable: not acknowledged within ``timeout_s`` seconds; it is not sent again, but with an outbox.
             OutboxFull, OutboxUnusable: it is not kept and was not sent.
         """
+        alert = as_alert(alert)
         if self.outbox is None or self._delivery is None:
             return self._send(alert, timeout_s)
         with self._delivery.handed_over(alert.id):
@@ -107,7 +130,7 @@ class GuardianClient:
         finally:
             exchange.forget()
 
-    def post(self, alert: Alert) -> str:
+    def post(self, alert: Issue) -> str:
         """Queue the alert and return its id at once; it is sent until acknowledged, as long as this client lives.
 
         With an outbox it is on disk when this returns, and is sent by whoever uses that outbox next.
@@ -115,21 +138,24 @@ class GuardianClient:
         Raises:
             AlertRefused: it is too large to be sent.
             OutboxFull, OutboxUnusable: it is not kept.
+            DaemonUnreachable: without an outbox: nobody knows where the daemon is.
         """
+        alert = as_alert(alert)
         if self.outbox is not None and self._delivery is not None:
             self.outbox.put(alert)
             self._delivery.look()
         else:
-            self._begin(alert)
+            self._keep_sending(alert)
         return alert.id
 
-    def post_all(self, alerts: Sequence[Alert]) -> list[str]:
+    def post_all(self, alerts: Sequence[Issue]) -> list[str]:
         """As ``post``, for many: with an outbox all or none of them are kept, with one commit."""
+        made = [as_alert(alert) for alert in alerts]
         if self.outbox is not None and self._delivery is not None:
-            self.outbox.put_all(alerts)
+            self.outbox.put_all(made)
             self._delivery.look()
-            return [alert.id for alert in alerts]
-        return [self.post(alert) for alert in alerts]
+            return [alert.id for alert in made]
+        return [self.post(alert) for alert in made]
 
     @property
     def trouble(self) -> str | None:
@@ -141,10 +167,12 @@ class GuardianClient:
 
         Raises:
             OutcomeTimeout: not within ``timeout_s`` seconds.
-            DaemonUnreachable: nobody answers any more.
+            DaemonUnreachable: this client is closed.
         """
         deadline = time.monotonic() + timeout_s
         while True:
+            if self._reach.is_closed:
+                raise DaemonUnreachable("this client is closed")
             left_s = deadline - time.monotonic()
             status = self._status_or_none(execution_id, max(0.05, min(self._timeout_s, left_s)))
             if status is not None and status.get("status") in TERMINAL:
@@ -172,12 +200,47 @@ class GuardianClient:
         found = self._ask({"ask": "alerts", "limit": limit})
         return found if isinstance(found, list) else []
 
+    def subscribe(self, after: int | None = None, *, epoch: str = "", topics: Sequence[str] = ()) -> EventStream:
+        """``for event in guardian.subscribe(): ...``: what happens in the daemon, each event once and in order, through
+        restarts of the daemon too.
+
+        Args:
+            after: begin behind this number (0: with the oldest there is); without it, with what happens from now on.
+            epoch: the journal that number is of (``event.epoch``); when it was begun anew, EventsLost says so.
+            topics: globs over event words (``execution_*``) or, with a slash, over paths (``root/services/*``).
+
+        Raises:
+            DaemonUnreachable: without ``after`` somebody must say where now is.
+        """
+        return EventStream(self.reader(after, epoch, topics))
+
+    def events(self, after: int | None = None, limit: int = 500) -> Page:
+        """One page of events behind ``after``, oldest first, with the bounds of what there is (``limit``: at most so
+        many, and as many as fit). Without ``after`` the bounds only. Raises DaemonUnreachable.
+        """
+        question = {"ask": "events", "after": after, "limit": limit}
+        return Page.from_answer(self._ask({key: value for key, value in question.items() if value is not None}))
+
+    def reader(self, after: int | None, epoch: str, topics: Sequence[str]) -> EventReader:
+        """What a stream takes its events from. Raises as ``subscribe``."""
+        if after is None:
+            page = self.events()
+            follower = Follower(page.last, page.epoch)
+        else:
+            follower = Follower(after, epoch)
+        wanted = (topics,) if isinstance(topics, str) else topics
+        reader = EventReader(self._ask, follower, wanted, lambda: self._reach.host, self._reach.find_key)
+        self._readers.add(reader)
+        return reader
+
     def close(self) -> None:
-        """What is in the outbox stays there."""
+        """What is in the outbox stays there; whoever waits for an event is let go."""
+        self._reach.shut()
+        for reader in list(self._readers):
+            reader.stop()
         if self._delivery is not None:
             self._delivery.close()
-        if self._channel is not None:
-            self._channel.close()
+        self._reach.close()
         if self.outbox is not None:
             self.outbox.close()
 
@@ -189,20 +252,34 @@ class GuardianClient:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _link(self) -> DealerChannel:
-        """Raises BadAddress, KeyTrouble. With an outbox the daemon may be somewhere else by now, or have new keys."""
-        with self._opening:
-            if self._channel is None or self.outbox is not None:
-                address, key = self._find(), self._find_key()
-                if self._channel is None or (self._channel.address, self._channel.key) != (address, key):
-                    old, self._channel = self._channel, DealerChannel(address, key=key, on_push=self._pushed)
-                    if old is not None:
-                        old.close()
-            return self._channel
+    def _keep_sending(self, alert: Alert) -> None:
+        """Until it is acknowledged; by a daemon that has moved once a later call has found it.
+
+        Raises OutboxFull, and as ``_begin``.
+        """
+
+        def look(done: Future[Answer]) -> None:
+            self._posted.discard(alert.id)
+            if isinstance(done.exception(), LinkClosed) and not self._reach.is_closed:
+                with suppress(GuardianError):  # too late: the client is being closed
+                    self._keep_sending(alert)
+
+        if len(self._posted) >= MOST_POSTED:
+            raise OutboxFull(f"{MOST_POSTED} alerts wait already; is the daemon running?")
+        exchange = self._begin(alert)
+        self._posted.add(alert.id)
+        exchange.answers[Kind.STORED].add_done_callback(look)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Alerts that were posted and are not known to be on the daemon's disk."""
+        return len(self._posted) if self.outbox is None else len(self.outbox)
 
     def _begin(self, alert: Alert) -> Exchange:
         try:
-            return self._link().begin(Message(Kind.ALERT, alert.id, alert.to_body()), (Kind.STORED, Kind.DECIDED))
+            return self._reach.channel().begin(
+                Message(Kind.ALERT, alert.id, alert.to_body()), (Kind.STORED, Kind.DECIDED)
+            )
         except WireError as error:
             raise AlertRefused(error.code, error.text) from None
         except LinkError as error:  # nobody knows where it is, or it has just moved
@@ -213,7 +290,7 @@ class GuardianClient:
             return exchange.answers[kind].result(timeout_s)
         except FutureTimeout:
             raise DaemonUnreachable(
-                f"{exchange.address}: no answer within {timeout_s:g} s; is the daemon running?"
+                f"{exchange.address}: no answer within {timeout_s:g} s; does the daemon run, and know this key?"
             ) from None
         except Refused as refused:
             raise AlertRefused(refused.code, refused.text) from None
@@ -222,7 +299,7 @@ class GuardianClient:
 
     def _ask(self, question: Mapping[str, Any], timeout_s: float | None = None) -> Any:
         try:
-            exchange = self._link().begin(Message(Kind.QUERY, new_id(), question), (Kind.ANSWER,))
+            exchange = self._reach.channel().begin(Message(Kind.QUERY, new_id(), question), (Kind.ANSWER,))
         except LinkError as error:
             raise DaemonUnreachable(str(error)) from None
         try:

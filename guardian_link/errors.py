@@ -29,3 +29,27 @@ class OutboxFull(GuardianError):
 
 class OutcomeTimeout(GuardianError):
     """The execution had not ended in time."""
+
+
+class BadAnswer(GuardianError):
+    """The daemon answered something else than what was asked; is it of another version?"""
+
+
+class EventsLost(GuardianError):
+    """Events behind ``after`` are gone. Going on with the stream gives what comes from ``first_available`` on.
+
+    Args:
+        after: the last event that was given.
+        first_available: the number of the next one there is (or will be).
+        epoch: the journal that one is in.
+    """
+
+    def __init__(self, after: int, first_available: int, epoch: str, why: str) -> None:
+        super().__init__(f"events after {after} are lost: {why}; the next is {first_available}")
+        self.after = after
+        self.first_available = first_available
+        self.epoch = epoch
+
+
+class LinkBusy(GuardianError):
+    """The link actor has so much to do already that this request was not taken."""

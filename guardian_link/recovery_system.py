@@ -7,47 +7,44 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Self, Unpack
 
+from guardian_link.as_alert import Issue
 from guardian_link.client import GuardianClient
-from guardian_link.mapping import TYPE_OF_CONSTRAINT
-from guardian_link.messages import Alert
-
-_FACTS: Final = ("type", "constraint_type", "severity", "message", "description", "service", "service_name", "id")
+from guardian_link.messages import Outcome
+from guardian_link.settings import ClientSettings
+from guardian_link.streams import EventStream
 
 
 class AutomatedRecoverySystem:
-    """Finds the daemon as ``GuardianClient`` does, when it is first needed."""
+    """Finds the daemon as ``GuardianClient`` does, when it is first needed. ``settings``: of ``GuardianClient``.
 
-    def __init__(
-        self,
-        address: str | None = None,
-        *,
-        state_dir: str | Path | None = None,
-        timeout_s: float = 5.0,
-        key_file: str | Path | None = None,
-    ) -> None:
-        self._where = (address, state_dir, timeout_s, key_file)
+    ``execute_recovery`` is awaited, as the platform's own; all other calls are ordinary ones.
+    """
+
+    def __init__(self, address: str | None = None, **settings: Unpack[ClientSettings]) -> None:
+        self._address = address
+        self._settings = settings
         self._client: GuardianClient | None = None
         self._lock = threading.Lock()
 
-    async def execute_recovery(self, error_id: str, error_data: Mapping[str, Any]) -> str | None:
+    async def execute_recovery(self, error_id: str, error_data: Issue) -> str | None:
         """The execution id, or None when recovery is off or nothing matches.
 
         ``error_id`` is the trouble's key, not the message's: the same one again is the same trouble.
 
         Raises:
-            GuardianError: the alert could not be handed over.
+            GuardianError: the alert could not be handed over; with an outbox it is kept and goes on being sent.
+            BadAlert: it is none.
         """
-        return await asyncio.to_thread(self._recover, {**error_data, "error_id": error_id})
+        return await asyncio.to_thread(lambda: self._connected().execute_recovery(error_id, error_data))
 
     def trigger_recovery(self, constraint_violation: object) -> str | None:
         """As ``execute_recovery``, for a violated constraint (a mapping, or an object with such attributes) and for
         callers without an event loop.
         """
-        return self._recover(constraint_alert(constraint_violation))
+        return self._connected().trigger_recovery(constraint_violation)
 
     def handle_constraint_violation(self, constraint_violation: object) -> str | None:
         """The same by the platform's other name."""
@@ -55,11 +52,18 @@ class AutomatedRecoverySystem:
 
     def get_recovery_statistics(self) -> dict[str, Any]:
         """total_runbooks, total_executions, success_rate, active_executions, auto_execution_enabled."""
-        return dict(self._connected().statistics())
+        return self._connected().get_recovery_statistics()
 
     def get_execution_status(self, execution_id: str) -> dict[str, Any] | None:
-        found = self._connected().execution_status(execution_id)
-        return None if found is None else dict(found)
+        return self._connected().get_execution_status(execution_id)
+
+    def wait(self, execution_id: str, timeout_s: float = 60.0) -> Outcome:
+        """As ``GuardianClient.wait``."""
+        return self._connected().wait(execution_id, timeout_s)
+
+    def subscribe(self, after: int | None = None, *, epoch: str = "", topics: Sequence[str] = ()) -> EventStream:
+        """As ``GuardianClient.subscribe``."""
+        return self._connected().subscribe(after, epoch=epoch, topics=topics)
 
     def close(self) -> None:
         with self._lock:
@@ -67,29 +71,14 @@ class AutomatedRecoverySystem:
                 self._client.close()
             self._client = None
 
-    def _recover(self, data: Mapping[str, Any]) -> str | None:
-        return self._connected().send(Alert.from_mapping(data)).execution_id
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _connected(self) -> GuardianClient:
         with self._lock:
             if self._client is None:
-                address, state_dir, timeout_s, key_file = self._where
-                self._client = GuardianClient(address, state_dir=state_dir, timeout_s=timeout_s, key_file=key_file)
+                self._client = GuardianClient(self._address, **self._settings)
             return self._client
-
-
-def constraint_alert(violation: object) -> dict[str, Any]:
-    """A violated constraint as an alert. Pure. A type that is not in the table stays itself."""
-    facts = dict(violation) if isinstance(violation, Mapping) else _attributes(violation)
-    kind = str(facts.pop("constraint_type", None) or facts.pop("type", None) or "")
-    description, key = facts.pop("description", None), facts.pop("id", None)
-    alert: dict[str, Any] = {"type": TYPE_OF_CONSTRAINT.get(kind, kind), "constraint_type": kind, **facts}
-    if description is not None:
-        alert.setdefault("message", str(description))
-    if key is not None:
-        alert["error_id"] = str(key)
-    return alert
-
-
-def _attributes(violation: object) -> dict[str, Any]:
-    return {name: getattr(violation, name) for name in _FACTS if getattr(violation, name, None) is not None}

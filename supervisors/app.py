@@ -147,6 +147,7 @@ class App:
                 alertmanager=alertmanager_plan(config.links.alertmanager),
                 room=RoomLimits(config.journal.ballast, config.journal.min_free),
                 retention=retention_of(config.journal),
+                events_address=config.links.events_address,
             ),
             self.system,
             SteeredServices(self.steering),
@@ -480,7 +481,7 @@ class App:
         self.system.close()
         self.ledger.close()
         self.overseers.close()
-        for link in ("guardian", "bridge", "operator"):
+        for link in ("guardian", "bridge", "events", "operator"):
             with suppress(OSError):  # read-only: it is as stale as all that is there
                 self.places.address(link).unlink(missing_ok=True)
 

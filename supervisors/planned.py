@@ -16,9 +16,9 @@ def planned_tree(config: SystemConfig, at: float) -> Tree:
         for name, one in config.bridges.items()
     ]
     links = [
-        _node(f"root/links/{name}", "link", endpoint=getattr(config.links, name).address or "unix socket only")
-        for name in ("guardian", "bridge", "operator")
-        if name == "operator" or getattr(config.links, name).address is not None
+        _node(f"root/links/{name}", "link", endpoint=address or "unix socket only")
+        for name, address in _link_addresses(config)
+        if name == "operator" or address is not None
     ]
     watchers = ["exit-watcher", "log-keeper"]
     if any(service.runtime == "docker" for service in config.services.values()):
@@ -32,6 +32,16 @@ def planned_tree(config: SystemConfig, at: float) -> Tree:
         _supervisor("root/links", "one_for_one", [_node("root/links/alerts", "link"), *links]),
     ]
     return Tree(schema=SCHEMA, at=rfc3339(at), root=_supervisor("root", "rest_for_one", children))
+
+
+def _link_addresses(config: SystemConfig) -> tuple[tuple[str, str | None], ...]:
+    links = config.links
+    return (
+        ("guardian", links.guardian.address),
+        ("bridge", links.bridge.address),
+        ("events", links.events_address),
+        ("operator", links.operator.address),
+    )
 
 
 def _unit(unit: str, config: SystemConfig) -> Node:

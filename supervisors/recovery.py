@@ -5,8 +5,10 @@ Built by ``app`` on the main thread; its methods are called from HTTP threads, s
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,13 +26,14 @@ from actors.context import ActorSystem
 from actors.endpoints.tcp import CLIENT
 from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
-from actors.journal import rows
+from actors.journal import events, rows
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
 from actors.monitor import MonitorActor, Watched
 from actors.runbook import RunbookParts
 from actors.spec import ChildSpec
+from bridge_link.publisher import EventPublisher
 from bridge_link.pump import RouterPump
 from bridge_link.report import as_report
 from bridge_link.wire import Kind
@@ -41,8 +44,11 @@ from runbooks.network import LocalHttp, LocalTcp
 from runbooks.parse import SHIPPED, Library, load_library
 from runbooks.ports import Ports, Services
 from supervisors.decisions.model import Report, ReportKind, Strategy
+from supervisors.degradation import Degradation
+from supervisors.happenings import Happenings
 from supervisors.library import Supervisor
 from supervisors.manager import RecoveryStatus
+from supervisors.open_files import open_files_trouble
 from supervisors.records import JournalRecords
 from supervisors.report_words import said
 from supervisors.telling import Telling
@@ -52,6 +58,10 @@ GUARDIAN_PATH: Final = "root/links/alerts"
 BRIDGES_PATH: Final = "root/bridges"
 SWITCH_KEY: Final = "recovery"
 OPEN: Final = frozenset({"queued", "running"})
+UPPER: Final = {"journal": "root/journal", "ledger": "root/runtimes/exit-watcher", "keeper": "root/runtimes/keeper"}
+"""Nodes whose troubles are told by these words; all others are links."""
+OUTER: Final = ("root/services/", "root/bridges/")
+"""What a start is an event of; our own actors' starts are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,7 @@ class RecoveryPlan:
     alertmanager: AlertmanagerPlan = field(default_factory=AlertmanagerPlan)
     room: RoomLimits = field(default_factory=RoomLimits)
     retention: Retention = field(default_factory=Retention)
+    events_address: str | None = None
 
 
 class Recovery:
@@ -76,8 +87,10 @@ class Recovery:
         self._system = system
         room = Room(plan.state_dir, plan.room)
         self._journal = Journal(
-            plan.state_dir / "journal.db", self._journal_opened, room=room, retention=plan.retention
+            plan.state_dir / "journal.db", self._journal_opened, self._committed, room=room, retention=plan.retention
         )
+        self._publisher: EventPublisher | None = None
+        self._happenings = Happenings(self._journal, lambda: self._publisher.address if self._publisher else None)
         self._unrecorded = 0
         self._unwritten: dict[str, str] = {}
         self.records = JournalRecords(self._journal)
@@ -110,6 +123,7 @@ class Recovery:
             services, LocalCommands(), LocalHttp(), LocalTcp(), BridgeCommands(self.sessions, self._bridge_is_ready)
         )
         self._pumps: dict[str, RouterPump] = {}
+        system.board.listen(Degradation(lambda path, event, text: self._event(path, event, text, {})).look)
 
     # -- nodes of the tree --------------------------------------------------------------------------------------------
 
@@ -119,16 +133,25 @@ class Recovery:
         def begin() -> None:
             if not journal.is_open:
                 journal.start_anyway()  # services must run, whatever becomes of the records
+                self._event("root/journal", "journal_opened", "events are recorded from here", {"pid": os.getpid()})
 
         watched = Watched(begin, lambda: journal.is_open, journal.close, trouble=self.told("journal", self._trouble))
         return ChildSpec(id="journal", start=MonitorActor, args=(NodeKind.JOURNAL, watched), shutdown=15.0)
 
     def _journal_opened(self, db: sqlite3.Connection) -> None:
         """On the journal's thread, before anything is decided by it. A person's word outlives a lost file."""
+        with suppress(sqlite3.OperationalError):  # an older journal on a full disk: when it is opened again
+            events.ensure_epoch(db)
         stored = rows.setting(db, SWITCH_KEY)
         if stored is None and self._switch:
             rows.set_setting(db, SWITCH_KEY, self._switch)
         self._switch = stored or self._switch
+
+    def _committed(self) -> None:
+        """On the journal's thread."""
+        publisher = self._publisher
+        if publisher is not None:
+            publisher.ring()
 
     def _trouble(self) -> str | None:
         trouble = self._journal.trouble
@@ -138,13 +161,17 @@ class Recovery:
 
     def told(self, what: str, trouble: Callable[[], str | None]) -> Callable[[], str | None]:
         """``trouble``, and what it finds is alerted once."""
-        return Telling(what, trouble, self.trouble_alert).look
+        return Telling(what, trouble, self.trouble_alert, self._trouble_over).look
 
     def trouble_alert(self, what: str, trouble: str) -> None:
         """Say that records cannot be kept; as an alert too, for as far as the journal takes it."""
         structlog.get_logger().critical("cannot keep records", what=what, trouble=trouble)
+        self._event(_node_of(what), "trouble", trouble, {"what": what})
         alert = {"type": "records_trouble", "service": what, "message": trouble}
         self._intake.take_mapping({**alert, "severity": "critical", "source": "selfheal"})
+
+    def _trouble_over(self, what: str) -> None:
+        self._event(_node_of(what), "trouble_over", "well again", {"what": what})
 
     def runbooks_spec(self) -> ChildSpec:
         return Supervisor.spec("runbooks", strategy=Strategy.SIMPLE_ONE_FOR_ONE, intensity=5, period_s=60.0)
@@ -160,7 +187,7 @@ class Recovery:
             self._plan.max_concurrent,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
-        return (alerts, *(self._pump_spec(name, pump) for name, pump in self._link_pumps().items()))
+        return (alerts, *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()))
 
     def _link_pumps(self) -> Mapping[str, RouterPump]:
         """Made when they are first needed: their keys must be there. Raises KeyRefused."""
@@ -172,9 +199,16 @@ class Recovery:
                 self._pumps[name] = RouterPump(
                     address, self._taker(name), name, guard=self._book.guard, on_drained=self._intake.drained
                 )
+            if self._plan.events_address is not None:
+                guard = self._book.follower_guard
+                self._publisher = EventPublisher(self._plan.events_address, self._happenings.batch, guard)
         return self._pumps
 
-    def _pump_spec(self, name: str, pump: RouterPump) -> ChildSpec:
+    def _all_pumps(self) -> Mapping[str, RouterPump | EventPublisher]:
+        pumps = self._link_pumps()
+        return {**pumps, **({} if self._publisher is None else {"events": self._publisher})}
+
+    def _pump_spec(self, name: str, pump: RouterPump | EventPublisher) -> ChildSpec:
         file = self._plan.state_dir / f"{name}.address"
 
         def begin() -> None:
@@ -186,7 +220,8 @@ class Recovery:
             self._intake.look()
             if name in self._unwritten:
                 self._write_address(name, file, _as_reached(pump))
-            return self._unwritten.get(name) or self._book.look()
+            unwritten = self._unwritten.get(name)
+            return unwritten if unwritten or name == "events" else self._book.look() or open_files_trouble()
 
         watched = Watched(begin, lambda: pump.is_alive, pump.close, lambda: pump.address, self.told(name, look))
         return ChildSpec(id=name, start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=10.0)
@@ -217,20 +252,24 @@ class Recovery:
 
     def bind(self) -> None:
         """Take the links' addresses before anything is started. Raises BindFailed, BadAddress, KeyRefused."""
-        for pump in self._link_pumps().values():
+        for pump in self._all_pumps().values():
             if not pump.is_alive:
                 pump.start()
 
     def close(self) -> None:
-        for pump in self._pumps.values():
+        for pump in self._bound():
             pump.close()
         self._journal.close()
+
+    def _bound(self) -> tuple[RouterPump | EventPublisher, ...]:
+        return (*self._pumps.values(), *(() if self._publisher is None else (self._publisher,)))
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
     def reported(self, path: str, report: Report) -> None:
         """A supervisor's report, on its thread: handed to the journal; parked children are alerted once."""
-        if report.kind in (ReportKind.STARTED, ReportKind.STOPPED) and report.reason is None:
+        quiet = {ReportKind.STOPPED} | (set() if path.startswith(OUTER) else {ReportKind.STARTED})
+        if report.kind in quiet and report.reason is None:
             return
         evidence = dict(report.reason.evidence) if report.reason is not None else {}
         self._event(path, report.kind.value, said(report), {key: str(value) for key, value in evidence.items()})
@@ -263,7 +302,7 @@ class Recovery:
 
     def _event(self, path: str, event: str, text: str, evidence: Mapping[str, Any]) -> None:
         at = self._system.clock.wall()
-        future = self._journal.submit(lambda db: rows.add_event(db, at, path, event, text, evidence))
+        future = self._journal.submit(lambda db: events.add(db, at, path, event, text, evidence))
 
         def written(done: Any) -> None:
             error = done.exception()
@@ -330,11 +369,22 @@ class Recovery:
             case {"ask": "alerts", **rest}:
                 limit = rest.get("limit", 50)
                 return self.records.alerts(limit if isinstance(limit, int) and 0 < limit <= 100 else 50)
+            case {"ask": "events"}:
+                return self._happenings.answer(question)
+            case {"ask": "where"}:
+                return {name: pump.address for name, pump in self._pumps.items()} | {
+                    "events": self._happenings.published_at()
+                }
             case _:
-                raise ValueError("ask for execution (with execution_id), alert (with id), statistics or alerts")
+                words = "execution (with execution_id), alert (with id), statistics, alerts, events or where"
+                raise ValueError(f"ask for {words}")
 
 
-def _as_reached(pump: RouterPump) -> str:
+def _node_of(what: str) -> str:
+    return UPPER.get(what, f"root/links/{what}")
+
+
+def _as_reached(pump: RouterPump | EventPublisher) -> str:
     """A link's address as a program on this machine uses it."""
     return f"{pump.address}\n".replace("//0.0.0.0:", "//127.0.0.1:")
 

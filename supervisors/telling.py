@@ -18,11 +18,13 @@ class Telling:
     what: whose trouble it is.
     trouble: looks; None when all is well.
     tell: called with ``what`` and the trouble when one begins.
+    over: called with ``what`` when it is over.
     """
 
     what: str
     trouble: Callable[[], str | None]
     tell: Callable[[str, str], object]
+    over: Callable[[str], object] = lambda _what: None
     _is_told: bool = False
     _quiet: int = field(default=0)
 
@@ -39,4 +41,5 @@ class Telling:
             if self._quiet >= QUIET_LOOKS:
                 self._is_told = False
                 structlog.get_logger().info("records are kept again", what=self.what)
+                self.over(self.what)
         return found

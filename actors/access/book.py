@@ -65,6 +65,22 @@ class ClientBook:
         assert self._server is not None, "open comes first"  # noqa: S101
         return Guard(self._server.secret, self.admits, self.name_of)
 
+    @property
+    def follower_guard(self) -> Guard:
+        """For the socket events are published on: only who may ask comes in, and only he has a name there."""
+        guard = self.guard
+
+        def admits(public: str, address: str) -> bool:
+            return guard.admits(public, address) and self._follower(public) is not None
+
+        return Guard(guard.secret, admits, self._follower)
+
+    def _follower(self, public: str) -> str | None:
+        known = self._known
+        client = None if known is None else known.by_name.get(known.names.get(public, ""))
+        may_ask = client is not None and not isinstance(decide(client, Kind.QUERY, None, self.clock.wall()), Denied)
+        return client.name if client is not None and may_ask else None
+
     def look(self) -> str | None:
         """Read what has changed. Returns what is wrong with the keys, or None."""
         with self._reading:
@@ -89,10 +105,11 @@ class ClientBook:
     def _read_again(self) -> None:
         signature = self.keyring.signature()
         try:
-            self._known = _Known.of(self.keyring.table())
+            self._known = _Known.of(self.keyring.written_table())
         except (BadTable, KeyTrouble) as error:
             kept = "nobody is let in" if self._known is None else "the table as it was is used"
-            self._trouble = f"{error}; {kept}"
+            if self._is_prepared:
+                self._trouble = f"{error}; {kept}"
             return
         self._read = signature
         if self._is_prepared:
@@ -151,6 +168,7 @@ class PlainBook:
 
     keyring: Keyring
     guard: None = None
+    follower_guard: None = None
     _trouble: str | None = None
     _is_said: bool = False
 

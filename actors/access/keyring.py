@@ -64,9 +64,14 @@ class Keyring:
     def table(self) -> Table:
         """Raises BadTable, KeyRefused. Without a file it is empty."""
         try:
-            return Table.parsed(read_private(self.table_file))
+            return self.written_table()
         except KeyMissing:
             return Table()
+
+    def written_table(self) -> Table:
+        """As ``table``, but for a daemon that has seen one. Raises KeyMissing too."""
+        try:
+            return Table.parsed(read_private(self.table_file))
         except BadTable as bad:
             raise BadTable(f"{self.table_file}: {bad}") from None
 

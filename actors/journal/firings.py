@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from actors.journal import rows
+from actors.journal import events, rows
 from actors.journal.alert_batches import new_alert, store_alerts
 
 NOTHING_DONE: Final = frozenset({"cooling", "recovery_off"})
@@ -108,7 +108,7 @@ def end(db: sqlite3.Connection, ended: Ended, now: float, path: str) -> str | No
     newest = max(row["alert_seq"] for row in open_rows)
     msg_id = str(db.execute("SELECT msg_id FROM alerts WHERE seq=?", (newest,)).fetchone()["msg_id"])
     evidence = {"alert": msg_id, "fingerprint": ended.fingerprint, "ended_at": ended.ended_at}
-    rows.add_event(db, now, path, "resolved", f"alert {msg_id} ({ended.name}) is over", evidence)
+    events.add(db, now, path, "resolved", f"alert {msg_id} ({ended.name}) is over", evidence)
     return msg_id
 
 

@@ -70,6 +70,7 @@ class Journal:
 
     Args:
         on_open: called with the connection whenever the file was opened, before any work is done on it.
+        on_commit: called on the writer's thread after each commit; it must only hand on.
         room: watched and made on the writer's thread.
         retention: what is forgotten; None: nothing.
     """
@@ -78,12 +79,14 @@ class Journal:
         self,
         path: Path,
         on_open: Callable[[sqlite3.Connection], object] = lambda _connection: None,
+        on_commit: Callable[[], object] = lambda: None,
         *,
         room: Room | None = None,
         retention: Retention | None = None,
     ) -> None:
         self.path = path
         self._on_open = on_open
+        self._on_commit = on_commit
         self._room = room
         self._retention = retention
         self._has_chores = False
@@ -190,6 +193,7 @@ class Journal:
         """Raises JournalTrouble."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._release_place()
             connection = self._opened_or_begun_anew()
             self._place = Place.of(self.path)
         except OSError as error:
@@ -230,6 +234,12 @@ class Journal:
             _closed(connection)
             if self._room is not None:
                 self._room.close()
+            self._release_place()
+
+    def _release_place(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            place.release()
 
     def _looked_after(self, connection: sqlite3.Connection | None) -> sqlite3.Connection | None:
         """Once in a while: look for room, open what could not be opened, put back what was removed, begin anew what is
@@ -358,6 +368,7 @@ class Journal:
                 future.set_exception(failure)
             else:
                 future.set_result(result)
+        self._on_commit()
         return now
 
     def _failed(self, connection: sqlite3.Connection, batch: list[_Asked], error: Exception) -> bool:

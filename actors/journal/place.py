@@ -25,17 +25,27 @@ class Fault(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The file as it was opened: a name alone is no identity."""
+    """The file as it was opened: a name alone is no identity.
+
+    It holds a descriptor for looking, closed (``release``) only when no connection is open any more: closing any
+    descriptor of a file drops all POSIX locks of the process on it, SQLite's too. Without them the next stranger who
+    closes a connection of his own is the last one for SQLite, and removes the WAL that we write into.
+    """
 
     path: Path
     device: int
     inode: int
+    fd: int
 
     @classmethod
     def of(cls, path: Path) -> Self:
         """Raises OSError."""
-        found = path.stat()
-        return cls(path, found.st_dev, found.st_ino)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        found = os.fstat(fd)
+        return cls(path, found.st_dev, found.st_ino, fd)
+
+    def release(self) -> None:
+        os.close(self.fd)
 
     def fault(self) -> Fault | None:
         """One look at the name: is it still this file?"""
@@ -50,15 +60,9 @@ class Place:
         if (fault := self.fault()) is not None:
             return fault
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None  # no file descriptor left: that says nothing about the file
-        try:
-            return None if os.read(fd, len(_HEAD)) == _HEAD else Fault.DAMAGED
+            return None if os.pread(self.fd, len(_HEAD), 0) == _HEAD else Fault.DAMAGED
         except OSError:
             return Fault.DAMAGED
-        finally:
-            os.close(fd)
 
 
 def put_back(connection: sqlite3.Connection, path: Path) -> str | None:

@@ -166,11 +166,16 @@ def past_runs(db: sqlite3.Connection, since: float) -> list[PastRun]:
     ]
 
 
-def begin_execution(db: sqlite3.Connection, execution_id: str, at: float) -> None:
+def begin_execution(db: sqlite3.Connection, execution_id: str, at: float) -> bool:
+    """Whether it begins now, for the first time."""
+    is_first = db.execute(
+        "SELECT 1 FROM executions WHERE id=? AND started_at IS NULL AND ended_at IS NULL", (execution_id,)
+    ).fetchone()
     db.execute(
         "UPDATE executions SET status='running', started_at=coalesce(started_at, ?) WHERE id=? AND ended_at IS NULL",
         (at, execution_id),
     )
+    return is_first is not None
 
 
 def add_record(db: sqlite3.Connection, execution_id: str, record: Record, at: float) -> None:
@@ -196,11 +201,13 @@ def _record(body: dict[str, Any]) -> Record:
     return Record(**{**body, "kind": Kind(body["kind"])})
 
 
-def finish_execution(db: sqlite3.Connection, execution_id: str, status: Status, detail: str, at: float) -> None:
-    db.execute(
+def finish_execution(db: sqlite3.Connection, execution_id: str, status: Status, detail: str, at: float) -> bool:
+    """Whether it ends now; an end is written once."""
+    ended = db.execute(
         "UPDATE executions SET status=?, detail=?, ended_at=? WHERE id=? AND ended_at IS NULL",
         (status.value, detail, at, execution_id),
     )
+    return ended.rowcount == 1
 
 
 def executions(db: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
@@ -230,11 +237,13 @@ def counts(db: sqlite3.Connection) -> dict[str, int]:
 # -- events and settings ----------------------------------------------------------------------------------------------
 
 
-def add_event(db: sqlite3.Connection, at: float, path: str, event: str, text: str, evidence: JsonMap) -> None:
-    db.execute(
+def add_event(db: sqlite3.Connection, at: float, path: str, event: str, text: str, evidence: JsonMap) -> int:
+    """Its number. Call ``events.add``, which also removes the oldest."""
+    added = db.execute(
         "INSERT INTO events(at, path, event, text, evidence) VALUES (?,?,?,?,?)",
         (at, path, event, text, dump(dict(evidence))),
     )
+    return int(added.lastrowid or 0)
 
 
 def events(db: sqlite3.Connection, path: str, limit: int) -> list[dict[str, Any]]:

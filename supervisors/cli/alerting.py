@@ -37,7 +37,7 @@ def send_alert(
     alert = _alert(file, {key: value for key, value in said.items() if value is not None}, fields)
     outcome: Outcome | None = None
     try:
-        with _client(outside) as client:
+        with client_of(outside) as client:
             ack = client.send(alert, timeout_s=min(limit_s, 10.0))
             if not outside.as_json:
                 say(_told(ack))
@@ -89,7 +89,7 @@ def _field(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _client(outside: Outside) -> GuardianClient:
+def client_of(outside: Outside) -> GuardianClient:
     """By --address (the link's own, or the daemon's HTTP address, which knows it), --state, or the environment."""
     base = outside.base()
     if base.address is not None and "://" in base.address and not base.address.startswith("http"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from supervisors.cli.commands import alert, daemon, keys, looking, recovery, reload, runbook, services, tree
+from supervisors.cli.commands import alert, daemon, events, keys, looking, recovery, reload, runbook, services, tree
 from supervisors.cli.exits import FAILED, WELL, Quit, code_of
 from supervisors.cli.outside import Outside, command
 from supervisors.cli.terminal import complain
@@ -25,6 +25,7 @@ def make_app() -> typer.Typer:
     app.command("apply")(reload.apply)
     app.command("alerts")(recovery.alerts)
     app.command("executions")(recovery.executions)
+    app.command("events")(events.events)
     app.command("logs")(looking.logs)
     app.command("why")(looking.why)
     app.command("wait")(looking.wait)

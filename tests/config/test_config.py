@@ -114,6 +114,12 @@ GRID = {
     "links: {operator: {address: '0.0.0.0:8090'}}": [
         "1: links.operator.address: '0.0.0.0:8090' is not on loopback; bind 127.0.0.1:8090"
     ],
+    "links: {events: {address: nowhere}}": [
+        "1: links.events.address: 'nowhere' is no address; write it as tcp://127.0.0.1:5570"
+    ],
+    "links: {guardian: {address: beside}}": [
+        "1: links.guardian.address: 'beside' is no address; write it as tcp://127.0.0.1:5570"
+    ],
     "links: {operator: {address: 'tcp://127.0.0.1:1'}}": [
         "1: links.operator.address: 'tcp://127.0.0.1:1' is no address; write it as 127.0.0.1:8090"
     ],
@@ -277,3 +283,20 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> No
         path.write_bytes(content)
     with pytest.raises(ConfigError, match="there is no such file" if content is None else "not UTF-8"):
         load_config(path, {})
+
+
+@pytest.mark.parametrize(
+    ("links", "address"),
+    [
+        ("{}", "tcp://127.0.0.1:0"),
+        ("{guardian: {address: 'tcp://127.0.0.2:7'}}", "tcp://127.0.0.2:0"),
+        ("{events: {address: 'tcp://127.0.0.1:5572'}}", "tcp://127.0.0.1:5572"),
+        ("{events: {address: null}}", None),
+        ("{guardian: {address: null}}", None),
+        ("{guardian: {address: null}, events: {address: 'tcp://127.0.0.1:5572'}}", None),
+    ],
+)
+def test_where_events_are_published(tmp_path: Path, links: str, address: str | None) -> None:
+    file = tmp_path / "selfheal.yaml"
+    file.write_text(f"version: 1\nlinks: {links}\n")
+    assert load_config(file, {}).links.events_address == address

@@ -41,6 +41,9 @@ def test_guardian_agent() -> None:
     assert done.returncode == 0, done.stderr
     assert "Recovery started: x-1" in done.stdout
     assert scripted.seen[0].body["service"] == "risk-manager"
+    assert "HIGH: run" in done.stdout
+    assert "people were told: network_connectivity of transport-router, low" in done.stdout
+    assert scripted.seen[-1].body["type"] == "network_connectivity"
 
 
 def test_bridge_simulator(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from bridge_link.pump import Incoming, RouterPump
 from bridge_link.wire import Kind, Message
+from bridge_link.zap import Guard
 
 Script = Callable[[Incoming, int], list[Message]]
 
@@ -17,11 +18,12 @@ class ScriptedDaemon:
     """``script(incoming, how_often_this_id_came)`` names the answers."""
 
     script: Script
+    guard: Guard | None = None
     seen: list[Message] = field(default_factory=list)
     pump: RouterPump = field(init=False)
 
     def open(self, address: str = "tcp://127.0.0.1:0") -> str:
-        self.pump = RouterPump(address, self._take, "scripted")
+        self.pump = RouterPump(address, self._take, "scripted", guard=self.guard)
         self.pump.start()
         assert self.pump.address is not None
         return self.pump.address

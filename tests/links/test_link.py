@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import socket
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 import zmq
 
 from bridge_link import BridgeClient, CommunicationBridge
+from bridge_link.channel import _Socket
 from bridge_link.client import find_address
 from bridge_link.errors import BadAddress, BindFailed, LinkTimeout
 from bridge_link.pump import Incoming, RouterPump
@@ -27,7 +30,9 @@ from guardian_link import (
     DaemonUnreachable,
     GuardianClient,
     OutcomeTimeout,
+    Severity,
 )
+from guardian_link.errors import OutboxFull
 from tests.links.scripted_daemon import ScriptedDaemon, daemon, obliging
 from tests.support.eventually import eventually
 
@@ -354,3 +359,84 @@ def test_where_an_address_is_looked_for(tmp_path: Path) -> None:
     assert find_address("guardian", None, None, {"SELFHEAL_STATE": str(tmp_path)}) == "tcp://127.0.0.1:3"
     with pytest.raises(BadAddress, match=str(tmp_path / "bridge.address")):
         find_address("bridge", None, tmp_path, {})
+
+
+def test_impatient_questions_do_not_hide_a_dead_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gives up before the silence is long enough for a new socket; together they are."""
+    monkeypatch.setattr("bridge_link.channel.SILENCE_S", 1.0)
+    opened: list[None] = []
+    original = _Socket.open
+
+    def counting(link: _Socket) -> Any:
+        opened.append(None)
+        return original(link)
+
+    monkeypatch.setattr(_Socket, "open", counting)
+    with daemon(lambda *_: []) as (_, address), GuardianClient(address, timeout_s=0.1) as guardian:
+
+        def is_made_anew() -> bool:
+            with pytest.raises(DaemonUnreachable):
+                guardian.statistics()
+            channel = guardian._reach._channel
+            eventually(lambda: channel is not None and not channel._pending)  # it is given up before the next comes
+            return len(opened) > 1
+
+        eventually(is_made_anew)
+
+
+def test_a_posted_alert_follows_a_daemon_that_moves(tmp_path: Path) -> None:
+    """Without an outbox too: it is known where the daemon is now, not where it was."""
+    file = tmp_path / "guardian.address"
+    with daemon(lambda *_: []) as (deaf, old), daemon() as (scripted, new):
+        file.write_text(old)
+        with GuardianClient(state_dir=tmp_path, timeout_s=0.3) as guardian:
+            alert_id = guardian.post(alert())
+            eventually(lambda: deaf.seen)
+            file.write_text(new)
+
+            def is_there() -> bool:
+                with suppress(DaemonUnreachable):  # it looks again where the daemon is when it is asked something
+                    guardian.statistics()
+                return alert_id in {one.id for one in scripted.seen}
+
+            eventually(is_there, within_s=20)
+            eventually(lambda: guardian.unacknowledged == 0)
+
+
+def test_without_an_outbox_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guardian_link.client.MOST_POSTED", 3)
+    with daemon(lambda *_: []) as (_, address), GuardianClient(address) as guardian:
+        for _ in range(3):
+            guardian.post(alert())
+        with pytest.raises(OutboxFull, match="3 alerts wait already"):
+            guardian.post(alert())
+
+
+def test_the_platforms_class_keeps_what_the_daemon_does_not_take(tmp_path: Path) -> None:
+    late: list[Alert] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    box = tmp_path / "outbox.db"
+    with AutomatedRecoverySystem(address, outbox=box, on_late=late.append, timeout_s=0.1) as system:
+        with pytest.raises(DaemonUnreachable):
+            asyncio.run(system.execute_recovery("silent", {"service_name": "a"}))
+        eventually(lambda: [one.dedup_key for one in late] == ["silent"])
+    with daemon() as (scripted, there), AutomatedRecoverySystem(there, outbox=box) as system:
+        assert system.trigger_recovery({"constraint_type": "cpu_usage_limit"}) == "x-1"
+        eventually(lambda: {one.body.get("dedup_key") for one in scripted.seen} >= {"silent"})
+        assert system.wait("x-1").is_recovered
+
+
+def test_an_objects_constraint_is_read_with_its_enums() -> None:
+    class Limit(enum.Enum):
+        POSITION = "position_limit"
+
+    class Violation:
+        constraint_type = Limit.POSITION
+        severity = Severity.CRITICAL
+        message = "too long"
+
+    with daemon() as (scripted, address), GuardianClient(address) as guardian:
+        assert guardian.handle_constraint_violation(Violation()) == "x-1"
+    body = scripted.seen[0].body
+    assert (body["type"], body["severity"], body["message"]) == ("position_limit_exceeded", "critical", "too long")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardian_link.as_alert import constraint_alert
 from guardian_link.mapping import TYPE_OF_COMPONENT, TYPE_OF_CONSTRAINT, TYPE_OF_SYSTEM
 from guardian_link.messages import Alert, BadAlert
-from guardian_link.recovery_system import constraint_alert
 
 
 def test_our_own_shape_goes_round() -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = re.compile(r"(?:\.venv/bin/)?selfheal ((?:[a-z]+ ?)+)")
+COMMAND = re.compile(r"(?<!# )(?:\.venv/bin/)?selfheal ((?:[a-z]+ ?)+)")
 TARGET = re.compile(r"""(?:`|\$ |"|^)make ([a-z][a-z.-]*)""", re.MULTILINE)
 
 

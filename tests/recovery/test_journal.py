@@ -337,3 +337,18 @@ def test_a_file_put_in_its_place_is_kept_aside(tmp_path: Path) -> None:
     assert aside.read_text() == "a stranger's"
     assert len(journal.read(lambda db: rows.alerts(db, 10))) == 2
     journal.close()
+
+
+def test_a_stranger_who_opens_and_closes_the_file_takes_nothing_away(journal: Journal) -> None:
+    """With `sqlite3 journal.db`, say. The writer looks after its file all the time; that must not cost it its locks."""
+    place = journal._place
+    assert place is not None
+    assert place.looked_into() is None
+    look = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); print(*db.execute(sys.argv[2]).fetchone()); db.close()"
+    )
+    for number in range(1, 4):
+        store(journal, f"alert-{number:02d}")
+        words = [sys.executable, "-c", look, str(journal.path), "SELECT count(*) FROM alerts"]
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        assert done.stdout.strip() == str(number)

@@ -1,0 +1,67 @@
+"""What becomes of alerts and executions, each written with its event: both or neither. Runs on the writer thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from actors.journal import events, rows
+from actors.journal.alert_batches import NewDecision, record_decisions
+from actors.journal.rows import Execution, OpenAlert
+from runbooks.model import Status
+
+FEW: Final = 8
+"""Decisions written at once that are each told by itself; of more, those that start nothing are summed up."""
+AT_ONCE: Final = 500
+"""Alerts one sum names: it must fit into a message."""
+
+
+def decide_alerts(
+    db: sqlite3.Connection, path: str, alerts: Sequence[OpenAlert], decisions: Sequence[NewDecision]
+) -> list[Mapping[str, Any]]:
+    """``record_decisions``; and what now stands is told: ``alert_decided``, or in a storm ``alerts_decided``."""
+    stands = record_decisions(db, decisions)
+    ours = {id(one.body) for one in decisions}
+    fresh = [pair for pair, body in zip(zip(alerts, decisions, strict=True), stands, strict=True) if id(body) in ours]
+    if len(fresh) > FEW:
+        _sum_up(db, path, [(alert, one) for alert, one in fresh if one.execution is None])
+        fresh = [(alert, one) for alert, one in fresh if one.execution is not None]
+    for alert, one in fresh:
+        _tell(db, path, alert, one)
+    return stands
+
+
+def _tell(db: sqlite3.Connection, path: str, alert: OpenAlert, decided: NewDecision) -> None:
+    facts = {key: alert.facts.get(key) for key in ("type", "service", "severity", "source")}
+    evidence = {"alert": alert.msg_id} | {key: value for key, value in {**facts, **decided.body}.items() if value}
+    about = " of ".join(str(one) for one in (facts["type"], facts["service"]) if one)
+    events.add(db, decided.at, path, "alert_decided", f"{about}: {decided.body['outcome']}", evidence)
+
+
+def _sum_up(db: sqlite3.Connection, path: str, decided: Sequence[tuple[OpenAlert, NewDecision]]) -> None:
+    by_outcome: dict[str, list[tuple[OpenAlert, NewDecision]]] = {}
+    for alert, one in decided:
+        by_outcome.setdefault(str(one.body["outcome"]), []).append((alert, one))
+    for outcome, pairs in by_outcome.items():
+        for first in range(0, len(pairs), AT_ONCE):
+            part = pairs[first : first + AT_ONCE]
+            evidence = {"outcome": outcome, "count": len(part), "alerts": [alert.msg_id for alert, _ in part]}
+            events.add(db, part[0][1].at, path, "alerts_decided", f"{len(part)} alerts: {outcome}", evidence)
+
+
+def begin_execution(db: sqlite3.Connection, path: str, execution: Execution, at: float) -> None:
+    if rows.begin_execution(db, execution.id, at):
+        events.add(db, at, path, "execution_started", f"{execution.runbook} started", _which(execution))
+
+
+def finish_execution(
+    db: sqlite3.Connection, path: str, execution: Execution, status: Status, detail: str, at: float
+) -> None:
+    if rows.finish_execution(db, execution.id, status, detail, at):
+        evidence = _which(execution) | {"status": status.value} | ({"detail": detail[:500]} if detail else {})
+        events.add(db, at, path, "execution_ended", f"{execution.runbook} {status.value}", evidence)
+
+
+def _which(execution: Execution) -> dict[str, Any]:
+    return {"execution_id": execution.id, "runbook": execution.runbook, "target": execution.target}
