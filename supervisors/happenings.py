@@ -27,6 +27,9 @@ MOST_VALUES: Final = 3500
 MOST_TEXT: Final = 2000
 MOST_FACTS: Final = 16
 MOST_FACT: Final = 500
+MOST_LISTED: Final = 500
+MOST_LISTED_TEXT: Final = 64
+"""Of a list of ids: so many, each as long as an id may be."""
 _INT64: Final = range(-(2**63), 2**63)
 
 Shown = dict[str, Any]
@@ -97,7 +100,7 @@ def fitting(found: Sequence[Shown]) -> list[Shown]:
     left_bytes, left_values = MOST_BYTES, MOST_VALUES
     for one in found:
         left_bytes -= len(json.dumps(one, ensure_ascii=False).encode())
-        left_values -= 7 + len(one["evidence"])
+        left_values -= 7 + sum(len(fact) + 1 if isinstance(fact, list) else 1 for fact in one["evidence"].values())
         if taken and (left_bytes < 0 or left_values < 0):
             break
         taken.append(one)
@@ -117,6 +120,8 @@ def _fact(value: Any) -> Any:
         return value
     if (isinstance(value, int) and value in _INT64) or (isinstance(value, float) and math.isfinite(value)):
         return value
+    if isinstance(value, list):
+        return [_text(one, MOST_LISTED_TEXT) for one in value[:MOST_LISTED]]
     return _text(value, MOST_FACT)
 
 

@@ -23,6 +23,9 @@ from tests.support.eventually import eventually
 from tests.system.running import SELFHEAL, SLEEPER, free_port, write_config
 
 BATCH: Final = 50
+LEAST_PAUSE_S: Final = 0.2
+MOST_PAUSE_S: Final = 3.0
+"""Between two deaths. The senders take about as long as all of them: the alerts flow until the last."""
 SERVICES: Final = 4
 LIMIT_S: Final = 300.0
 """How long the last alerts may take once nobody is killed any more."""
@@ -31,7 +34,8 @@ import sys, time
 from pathlib import Path
 from guardian_link import Alert, GuardianClient
 
-name, state, box, progress, count, batch, services = *sys.argv[1:5], *map(int, sys.argv[5:])
+name, state, box, progress, count, batch, services = *sys.argv[1:5], *map(int, sys.argv[5:8])
+pause_s = float(sys.argv[8])
 progress = Path(progress)
 at = int(progress.read_text()) if progress.exists() else 0
 guardian = GuardianClient(state_dir=state, outbox=box)
@@ -45,6 +49,7 @@ while at < count:
     new = progress.with_suffix(".new")
     new.write_text(str(at))
     new.replace(progress)
+    time.sleep(pause_s)
 while len(guardian.outbox):
     time.sleep(0.05)
 guardian.close()
@@ -124,7 +129,9 @@ class AlertStorm:
         else:
             box, progress = self.folder / f"{name}.db", self.folder / f"{name}.progress"
             each = self.alerts // self.senders
-            facts = [name, str(self._state), str(box), str(progress), str(each), str(BATCH), str(SERVICES)]
+            pause_s = self.kills * (LEAST_PAUSE_S + MOST_PAUSE_S) / 2 / (each / BATCH)
+            numbers = [str(each), str(BATCH), str(SERVICES), f"{pause_s:.3f}"]
+            facts = [name, str(self._state), str(box), str(progress), *numbers]
             words = [sys.executable, "-c", _SENDER, *facts]
         with (self.folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
@@ -132,9 +139,9 @@ class AlertStorm:
             )
 
     def _kill_some(self, chance: random.Random, names: list[str]) -> None:
-        """Half of the deaths are the daemon's. They are spread over the time the alerts take."""
+        """Half of the deaths are the daemon's."""
         for number in range(self.kills):
-            time.sleep(chance.uniform(0.2, 3.0))
+            time.sleep(chance.uniform(LEAST_PAUSE_S, MOST_PAUSE_S))
             victim = "daemon" if number % 2 == 0 else chance.choice(names)
             process = self._running[victim]
             if process.poll() is None:

@@ -343,7 +343,7 @@ def test_trap_2_a_kill_of_the_daemon_in_mid_stream_loses_and_doubles_no_event(tm
     for found in (heard, followed):
         assert [(one.seq, one.event, one.path) for one in found] == _events(state)[: len(found)]
         assert [one.seq for one in found] == list(range(1, len(found) + 1))
-        ids = [one.evidence["alert"] for one in found if one.event == "alert_decided"]
+        ids = [alert for one in found for alert in told_of(one)]
         assert sorted(ids) == sorted(wanted), "each once"
     assert sum(one.event == "journal_opened" for one in heard) == 2
 
@@ -359,7 +359,17 @@ class Listener(pykka.ThreadingActor):
 
 def decided(found: list[Any]) -> set[str]:
     """The alerts whose decision is among these events."""
-    return {one.evidence["alert"] for one in list(found) if isinstance(one, Event) and one.event == "alert_decided"}
+    return {alert for one in list(found) if isinstance(one, Event) for alert in told_of(one)}
+
+
+def told_of(event: Event) -> list[str]:
+    match event.event:
+        case "alert_decided":
+            return [event.evidence["alert"]]
+        case "alerts_decided":
+            return list(event.evidence["alerts"])
+        case _:
+            return []
 
 
 def _events(state: Path) -> list[tuple[int, str, str]]:
