@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 from bridge_link import bodies
-from bridge_link.wire import Kind, Message, frames_of, nack
+from bridge_link.wire import ContentType, Kind, Message, frames_of, nack
 
 MOST_KEPT: Final = 256
 MOST_CHARS: Final = 200
 """Of a text in an answer about many alerts: all of them have to go into one message."""
 _packed: dict[tuple[Any, ...], bytes] = {}
 """Bodies of decisions that were told lately: in a storm most are the same."""
+_PACK: Final = {ContentType.MSGPACK: bodies.pack_msgpack, ContentType.JSON: bodies.pack_json}
 _STORED: Final = {
-    is_new: bodies.pack_msgpack({"status": "stored" if is_new else "duplicate"}) for is_new in (True, False)
+    (is_new, encoding): pack({"status": "stored" if is_new else "duplicate"})
+    for is_new in (True, False)
+    for encoding, pack in _PACK.items()
 }
 
 
@@ -31,12 +34,15 @@ class Pump(Protocol):
 
 
 class Asker(NamedTuple):
-    """Who waits for the answer about one alert; ``batch_id`` when it came in a message with others."""
+    """Who waits for the answer about one alert, in the encoding it was sent in; ``batch_id`` when it came in a message
+    with others.
+    """
 
     pump: Pump
     peer: bytes
     msg_id: str
     batch_id: str | None = None
+    encoding: ContentType = ContentType.MSGPACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +79,14 @@ class Replies:
     """Filled for all alerts of one poll, then sent."""
 
     _frames: dict[Pump, list[tuple[bytes, list[bytes]]]] = field(default_factory=dict)
-    _batches: dict[tuple[Pump, bytes, str], _Batch] = field(default_factory=dict)
+    _batches: dict[tuple[Pump, bytes, str, ContentType], _Batch] = field(default_factory=dict)
 
     def stored(self, asker: Asker, *, is_new: bool) -> None:
         if asker.batch_id is not None:
             batch = self._batch(asker, asker.batch_id)
             (batch.stored if is_new else batch.duplicate).append(asker.msg_id)
         else:
-            self._put(asker, frames_of(Kind.STORED, asker.msg_id, _STORED[is_new]))
+            self._put(asker, Kind.STORED, _STORED[is_new, asker.encoding])
 
     def refused(self, asker: Asker, refusal: Refusal) -> None:
         message = nack(
@@ -94,7 +100,7 @@ class Replies:
             told = {**message.body, "text": refusal.text[:MOST_CHARS]}
             self._batch(asker, asker.batch_id).refused[asker.msg_id] = told
         else:
-            self._put(asker, frames_of(Kind.NACK, asker.msg_id, bodies.pack_msgpack(message.body)))
+            self._put(asker, Kind.NACK, _PACK[asker.encoding](message.body))
 
     def decided(self, asker: Asker, body: Mapping[str, Any]) -> None:
         if asker.batch_id is not None:
@@ -103,12 +109,12 @@ class Replies:
                 told["reason"] = told["reason"][:MOST_CHARS]
             self._batch(asker, asker.batch_id).decided[asker.msg_id] = told
         else:
-            self._put(asker, frames_of(Kind.DECIDED, asker.msg_id, _pack_decision(body)))
+            self._put(asker, Kind.DECIDED, _pack_decision(body, asker.encoding))
 
     def send(self) -> None:
-        for (pump, peer, batch_id), batch in self._batches.items():
+        for (pump, peer, batch_id, encoding), batch in self._batches.items():
             for message in batch.messages(batch_id):
-                frames = frames_of(message.kind, message.id, bodies.pack_msgpack(message.body))
+                frames = frames_of(message.kind, message.id, _PACK[encoding](message.body), encoding)
                 self._frames.setdefault(pump, []).append((peer, frames))
         self._batches = {}
         self.send_singles()
@@ -119,22 +125,23 @@ class Replies:
         for pump, answers in frames.items():
             pump.send_frames(answers)
 
-    def _put(self, asker: Asker, frames: list[bytes]) -> None:
+    def _put(self, asker: Asker, kind: Kind, packed: bytes) -> None:
+        frames = frames_of(kind, asker.msg_id, packed, asker.encoding)
         self._frames.setdefault(asker.pump, []).append((asker.peer, frames))
 
     def _batch(self, asker: Asker, batch_id: str) -> _Batch:
-        key = (asker.pump, asker.peer, batch_id)
+        key = (asker.pump, asker.peer, batch_id, asker.encoding)
         batch = self._batches.get(key)
         if batch is None:
             batch = self._batches[key] = _Batch()
         return batch
 
 
-def _pack_decision(body: Mapping[str, Any]) -> bytes:
-    key = tuple(body.items())
+def _pack_decision(body: Mapping[str, Any], encoding: ContentType) -> bytes:
+    key = (encoding, *body.items())
     packed = _packed.get(key)
     if packed is None:
-        packed = bodies.pack_msgpack({name: value for name, value in body.items() if value is not None})
+        packed = _PACK[encoding]({name: value for name, value in body.items() if value is not None})
         if len(_packed) >= MOST_KEPT:
             _packed.clear()
         _packed[key] = packed

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -122,23 +122,28 @@ class AlertIntake:
         """One message of a peer, on the pump's thread."""
         message, peer = incoming.message, incoming.peer
         if message.kind is Kind.ALERT:  # what its type is counts too
-            self._take_alert(incoming.client, Asker(pump, peer, message.id), message.body)
+            asker = Asker(pump, peer, message.id, encoding=message.content_type)
+            self._take_alert(incoming.client, asker, message.body)
             return
         if message.kind is Kind.ALERTS:
             self._take_alerts(pump, incoming)
             return
+
+        def answer(reply: Message) -> None:
+            pump.send(peer, replace(reply, content_type=message.content_type))
+
         denied = self.parts.judge(incoming.client, message.kind, None)
         if denied is not None:
-            pump.send(peer, _refusal(message.id, denied))
+            answer(_refusal(message.id, denied))
             return
         match message.kind:
             case Kind.QUERY:
-                self.parts.io.run(lambda: pump.send(peer, self._answered(message)))
+                self.parts.io.run(lambda: answer(self._answered(message)))
             case Kind.HELLO | Kind.HEARTBEAT | Kind.REPLY:
-                self._bridge(incoming, lambda reply: pump.send(peer, reply))
+                self._bridge(incoming, answer)
             case _:
                 text = f"a daemon takes no {message.kind.name} message"
-                pump.send(peer, nack(message.id, "malformed", text, permanent=True))
+                answer(nack(message.id, "malformed", text, permanent=True))
 
     def drained(self) -> None:
         """For now nothing more has come: all that was taken goes to the journal. On the pump's thread."""
@@ -180,10 +185,11 @@ class AlertIntake:
         try:
             alerts = alerts_of(message.body)
         except WireError as error:
-            pump.send(peer, nack(message.id, error.code, error.text, permanent=True))
+            refusal = nack(message.id, error.code, error.text, permanent=True)
+            pump.send(peer, replace(refusal, content_type=message.content_type))
             return
         for msg_id, body in alerts.items():
-            self._take_alert(incoming.client, Asker(pump, peer, msg_id, message.id), body)
+            self._take_alert(incoming.client, Asker(pump, peer, msg_id, message.id, message.content_type), body)
 
     def _take_alert(self, client: str, asker: Asker, body: Any) -> None:
         self.counters.received += 1
@@ -328,7 +334,7 @@ class AlertIntake:
             "detail": finished.detail[:500],
         }
         for asker in waiting:
-            asker.pump.send(asker.peer, Message(Kind.OUTCOME, new_id(), body))
+            asker.pump.send(asker.peer, Message(Kind.OUTCOME, new_id(), body, asker.encoding))
 
     def _tell_decisions(self, decided: Iterable[tuple[Asker, Mapping[str, Any]]]) -> None:
         replies = Replies()

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import zmq
@@ -21,7 +21,7 @@ from bridge_link.errors import BindFailed, WireError
 from bridge_link.keys import LOCAL
 from bridge_link.sockets import check_address, make_router
 from bridge_link.wakeup import WakeUp
-from bridge_link.wire import FRAMES, Message, decode, encode, nack
+from bridge_link.wire import FRAMES, Message, decode, encode, encoding_of, nack
 from bridge_link.zap import Guard, answer_some, open_handler
 
 _LAST: Final = int(zmq.NOBLOCK)
@@ -222,12 +222,14 @@ class RouterPump:
         except WireError as error:
             self.counters.malformed += 1
             if error.message_id is not None:
-                self._outbox.append((peer, nack(error.message_id, error.code, error.text, permanent=True)))
+                refusal = nack(error.message_id, error.code, error.text, permanent=True)
+                self._outbox.append((peer, replace(refusal, content_type=encoding_of(frames))))
             return
         if client is None:
             self.counters.unknown += 1
             text = "this key is not known here (any more)"
-            self._outbox.append((peer, nack(message.id, "forbidden", text, permanent=True)))
+            refusal = nack(message.id, "forbidden", text, permanent=True)
+            self._outbox.append((peer, replace(refusal, content_type=message.content_type)))
             return
         self.counters.received += 1
         try:

@@ -83,9 +83,11 @@ def encode(message: Message) -> list[bytes]:
     return [MAGIC, message.kind.value, message.content_type.value, message.id.encode(), pack(message.body)]
 
 
-def frames_of(kind: Kind, message_id: str, packed: bytes) -> list[bytes]:
-    """An answer whose body is packed (msgpack) and known to be good."""
-    return [MAGIC, kind.value, ContentType.MSGPACK.value, message_id.encode(), packed]
+def frames_of(
+    kind: Kind, message_id: str, packed: bytes, encoding: ContentType = ContentType.MSGPACK
+) -> list[bytes]:
+    """An answer whose body is packed and known to be good."""
+    return [MAGIC, kind.value, encoding.value, message_id.encode(), packed]
 
 
 def decode(frames: Sequence[bytes]) -> Message:
@@ -105,6 +107,12 @@ def decode(frames: Sequence[bytes]) -> Message:
         raise WireError(error.code, error.text, message_id) from None
     except ValueError:
         raise WireError("malformed", "unknown kind or content type", message_id) from None
+
+
+def encoding_of(frames: Sequence[bytes]) -> ContentType:
+    """The encoding to answer these frames in, readable or not: the asker's own, msgpack when in doubt."""
+    asks_for_json = len(frames) == FRAMES and frames[2] == ContentType.JSON.value
+    return ContentType.JSON if asks_for_json else ContentType.MSGPACK
 
 
 def nack(message_id: str, code: str, text: str, *, permanent: bool, retry_after_ms: int = 0) -> Message:
