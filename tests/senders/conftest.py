@@ -40,11 +40,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The real daemon, CURVE on as it is by default."""
     folder = tmp_path_factory.mktemp("daemon")
     config = write_config(folder, {"web": SLEEPER})
+    new_key(folder / "state", "desk", folder)
     with daemon(config, folder / "state") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def key_file(place: Running, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def key_file(place: Running) -> Path:
     """Of a client called ``desk``."""
-    return new_key(place, "desk", tmp_path_factory.mktemp("keys"))
+    return place.state.parent / "desk.key"

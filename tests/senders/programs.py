@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.system.running import Running
+from tests.system.running import SELFHEAL, Running
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "examples" / "senders"
 LANGUAGES: Final = ("python", "node", "c", "csharp")
@@ -90,7 +91,7 @@ def _c(into: Path) -> Sender:
             raise Missing(f"no {header}: apt-get install {package}")
     copy = into / "c"
     shutil.copytree(FOLDER / "c", copy, ignore=shutil.ignore_patterns("selfheal_send"))
-    _build("make", "-s", "-C", str(copy), "CFLAGS=-O1 -Wall -Wextra -Werror")
+    _succeed("make", "-s", "-C", str(copy), "CFLAGS=-O1 -Wall -Wextra -Werror")
     return Sender((str(copy / "selfheal_send"),))
 
 
@@ -100,7 +101,7 @@ def _csharp(into: Path) -> Sender:
     program = into / "SelfhealSend.exe"
     # C# 5 is what Windows PowerShell's Add-Type compiles
     words = ("-langversion:5", "-warn:4", "-warnaserror", f"-out:{program}")
-    _build("mcs", *words, str(FOLDER / "csharp" / "SelfhealSend.cs"))
+    _succeed("mcs", *words, str(FOLDER / "csharp" / "SelfhealSend.cs"))
     return Sender(("mono", str(program)))
 
 
@@ -117,7 +118,7 @@ def _need(tool: str, package: str) -> None:
         raise Missing(f"no {tool}: apt-get install {package}")
 
 
-def _build(*words: str) -> None:
+def _succeed(*words: str) -> None:
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -125,18 +126,16 @@ def _build(*words: str) -> None:
 # -- what the daemon has ----------------------------------------------------------------------------------------------
 
 
-def new_key(daemon: Running, name: str, folder: Path, *words: str) -> Path:
-    """The file of a new client of a daemon, running or not."""
+def new_key(state: Path, name: str, folder: Path) -> Path:
+    """The file of a new client of the daemon of a state directory. A running one knows it within about a second."""
     file = folder / f"{name}.key"
-    done = daemon.call("keys", "new", name, "--role", "guardian", "--out", str(file), *words)
-    assert done.returncode == 0, done.stderr
+    words = ("keys", "new", name, "--role", "guardian", "--out", str(file), "--state", str(state))
+    _succeed(*SELFHEAL, *words)
     return file
 
 
 def stored(daemon: Running, message_id: str) -> list[dict[str, Any]]:
     """Every alert in the journal under this id."""
-    import sqlite3
-
     database = sqlite3.connect(f"file:{daemon.state / 'journal.db'}?mode=ro", uri=True, timeout=10)
     try:
         database.row_factory = sqlite3.Row

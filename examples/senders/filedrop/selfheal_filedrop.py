@@ -2,9 +2,9 @@
 
     python selfheal_filedrop.py FOLDER
 
-A program writes an alert (a JSON object, see docs/wire.md) as ``NAME.tmp`` into FOLDER and renames it to ``NAME.json``.
-Each file is taken into ``FOLDER/sending`` as ``TIME-NAME.json``, sent until the daemon has it on disk, and then moved to
-``FOLDER/done``; what is refused for good goes to ``FOLDER/refused`` with the reason in a ``.reason`` file beside it. The
+A program writes an alert (a JSON object, see docs/wire.md) as ``NAME.tmp`` into FOLDER and renames it to
+``NAME.json``. Each file is taken into ``FOLDER/sending`` as ``TIME-NAME.json``, sent until the daemon has it on disk,
+and then moved to ``FOLDER/done``; what is refused for good goes to ``FOLDER/refused`` with the reason in a ``.reason`` file beside it. The
 file is the outbox: whoever dies meanwhile, it is sent again under the same id, so that it has exactly one outcome.
 
 Needs the packages ``guardian_link`` and ``bridge_link`` of Selfheal (pyzmq, msgpack). Ends at Ctrl-C or SIGTERM.
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import signal
 import sys
 import threading
@@ -98,7 +97,7 @@ class Sidecar:
     def _take(self, file: Path) -> None:
         """Out of the way of a program that uses the same name again."""
         if file.is_file() and not file.is_symlink():
-            os.replace(file, self.folder / "sending" / f"{file.stat().st_mtime_ns}-{file.name}")
+            file.replace(self.folder / "sending" / f"{file.stat().st_mtime_ns}-{file.name}")
 
     def _send(self, file: Path) -> None:
         try:
@@ -121,7 +120,7 @@ class Sidecar:
         print(f"refused {file.name}: {why}", flush=True)
 
     def _move(self, file: Path, where: str) -> None:
-        os.replace(file, self.folder / where / file.name)
+        file.replace(self.folder / where / file.name)
         self._said.pop(file.name, None)
 
 
