@@ -4,8 +4,9 @@
 
 A program writes an alert (a JSON object, see docs/wire.md) as ``NAME.tmp`` into FOLDER and renames it to
 ``NAME.json``. Each file is taken into ``FOLDER/sending`` as ``TIME-NAME.json``, sent until the daemon has it on disk,
-and then moved to ``FOLDER/done``; what is refused for good goes to ``FOLDER/refused`` with the reason in a ``.reason`` file beside it. The
-file is the outbox: whoever dies meanwhile, it is sent again under the same id, so that it has exactly one outcome.
+and then moved to ``FOLDER/done``; what is refused for good goes to ``FOLDER/refused``, with the reason in a ``.reason``
+file beside it. The file is the outbox: whoever dies meanwhile, it is sent again under the same id, so that it has
+exactly one outcome.
 
 Needs the packages ``guardian_link`` and ``bridge_link`` of Selfheal (pyzmq, msgpack). Ends at Ctrl-C or SIGTERM.
 """

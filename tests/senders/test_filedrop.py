@@ -1,0 +1,83 @@
+"""The folder that stands for a library: each file has exactly one outcome, and a bad one keeps no other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.senders.programs import FOLDER, stored
+from tests.support.eventually import eventually
+from tests.system.running import Running
+
+pytestmark = pytest.mark.xdist_group("senders")
+EXAMPLE = (FOLDER / "filedrop" / "example.json").read_bytes()
+
+
+@contextmanager
+def sidecar(folder: Path, place: Running) -> Iterator[subprocess.Popen[str]]:
+    words = (str(FOLDER / "filedrop" / "selfheal_filedrop.py"), str(folder), "--state", str(place.state))
+    process = subprocess.Popen([sys.executable, *words, "--every-s", "0.05"], stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def drop(folder: Path, name: str, content: bytes) -> None:
+    (folder / f"{name}.tmp").write_bytes(content)
+    (folder / f"{name}.tmp").rename(folder / f"{name}.json")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name.partition("-")[2] for path in folder.iterdir())
+
+
+def test_dropped_files_are_stored_and_bad_ones_are_refused(place: Running, tmp_path: Path) -> None:
+    drop(tmp_path, "bad", b"{no json")
+    os.utime(tmp_path / "bad.json", (1, 1))
+    drop(tmp_path, "nameless", b'{"severity": "high"}')
+    os.utime(tmp_path / "nameless.json", (2, 2))
+    drop(tmp_path, "good", EXAMPLE)
+    drop(tmp_path, "wide", EXAMPLE.decode().encode("utf-16"))
+    with sidecar(tmp_path, place) as process:
+        eventually(lambda: names(tmp_path / "done") == ["good.json", "wide.json"], within_s=20)
+        wanted = ["bad.json", "bad.json.reason", "nameless.json", "nameless.json.reason"]
+        eventually(lambda: names(tmp_path / "refused") == wanted, within_s=20)
+        reasons = [path.read_text() for path in sorted((tmp_path / "refused").glob("*.reason"))]
+        assert reasons[0].startswith("malformed: it is no JSON")
+        assert reasons[1] == "malformed: type: is missing\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert process.stdout is not None
+        lines = [line.split() for line in process.stdout.read().splitlines() if line.startswith("stored")]
+    for _, _, message_id, outcome in lines:
+        (alert,) = stored(place, message_id)
+        assert alert["body"]["message"] == "OrderSend failed: error 130 \u2013 Übung"
+        assert alert["outcome"] == outcome
+    assert len(lines) == 2
+
+
+def test_a_file_that_was_stored_and_not_moved_has_one_outcome(place: Running, tmp_path: Path) -> None:
+    """As after a kill between the daemon's answer and the move."""
+    drop(tmp_path, "once", EXAMPLE)
+    with sidecar(tmp_path, place) as first:
+        eventually(lambda: names(tmp_path / "done") == ["once.json"], within_s=20)
+        first.kill()
+        assert first.stdout is not None
+        message_id = first.stdout.read().split()[2]
+    (moved,) = (tmp_path / "done").iterdir()
+    moved.rename(tmp_path / "sending" / moved.name)
+    with sidecar(tmp_path, place) as second:
+        eventually(lambda: names(tmp_path / "done") == ["once.json"], within_s=20)
+        second.kill()
+        assert second.stdout is not None
+        assert second.stdout.read().split()[2] == message_id
+    assert len(stored(place, message_id)) == 1
