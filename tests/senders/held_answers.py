@@ -94,7 +94,8 @@ def _everything(source: socket.socket, sink: socket.socket) -> None:
 
 def _handshake(source: socket.socket, sink: socket.socket) -> None:
     """The greeting and the handshake's commands; then nothing more, for as long as the source speaks."""
-    sink.sendall(_exactly(source, GREETING_BYTES))
+    for _ in range(GREETING_BYTES):  # each side waits for some of the other's before it goes on
+        sink.sendall(_exactly(source, 1))
     while True:
         head = _exactly(source, 1)
         head += _exactly(source, 8 if head[0] & _LONG else 1)

@@ -37,7 +37,7 @@ def drop(folder: Path, name: str, content: bytes) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name.partition("-")[2] for path in folder.iterdir())
+    return sorted(path.name.partition("-")[2] for path in folder.glob("*"))
 
 
 def test_dropped_files_are_stored_and_bad_ones_are_refused(place: Running, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,6 +26,12 @@ def id_for(*words: str) -> str:
 
 def address_of(place: Running) -> str:
     return (place.state / "guardian.address").read_text().strip()
+
+
+def kill_all(processes: dict[str, subprocess.Popen[str]]) -> None:
+    for process in processes.values():
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize(("language", "encoding"), SPEAKING)
@@ -111,16 +118,13 @@ def test_trap_25_a_daemon_killed_between_storing_and_answering_has_each_alert_on
     """The answers of the first daemon are held back until it is dead; the next one is asked under the same ids."""
     senders = {language: sender_of(language) for language in LANGUAGES}
     config, state = write_config(tmp_path, {"web": SLEEPER}), tmp_path / "state"
+    processes: dict[str, subprocess.Popen[str]] = {}
     held = HeldAnswers(lambda: urlsplit((state / "guardian.address").read_text().strip()).port or 0)
     try:
         with daemon(config, state) as first:
-            processes = {
-                language: sender.begin(
-                    *(*ABOUT_WEB, "--id", id_for(language, "killed"), "--timeout-s", "60"),
-                    *("--state", str(state), "--address", held.address),
-                )
-                for language, sender in senders.items()
-            }
+            for language, sender in senders.items():
+                words = (*ABOUT_WEB, "--id", id_for(language, "killed"), "--timeout-s", "60")
+                processes[language] = sender.begin(*words, "--state", str(state), "--address", held.address)
             for language in senders:
                 eventually(lambda name=language: stored(first, id_for(name, "killed")), within_s=30)  # type: ignore[misc]
             assert all(process.poll() is None for process in processes.values()), "nobody was answered"
@@ -136,6 +140,7 @@ def test_trap_25_a_daemon_killed_between_storing_and_answering_has_each_alert_on
                 assert (sent.code, sent.lines) == (0, [f"stored {message_id} (duplicate)", decided]), sent.errors
     finally:
         held.close()
+        kill_all(processes)
 
 
 @pytest.mark.timeout(120)
