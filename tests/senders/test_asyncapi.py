@@ -1,0 +1,58 @@
+"""``docs/wire.asyncapi.yaml`` is whole and describes what there is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bridge_link.wire import Kind
+from runbooks.matching import Outcome
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "wire.asyncapi.yaml").read_text(encoding="utf-8"))
+SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    found = list(references(DOCUMENT))
+    assert found
+    for reference in found:
+        place: Any = DOCUMENT
+        for name in reference.removeprefix("#/").split("/"):
+            place = place[name]
+
+
+def test_every_kind_is_described_and_no_other() -> None:
+    kinds = {kind.value.decode() for kind in Kind}
+    assert set(DOCUMENT["components"]["messages"]) == kinds
+    assert set(DOCUMENT["channels"]["link"]["messages"]) == kinds
+    spoken = [ref for operation in DOCUMENT["operations"].values() for ref in references(operation["messages"])]
+    assert sorted(ref.rpartition("/")[2] for ref in spoken) == sorted(kinds)
+
+
+def test_outcomes_and_golden_bodies_are_described() -> None:
+    assert {one.value for one in Outcome} <= set(SCHEMAS["DECIDED"]["properties"]["outcome"]["enum"])
+    vectors = json.loads((ROOT / "tests/links/golden.json").read_text(encoding="utf-8"))
+    for vector in vectors["messages"]:
+        schema = SCHEMAS[vector["kind"]]
+        assert vector["body"].keys() <= schema["properties"].keys(), vector["name"]
+        assert set(schema.get("required", ())) <= vector["body"].keys(), vector["name"]
+        for name, value in vector["body"].items():
+            assert value in schema["properties"][name].get("enum", [value]), (vector["name"], name)
+    codes = {vector["code"] for vector in vectors["refused"]}
+    assert codes <= set(SCHEMAS["NACK"]["properties"]["code"]["enum"])
