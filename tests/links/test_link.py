@@ -167,6 +167,16 @@ def test_trap_9_a_wrong_message_is_answered_and_the_link_goes_on() -> None:
         assert scripted.pump.counters.malformed == 3
 
 
+@pytest.mark.parametrize("encoding", [b"m", b"j"])
+def test_a_refusal_comes_in_the_encoding_of_what_it_refuses(encoding: bytes) -> None:
+    with daemon() as (_, address), zmq.Context() as context, context.socket(zmq.DEALER) as raw:
+        raw.linger = 0
+        raw.connect(address)
+        raw.send_multipart([b"SH1", b"ALERT", encoding, b"0123456789abcdef", b"\xc1"])
+        assert raw.poll(5000)
+        assert raw.recv_multipart()[2] == encoding
+
+
 def test_an_oversized_alert_gets_a_permanent_refusal() -> None:
     with daemon() as (scripted, address), zmq.Context() as context, context.socket(zmq.DEALER) as raw:
         raw.linger = 0
