@@ -83,9 +83,7 @@ def encode(message: Message) -> list[bytes]:
     return [MAGIC, message.kind.value, message.content_type.value, message.id.encode(), pack(message.body)]
 
 
-def frames_of(
-    kind: Kind, message_id: str, packed: bytes, encoding: ContentType = ContentType.MSGPACK
-) -> list[bytes]:
+def frames_of(kind: Kind, message_id: str, packed: bytes, encoding: ContentType = ContentType.MSGPACK) -> list[bytes]:
     """An answer whose body is packed and known to be good."""
     return [MAGIC, kind.value, encoding.value, message_id.encode(), packed]
 
