@@ -91,15 +91,18 @@ _CLIENTS: Final = """
 WITH RECURSIVE clients(name) AS (
   SELECT min(client) FROM alerts UNION ALL
   SELECT (SELECT min(client) FROM alerts WHERE client > clients.name) FROM clients WHERE clients.name IS NOT NULL)
-SELECT * FROM alerts WHERE client IN (SELECT name FROM clients) AND msg_id = ? ORDER BY seq DESC LIMIT 1
+SELECT a.*, f.resolved_at FROM alerts a LEFT JOIN firings f ON f.alert_seq = a.seq
+WHERE a.client IN (SELECT name FROM clients) AND a.msg_id = ? ORDER BY a.seq DESC LIMIT 1
 """
 """By message id alone, through the index whose first column is the client."""
 
 
 def alert(db: sqlite3.Connection, msg_id: str) -> dict[str, Any] | None:
-    """The alert with this message id, as ``alerts`` shows it; the newest, should several clients have used the id."""
+    """The alert with this message id, as ``alerts`` shows it; the newest, should several clients have used the id. One
+    whose body is forgotten has an empty one.
+    """
     row = db.execute(_CLIENTS, (msg_id,)).fetchone()
-    return None if row is None else {**dict(row), "body": json.loads(row["body"])}
+    return None if row is None else {**dict(row), "body": json.loads(row["body"] or "{}")}
 
 
 # -- executions -------------------------------------------------------------------------------------------------------

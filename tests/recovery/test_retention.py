@@ -66,6 +66,18 @@ def test_trap_48_what_comes_again_after_its_body_was_forgotten_is_still_a_duplic
     assert len(rows.alerts(db, 1000)) == 10
 
 
+def test_who_asks_for_a_forgotten_alert_hears_what_became_of_it(db: sqlite3.Connection) -> None:
+    fill_up(db, 3)
+    forget_all(db, Retention(bodies=1))
+    found = rows.alert(db, "alert-00001")
+    assert found is not None
+    assert (found["body"], found["outcome"], found["resolved_at"]) == ({}, "no_match", None)
+    kept = rows.alert(db, "alert-00003")
+    assert kept is not None
+    assert kept["body"] == {"n": 3}
+    assert rows.alert(db, "never-sent") is None
+
+
 def test_by_age_ids_outlive_bodies_and_the_newest_row_stays(db: sqlite3.Connection) -> None:
     fill_up(db, 20)
     keep = Retention(bodies_s=10, ids_s=100)

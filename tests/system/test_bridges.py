@@ -56,7 +56,7 @@ def alerts_on_disk(place: Path) -> int:
 def test_every_error_is_accepted_on_disk_and_decided_though_the_daemon_is_killed(tmp_path: Path) -> None:
     """The plan's third test."""
     config = write_config(tmp_path, {})
-    words = ("--simulate-errors", "--count", "800", "--threads", "8", "--folder", str(tmp_path / "box"))
+    words = ("--simulate-errors", "--count", "1500", "--threads", "8", "--folder", str(tmp_path / "box"))
     with ExitStack() as stack:
         goals = (60, 300)
         handing: subprocess.Popen[str] | None = None
@@ -70,8 +70,8 @@ def test_every_error_is_accepted_on_disk_and_decided_though_the_daemon_is_killed
         with daemon(config, tmp_path / "state"):
             out, err = handing.communicate(timeout=50)
     assert handing.returncode == 0, (out, err)
-    assert "800 accepted, 0 lost" in out
-    assert alerts_on_disk(tmp_path) == 800, "nothing was stored twice"
+    assert "1500 accepted, 0 lost" in out
+    assert alerts_on_disk(tmp_path) == 1500, "nothing was stored twice"
 
 
 def bridges(place: Path, port: int) -> dict[str, Any]:
