@@ -5,6 +5,7 @@ Pure but for ``Replies.send``, which hands frames to the pumps; from any thread.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
@@ -13,8 +14,11 @@ from bridge_link import bodies
 from bridge_link.wire import ContentType, Kind, Message, frames_of, nack
 
 MOST_KEPT: Final = 256
-MOST_CHARS: Final = 200
-"""Of a text in an answer about many alerts: all of them have to go into one message."""
+MOST_BYTES: Final = 400
+"""Of a text in an answer about many alerts, in JSON, where it is longest: all of them have to go into one message."""
+MOST_CHARS: Final = 4000
+"""Of a reason that goes alone: it fits in both encodings whatever its letters are."""
+_MOST_BYTES_OF_A_LETTER: Final = 12
 _packed: dict[tuple[Any, ...], bytes] = {}
 """Bodies of decisions that were told lately: in a storm most are the same."""
 _PACK: Final = {ContentType.MSGPACK: bodies.pack_msgpack, ContentType.JSON: bodies.pack_json}
@@ -97,7 +101,7 @@ class Replies:
             retry_after_ms=refusal.retry_after_ms,
         )
         if asker.batch_id is not None:
-            told = {**message.body, "text": refusal.text[:MOST_CHARS]}
+            told = {**message.body, "text": _short(refusal.text)}
             self._batch(asker, asker.batch_id).refused[asker.msg_id] = told
         else:
             self._put(asker, Kind.NACK, _PACK[asker.encoding](message.body))
@@ -105,8 +109,8 @@ class Replies:
     def decided(self, asker: Asker, body: Mapping[str, Any]) -> None:
         if asker.batch_id is not None:
             told = {key: value for key, value in body.items() if value is not None}
-            if len(told.get("reason", "")) > MOST_CHARS:
-                told["reason"] = told["reason"][:MOST_CHARS]
+            if "reason" in told:
+                told["reason"] = _short(told["reason"])
             self._batch(asker, asker.batch_id).decided[asker.msg_id] = told
         else:
             self._put(asker, Kind.DECIDED, _pack_decision(body, asker.encoding))
@@ -137,11 +141,21 @@ class Replies:
         return batch
 
 
+def _short(text: str) -> str:
+    text = text[:MOST_BYTES]
+    while len(text) * _MOST_BYTES_OF_A_LETTER > MOST_BYTES and len(json.dumps(text)) > MOST_BYTES:
+        text = text[: len(text) * 3 // 4]
+    return text
+
+
 def _pack_decision(body: Mapping[str, Any], encoding: ContentType) -> bytes:
     key = (encoding, *body.items())
     packed = _packed.get(key)
     if packed is None:
-        packed = _PACK[encoding]({name: value for name, value in body.items() if value is not None})
+        told = {name: value for name, value in body.items() if value is not None}
+        if "reason" in told:
+            told["reason"] = told["reason"][:MOST_CHARS]
+        packed = _PACK[encoding](told)
         if len(_packed) >= MOST_KEPT:
             _packed.clear()
         _packed[key] = packed

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from actors.bridge_sessions import BridgeSessions, Session
+from bridge_link.errors import WireError
 from runbooks.ports import BridgeAnswer, BridgeRequest, BridgeState, PortError
 
 SEND_AGAIN_S: Final = 1.0
@@ -43,7 +44,11 @@ class BridgeCommands:
                     raise PortError(f"bridge {endpoint!r} has no command {name!r}; it has {known}")
                 before = self._sent_to.get(request.id, frozenset())
                 self._remember(request.id, before | {session.id})
-                session.say(request.id, body | {"asked_before": bool(before - {session.id})})
+                try:
+                    session.say(request.id, body | {"asked_before": bool(before - {session.id})})
+                except WireError as error:
+                    self._remember(request.id, before)
+                    raise PortError(f"bridge {endpoint!r}: {name!r} cannot be sent to it: {error.text}") from None
                 answer = talk.answer(session, lambda state: state in _ENDS)
                 if answer is not None:
                     return answer

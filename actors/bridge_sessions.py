@@ -26,7 +26,9 @@ MOST_RETIRED: Final = 1000
 MOST_WAITING: Final = 1000
 
 Say = Callable[[str, Mapping[str, Any]], object]
-"""Sends a command (request id, body) to where the session is; from any thread."""
+"""Sends a command (request id, body) to where the session is, in the encoding of its last HELLO or HB; from any thread.
+Raises WireError for one that cannot be sent so.
+"""
 Answer = Callable[[Message], object]
 
 

@@ -20,6 +20,7 @@ from actors.access.book import Judge, unjudged
 from actors.access.rules import Denied
 from actors.answers import Asker, Pump, Refusal, Replies
 from actors.clock import Clock
+from actors.fitting import fitted
 from actors.guardian import AlertsStored, Decided, LookAgain
 from actors.iopool import IoPool
 from actors.journal.alert_batches import NewAlert, Stored, new_alert, store_alerts
@@ -48,7 +49,9 @@ INSIDE: Final = "selfheal"
 
 
 Answer = Callable[[Message], object]
-"""Sends a message back to the peer it belongs to; from any thread."""
+"""Sends a message back to the peer it belongs to, in the encoding it spoke; from any thread. Raises WireError for one
+that cannot be sent so; an ANSWER always can.
+"""
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class AlertIntake:
             return
 
         def answer(reply: Message) -> None:
-            pump.send(peer, replace(reply, content_type=message.content_type))
+            pump.send_frames([(peer, fitted(replace(reply, content_type=message.content_type)))])
 
         denied = self.parts.judge(incoming.client, message.kind, None)
         if denied is not None:

@@ -82,15 +82,27 @@ class Happenings:
 
 
 def shown(row: Mapping[str, Any]) -> Shown:
-    """One event as it goes over the wire. Pure."""
+    """One event as it goes over the wire; its texts are shortened until it fits in both encodings. Pure."""
+    share = 1
+    while size_of(made := _shown(row, share)) > MOST_BYTES:
+        share *= 2
+    return made
+
+
+def size_of(event: Shown) -> int:
+    """In JSON as it is sent, where it is largest."""
+    return len(json.dumps(event))
+
+
+def _shown(row: Mapping[str, Any], share: int) -> Shown:
     facts = list(row["evidence"].items())[:MOST_FACTS]
     return {
         "seq": row["seq"],
         "at": rfc3339(row["at"]),
         "path": _text(row["path"], MOST_FACT),
         "event": _text(row["event"], MOST_FACT),
-        "text": _text(row["text"], MOST_TEXT),
-        "evidence": {_text(key, MOST_FACT): _fact(value) for key, value in facts},
+        "text": _text(row["text"], MOST_TEXT // share),
+        "evidence": {_text(key, MOST_FACT // share): _fact(value, share) for key, value in facts},
     }
 
 
@@ -99,7 +111,7 @@ def fitting(found: Sequence[Shown]) -> list[Shown]:
     taken: list[Shown] = []
     left_bytes, left_values = MOST_BYTES, MOST_VALUES
     for one in found:
-        left_bytes -= len(json.dumps(one, ensure_ascii=False).encode())
+        left_bytes -= size_of(one)
         left_values -= 7 + sum(len(fact) + 1 if isinstance(fact, list) else 1 for fact in one["evidence"].values())
         if taken and (left_bytes < 0 or left_values < 0):
             break
@@ -115,14 +127,14 @@ def _is_number(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
-def _fact(value: Any) -> Any:
+def _fact(value: Any, share: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if (isinstance(value, int) and value in _INT64) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, list):
-        return [_text(one, MOST_LISTED_TEXT) for one in value[:MOST_LISTED]]
-    return _text(value, MOST_FACT)
+        return [_text(one, MOST_LISTED_TEXT) for one in value[: MOST_LISTED // share]]
+    return _text(value, MOST_FACT // share)
 
 
 def _text(value: object, most: int) -> str:
