@@ -8,7 +8,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -136,10 +137,22 @@ def new_key(state: Path, name: str, folder: Path) -> Path:
 
 def stored(daemon: Running, message_id: str) -> list[dict[str, Any]]:
     """Every alert in the journal under this id."""
-    database = sqlite3.connect(f"file:{daemon.state / 'journal.db'}?mode=ro", uri=True, timeout=10)
-    try:
-        database.row_factory = sqlite3.Row
+    with _journal(daemon) as database:
         rows = database.execute("SELECT * FROM alerts WHERE msg_id=?", (message_id,)).fetchall()
         return [dict(row) | {"body": json.loads(row["body"])} for row in rows]
+
+
+def all_ids(daemon: Running) -> set[str]:
+    """Of every alert in the journal."""
+    with _journal(daemon) as database:
+        return {str(message_id) for (message_id,) in database.execute("SELECT msg_id FROM alerts")}
+
+
+@contextmanager
+def _journal(daemon: Running) -> Iterator[sqlite3.Connection]:
+    database = sqlite3.connect(f"file:{daemon.state / 'journal.db'}?mode=ro", uri=True, timeout=10)
+    database.row_factory = sqlite3.Row
+    try:
+        yield database
     finally:
         database.close()

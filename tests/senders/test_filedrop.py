@@ -9,10 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.senders.programs import FOLDER, stored
+from tests.senders.held_answers import HeldAnswers
+from tests.senders.programs import FOLDER, all_ids, stored
 from tests.support.eventually import eventually
 from tests.system.running import Running
 
@@ -21,8 +23,8 @@ EXAMPLE = (FOLDER / "filedrop" / "example.json").read_bytes()
 
 
 @contextmanager
-def sidecar(folder: Path, place: Running) -> Iterator[subprocess.Popen[str]]:
-    words = (str(FOLDER / "filedrop" / "selfheal_filedrop.py"), str(folder), "--state", str(place.state))
+def sidecar(folder: Path, place: Running, *more: str) -> Iterator[subprocess.Popen[str]]:
+    words = (str(FOLDER / "filedrop" / "selfheal_filedrop.py"), str(folder), "--state", str(place.state), *more)
     process = subprocess.Popen([sys.executable, *words, "--every-s", "0.05"], stdout=subprocess.PIPE, text=True)
     try:
         yield process
@@ -81,3 +83,24 @@ def test_a_file_that_was_stored_and_not_moved_has_one_outcome(place: Running, tm
         assert second.stdout is not None
         assert second.stdout.read().split()[2] == message_id
     assert len(stored(place, message_id)) == 1
+
+
+def test_a_sidecar_killed_in_the_middle_of_sending_leaves_one_alert(place: Running, tmp_path: Path) -> None:
+    """Killed after the file was taken and the alert was stored, before the sidecar could hear so."""
+    before = all_ids(place)
+    held = HeldAnswers(lambda: urlsplit((place.state / "guardian.address").read_text().strip()).port or 0)
+    try:
+        drop(tmp_path, "killed", EXAMPLE)
+        with sidecar(tmp_path, place, "--address", held.address) as first:
+            eventually(lambda: all_ids(place) - before, within_s=20)
+            assert first.poll() is None
+            first.kill()
+            first.wait()
+    finally:
+        held.close()
+    (once,) = all_ids(place) - before
+    assert names(tmp_path / "sending") == ["killed.json"], "it was killed in the middle"
+    with sidecar(tmp_path, place):
+        eventually(lambda: names(tmp_path / "done") == ["killed.json"], within_s=20)
+    assert all_ids(place) - before == {once}
+    assert len(stored(place, once)) == 1
