@@ -1,7 +1,8 @@
 """The wire's golden vectors (``golden.json``): what any implementation of docs/wire.md can be held against.
 
 The bytes are fixed: a change that makes one of these fail changes the wire. Other languages may write a body in other
-bytes (spaces, order, shorter numbers); what they must agree on is what is read.
+bytes (spaces, order, shorter numbers); what they must agree on is what is read. A new vector's frames are what
+``encode`` makes of it now; those that stand here already are never made anew.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def test_both_encodings_say_the_same() -> None:
         by_name.setdefault(vector["name"], {})[vector["content_type"]] = decode(frames_of(vector)).body
     assert all(bodies["m"] == bodies["j"] for bodies in by_name.values())
     kinds = {vector["kind"].encode() for vector in GOLDEN["messages"]}
-    assert kinds >= {kind.value for kind in Kind} - {b"HELLO", b"ANSWER", b"CMD"}
+    assert kinds == {kind.value for kind in Kind}
 
 
 @named(GOLDEN["refused"])
