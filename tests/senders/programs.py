@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -42,11 +43,13 @@ class Sender:
 
     command: tuple[str, ...]
 
-    def begin(self, *words: str, environ: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def begin(
+        self, *words: str, environ: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
         known = {key: value for key, value in os.environ.items() if not key.startswith("SELFHEAL_")}
         return subprocess.Popen(
             [*self.command, *words],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -54,13 +57,16 @@ class Sender:
             env=known | {"LC_ALL": "C.UTF-8"} | dict(environ or {}),
         )
 
-    def run(self, *words: str, environ: Mapping[str, str] | None = None, within_s: float = 40) -> Sent:
-        return ended(self.begin(*words, environ=environ), within_s)
+    def run(
+        self, *words: str, environ: Mapping[str, str] | None = None, within_s: float = 40, given: str | None = None
+    ) -> Sent:
+        stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
+        return ended(self.begin(*words, environ=environ, stdin=stdin), within_s, given)
 
 
-def ended(process: subprocess.Popen[str], within_s: float = 40) -> Sent:
+def ended(process: subprocess.Popen[str], within_s: float = 40, given: str | None = None) -> Sent:
     try:
-        output, errors = process.communicate(timeout=within_s)
+        output, errors = process.communicate(given, timeout=within_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
@@ -106,11 +112,31 @@ def _csharp(into: Path) -> Sender:
     return Sender(("mono", str(program)))
 
 
+def _mql4(into: Path) -> Sender:
+    """``Selfheal.mqh`` as C++, with stand-ins for what MetaTrader and mql-zmq have: only arrays and pointers are
+    spelled in another way.
+    """
+    _need("g++", "g++")
+    if not Path("/usr/include/zmq.h").exists():
+        raise Missing("no zmq.h: apt-get install libzmq3-dev")
+    text = (FOLDER / "mql4" / "Selfheal.mqh").read_text(encoding="ascii")
+    text = re.sub(r"(?m)^#(property|include) .*$", "", text).replace("m_socket.", "m_socket->")
+    text = re.sub(
+        r"\b(string|uchar)(\s+)((?:\w+\[\],?)+);", lambda at: f"Array<{at[1]}>{at[2]}{at[3].replace('[]', '')};", text
+    )
+    (into / "Selfheal.hpp").write_text(text, encoding="ascii")
+    here, program = Path(__file__).parent / "mql4", into / "expert"
+    words = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-I", str(here), "-I", str(into))
+    _succeed("g++", *words, "-o", str(program), str(here / "expert.cpp"), "-lzmq")
+    return Sender((str(program),))
+
+
 _BUILDERS: Final[Mapping[str, Callable[[Path], Sender]]] = {
     "python": _python,
     "node": _node,
     "c": _c,
     "csharp": _csharp,
+    "mql4": _mql4,
 }
 
 

@@ -1,6 +1,6 @@
 //+------------------------------------------------------------------+
 //| Alerts to a Selfheal daemon from MQL4, over mql-zmq with CURVE.   |
-//| NOT RUN by its authors: there was no MetaTrader. See README.md.   |
+//| NOT RUN in MetaTrader by its authors: there was none. See README. |
 //|                                                                   |
 //|   #include <Selfheal.mqh>                                         |
 //|   SelfhealSender *selfheal;                                       |
