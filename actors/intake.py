@@ -109,6 +109,7 @@ class AlertIntake:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _here: _Here = field(default_factory=_Here)
     _in_flight: int = 0
+    _bytes_in_flight: int = 0
     _told: set[int] = field(default_factory=set)
     _is_untold: bool = False
     _by_alert: OrderedDict[int, list[Asker]] = field(default_factory=OrderedDict)
@@ -179,6 +180,11 @@ class AlertIntake:
         self._store([_Arrival(row, facts, None)], Replies())
         return alert.id
 
+    @property
+    def bytes_in_flight(self) -> int:
+        """About what the alerts take that were handed to the journal and not committed: text and facts."""
+        return 4 * self._bytes_in_flight
+
     def look(self) -> None:
         """About once a second: say how many alerts were not said one by one."""
         self._sayer.look()
@@ -247,16 +253,19 @@ class AlertIntake:
     # -- to the journal and back --------------------------------------------------------------------------------------
 
     def _store(self, arrived: list[_Arrival], replies: Replies) -> None:
+        rows = [one.row for one in arrived]
+        size = sum(len(row.body) for row in rows)
         with self._lock:
             self._in_flight += len(arrived)
-        rows = [one.row for one in arrived]
+            self._bytes_in_flight += size
         future = self.parts.journal.submit(lambda db: store_alerts(db, rows), is_simple=True)
-        future.add_done_callback(lambda done: self._stored(done, arrived, replies))
+        future.add_done_callback(lambda done: self._stored(done, arrived, replies, size))
 
-    def _stored(self, done: Future[list[Stored]], arrived: list[_Arrival], replies: Replies) -> None:
+    def _stored(self, done: Future[list[Stored]], arrived: list[_Arrival], replies: Replies, size: int) -> None:
         """On the journal's thread, after the commit."""
         with self._lock:
             self._in_flight -= len(arrived)
+            self._bytes_in_flight -= size
         error = done.exception()
         if error is None:
             self._answer(arrived, done.result(), replies)

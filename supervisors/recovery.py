@@ -48,6 +48,7 @@ from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
 from supervisors.library import Supervisor
 from supervisors.manager import RecoveryStatus
+from supervisors.memory_watch import MemoryWatch
 from supervisors.open_files import open_files_trouble
 from supervisors.records import JournalRecords
 from supervisors.report_words import said
@@ -123,6 +124,9 @@ class Recovery:
             services, LocalCommands(), LocalHttp(), LocalTcp(), BridgeCommands(self.sessions, self._bridge_is_ready)
         )
         self._pumps: dict[str, RouterPump] = {}
+        self._memory = MemoryWatch(
+            self._link_ports, system.io.run, system.clock.now, lambda: self._intake.bytes_in_flight
+        )
         system.board.listen(Degradation(lambda path, event, text: self._event(path, event, text, {})).look)
 
     # -- nodes of the tree --------------------------------------------------------------------------------------------
@@ -208,6 +212,10 @@ class Recovery:
         pumps = self._link_pumps()
         return {**pumps, **({} if self._publisher is None else {"events": self._publisher})}
 
+    def _link_ports(self) -> Mapping[str, int]:
+        reached = {name: pump.address for name, pump in self._all_pumps().items()}
+        return {name: int(at.rsplit(":", 1)[1]) for name, at in reached.items() if at is not None}
+
     def _pump_spec(self, name: str, pump: RouterPump | EventPublisher) -> ChildSpec:
         file = self._plan.state_dir / f"{name}.address"
 
@@ -220,7 +228,8 @@ class Recovery:
             self._intake.look()
             if name in self._unwritten:
                 self._write_address(name, file, _as_reached(pump))
-            unwritten = self._unwritten.get(name)
+            memory = self._memory.look(name)
+            unwritten = self._unwritten.get(name) or memory
             return unwritten if unwritten or name == "events" else self._book.look() or open_files_trouble()
 
         watched = Watched(begin, lambda: pump.is_alive, pump.close, lambda: pump.address, self.told(name, look))
