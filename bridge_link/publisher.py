@@ -19,7 +19,8 @@ from typing import Final
 
 import zmq
 
-from bridge_link.errors import BindFailed, LinkError
+from bridge_link.entry import Entry, IsFull, never
+from bridge_link.errors import LinkError
 from bridge_link.sockets import check_address, make_publisher
 from bridge_link.wakeup import WakeUp
 from bridge_link.wire import Message, encode
@@ -63,6 +64,7 @@ class EventPublisher:
     wanted: str
     read: Read
     guard: Guard | None = None
+    is_full: IsFull = never
     address: str | None = None
     figures: Figures = field(default_factory=Figures)
     _topics: set[bytes] = field(default_factory=set)
@@ -138,24 +140,20 @@ class EventPublisher:
                 sockets.append(doors)
             socket = make_publisher(context, None if guard is None else guard.secret)
             sockets.append(socket)
-            self._bind(socket, address)
+            entry = Entry(socket, address, self.is_full)
+            self.address = entry.address
             if not is_bound.is_set():
                 begun.append(None)
                 is_bound.set()
-            self._serve(socket, wake, doors, guard)
+            try:
+                self._serve(socket, wake, doors, guard, entry)
+            finally:
+                entry.close()
         finally:
             self._topics.clear()
             for opened in sockets:
                 opened.close(0)
             context.term()
-
-    def _bind(self, socket: zmq.Socket[bytes], address: str) -> None:
-        try:
-            socket.bind(address)
-        except zmq.ZMQError as error:
-            text = f"{address}: cannot listen: {error.strerror}; is another daemon there?"
-            raise BindFailed(text) from None
-        self.address = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def _noting(self, guard: Guard | None) -> Guard | None:
         if guard is None:
@@ -170,15 +168,23 @@ class EventPublisher:
         return replace(guard, admits=admits)
 
     def _serve(
-        self, socket: zmq.Socket[bytes], wake: WakeUp, doors: zmq.Socket[bytes] | None, guard: Guard | None
+        self,
+        socket: zmq.Socket[bytes],
+        wake: WakeUp,
+        doors: zmq.Socket[bytes] | None,
+        guard: Guard | None,
+        entry: Entry,
     ) -> None:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(wake.fileno(), zmq.POLLIN)
         if doors is not None:
             poller.register(doors, zmq.POLLIN)
+        poller.register(entry.monitor, zmq.POLLIN)
         while not self._closing.is_set():
-            ready = dict(poller.poll(None if guard is None or not self._came_in else LOOK_MS))
+            ready = dict(poller.poll(entry.wait_ms if guard is None or not self._came_in else LOOK_MS))
+            if entry.monitor in ready or not entry.is_open:
+                entry.look()
             if wake.fileno() in ready:
                 wake.hear()
             if guard is not None and any(guard.name_of(public) is None for public in self._came_in):

@@ -17,7 +17,8 @@ from typing import Final
 
 import zmq
 
-from bridge_link.errors import BindFailed, WireError
+from bridge_link.entry import Entry, IsFull, never
+from bridge_link.errors import WireError
 from bridge_link.keys import LOCAL
 from bridge_link.sockets import check_address, make_router
 from bridge_link.wakeup import WakeUp
@@ -62,6 +63,7 @@ class RouterPump:
 
     Args:
         on_drained: called on the pump's thread when all that had come was given to ``on_message``.
+        is_full: whether so many files are open that peers must be sent away.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class RouterPump:
         *,
         guard: Guard | None = None,
         on_drained: Callable[[], object] = lambda: None,
+        is_full: IsFull = never,
     ) -> None:
         self._wanted = address
         self._guard = guard
         self._on_message = on_message
         self._on_drained = on_drained
+        self._is_full = is_full
         self._name = name
         self._log = logging.getLogger(f"selfheal.{name}")
         self._outbox: deque[Answer] = deque()
@@ -141,38 +145,42 @@ class RouterPump:
         assert wake is not None  # noqa: S101  set by start
         try:
             try:
-                doors, socket = self._open(context)
+                doors, socket, entry = self._open(context)
             except Exception as error:
                 begun.append(error)
                 return
             begun.append(None)
             is_bound.set()
-            self._pump(socket, wake, doors)
+            try:
+                self._pump(socket, wake, doors, entry)
+            finally:
+                entry.close()
         finally:
             context.destroy(linger=0)
             wake.close()
             is_bound.set()
 
-    def _open(self, context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes] | None, zmq.Socket[bytes]]:
+    def _open(
+        self, context: zmq.Context[zmq.Socket[bytes]]
+    ) -> tuple[zmq.Socket[bytes] | None, zmq.Socket[bytes], Entry]:
         """Who answers handshakes is there before there is anything to come in by. Raises BindFailed."""
         doors = None if self._guard is None else open_handler(context)
         socket = make_router(context, None if self._guard is None else self._guard.secret)
-        try:
-            socket.bind(self._wanted)
-        except zmq.ZMQError as error:
-            text = f"{self._wanted}: cannot listen: {error.strerror}; is another daemon there?"
-            raise BindFailed(text) from None
-        self.address = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
-        return doors, socket
+        entry = Entry(socket, self._wanted, self._is_full)
+        self.address = entry.address
+        return doors, socket, entry
 
-    def _pump(self, socket: zmq.Socket[bytes], wake: WakeUp, doors: zmq.Socket[bytes] | None) -> None:
+    def _pump(self, socket: zmq.Socket[bytes], wake: WakeUp, doors: zmq.Socket[bytes] | None, entry: Entry) -> None:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(wake.fileno(), zmq.POLLIN)
         if doors is not None:
             poller.register(doors, zmq.POLLIN)
+        poller.register(entry.monitor, zmq.POLLIN)
         while not self._closing.is_set():
-            ready = dict(poller.poll())
+            ready = dict(poller.poll(entry.wait_ms))
+            if entry.monitor in ready or not entry.is_open:
+                entry.look()
             if wake.fileno() in ready:
                 wake.hear()
             if doors is not None and self._guard is not None and doors in ready:

@@ -4,21 +4,48 @@ from __future__ import annotations
 
 import errno
 import resource
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 ALARM_SHARE: Final = 0.7
+FULL_SHARE: Final = 0.75
+"""Descriptors are given lowest first: one with a number from here on says that so many are open."""
+SHOWN_S: Final = 10.0
 _OPEN: Final = Path("/proc/self/fd")
 
 
-def open_files_trouble() -> str | None:
-    """Says so from 70 % of the limit on; None: all is well, or the system does not tell."""
-    limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        count = sum(1 for _ in _OPEN.iterdir())
-    except OSError as error:  # to look takes a file too: when there is none left, that is the answer
-        return judged(limit, limit) if error.errno == errno.EMFILE else None
-    return judged(count, limit)
+@dataclass
+class OpenFiles:
+    """``is_full`` is called on link pumps, ``trouble`` on the link nodes' threads.
+
+    Args:
+        now: clock seconds.
+    """
+
+    now: Callable[[], float]
+    _full: tuple[float, int] | None = None
+
+    def is_full(self, descriptor: int) -> bool:
+        """Whether peers must go again, as one came in by this descriptor: what is left is for supervising."""
+        limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit == resource.RLIM_INFINITY or descriptor < FULL_SHARE * limit:
+            return False
+        self._full = (self.now(), descriptor)
+        return True
+
+    def trouble(self) -> str | None:
+        """From 70 % of the limit on, and for a while after peers were sent away. None: all is well, or not known."""
+        limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        full = self._full
+        if full is not None and self.now() - full[0] < SHOWN_S:
+            return f"{judged(full[1], limit)}; all peers of the link were sent away, they come again"
+        try:
+            count = sum(1 for _ in _OPEN.iterdir())
+        except OSError as error:  # to look takes a file too: when there is none left, that is the answer
+            return judged(limit, limit) if error.errno == errno.EMFILE else None
+        return judged(count, limit)
 
 
 def judged(count: int, limit: int) -> str | None:

@@ -49,7 +49,7 @@ from supervisors.happenings import Happenings
 from supervisors.library import Supervisor
 from supervisors.manager import RecoveryStatus
 from supervisors.memory_watch import MemoryWatch
-from supervisors.open_files import open_files_trouble
+from supervisors.open_files import OpenFiles
 from supervisors.records import JournalRecords
 from supervisors.report_words import said
 from supervisors.telling import Telling
@@ -124,6 +124,7 @@ class Recovery:
             services, LocalCommands(), LocalHttp(), LocalTcp(), BridgeCommands(self.sessions, self._bridge_is_ready)
         )
         self._pumps: dict[str, RouterPump] = {}
+        self._files = OpenFiles(system.clock.now)
         self._memory = MemoryWatch(
             self._link_ports, system.io.run, system.clock.now, lambda: self._intake.bytes_in_flight
         )
@@ -201,11 +202,18 @@ class Recovery:
             self._book.open()
             for name, address in wanted.items():
                 self._pumps[name] = RouterPump(
-                    address, self._taker(name), name, guard=self._book.guard, on_drained=self._intake.drained
+                    address,
+                    self._taker(name),
+                    name,
+                    guard=self._book.guard,
+                    on_drained=self._intake.drained,
+                    is_full=self._files.is_full,
                 )
             if self._plan.events_address is not None:
                 guard = self._book.follower_guard
-                self._publisher = EventPublisher(self._plan.events_address, self._happenings.batch, guard)
+                self._publisher = EventPublisher(
+                    self._plan.events_address, self._happenings.batch, guard, self._files.is_full
+                )
         return self._pumps
 
     def _all_pumps(self) -> Mapping[str, RouterPump | EventPublisher]:
@@ -230,7 +238,7 @@ class Recovery:
                 self._write_address(name, file, _as_reached(pump))
             memory = self._memory.look(name)
             unwritten = self._unwritten.get(name) or memory
-            return unwritten if unwritten or name == "events" else self._book.look() or open_files_trouble()
+            return unwritten if unwritten or name == "events" else self._book.look() or self._files.trouble()
 
         watched = Watched(begin, lambda: pump.is_alive, pump.close, lambda: pump.address, self.told(name, look))
         return ChildSpec(id=name, start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=10.0)
