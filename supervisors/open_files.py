@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Final
 
 ALARM_SHARE: Final = 0.7
-FULL_SHARE: Final = 0.75
-"""Descriptors are given lowest first: one with a number from here on says that so many are open."""
+KEPT_SHARE: Final = 0.25
+KEPT: Final = 128
+"""Descriptors kept for supervising: a share of the limit, and at most so many. They are given lowest first: one with a
+number beyond the others' says that so many are open."""
 SHOWN_S: Final = 10.0
 _OPEN: Final = Path("/proc/self/fd")
 
@@ -30,7 +32,7 @@ class OpenFiles:
     def is_full(self, descriptor: int) -> bool:
         """Whether peers must go again, as one came in by this descriptor: what is left is for supervising."""
         limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if limit == resource.RLIM_INFINITY or descriptor < FULL_SHARE * limit:
+        if limit == resource.RLIM_INFINITY or descriptor < limit - min(KEPT_SHARE * limit, KEPT):
             return False
         self._full = (self.now(), descriptor)
         return True

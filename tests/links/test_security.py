@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -53,10 +54,13 @@ def test_strangers_and_those_without_a_key_are_not_heard(tmp_path: Path) -> None
         wrong_server = place.local().__class__(
             "local", place.local().public, place.local().secret, place.local().public
         )
-        for key in (place.stranger(), place.stranger("local"), wrong_server, None):
-            with raw_client(place.address, key) as socket:
+        with ExitStack() as opened:
+            strangers = (place.stranger(), place.stranger("local"), wrong_server, None)
+            sockets = [opened.enter_context(raw_client(place.address, key)) for key in strangers]
+            for socket in sockets:
                 said(socket, Kind.ALERT, BODY)
-                assert heard(socket, NOBODY_MS) is None
+            assert heard(sockets[0], NOBODY_MS) is None
+            assert all(heard(socket, 0) is None for socket in sockets[1:])
         assert place.scripted.seen == []
         assert any("an unknown key" in text for text, _ in place.told)
         with raw_client(place.address, place.local()) as socket:
