@@ -69,6 +69,10 @@ class Exchange:
         """It was given up before anything came back."""
         return self.is_over and not any(future.done() for future in self.answers.values())
 
+    def is_rival_of(self, other: Exchange) -> bool:
+        """It waits for answers that could be the other's: they have an id only, and the bodies differ."""
+        return not self.is_done and self.message.body != other.message.body
+
     def forget(self) -> None:
         """Do not send it again."""
         self.is_over = True
@@ -224,15 +228,20 @@ class DealerChannel:
             link.heard_at = time.monotonic()
             self._is_unheard = False
             self._receive(socket)
+        if self._is_dead(link):
+            socket = link.open()  # before anything is sent: closing the old one would throw that away
         self._take_new(socket)
         self._send_due(socket)
-        is_waiting = bool(self._pending) or self._is_beat_stuck
-        if not is_waiting and not self._is_unheard:
+
+    def _is_dead(self, link: _Socket) -> bool:
+        """Whether there was silence for too long, and somebody waits for an answer, or a word to leave."""
+        if not (self._pending or self._is_beat_stuck or self._is_unheard):
             link.heard_at = time.monotonic()  # silence begins with a question, or a word that does not leave
-        elif is_waiting and time.monotonic() - link.heard_at > SILENCE_S:
-            self._drop_done()
-            if self._pending or self._is_beat_stuck:
-                link.open()
+            return False
+        if time.monotonic() - link.heard_at <= SILENCE_S:
+            return False
+        self._drop_done()
+        return bool(self._pending or self._is_beat_stuck or (self._is_unheard and self._new))
 
     def _pause_ms(self) -> int:
         due = self._due[0][0] if self._due else float("inf")
@@ -285,7 +294,11 @@ class DealerChannel:
         while self._new:
             item = self._new.popleft()
             if isinstance(item, Exchange):
-                self._pending.setdefault(item.message.id, []).append(item)
+                asked = self._pending.setdefault(item.message.id, [])
+                if asked and any(one.is_rival_of(item) for one in asked):
+                    item.fail(Refused("conflict", f"another body is being sent under the id {item.message.id}"))
+                    continue
+                asked.append(item)
                 self._plan(item, item.next_send_at)
             else:
                 _send(socket, encode(item))
@@ -322,7 +335,7 @@ class DealerChannel:
                     _bound(self._batches)
             for exchange in exchanges:
                 self._sent(exchange, now, went=went)
-        for exchange in fresh:  # twins: whoever asks the same is answered with it
+        for exchange in fresh:  # twins, with the same body: whoever asks the same is answered with it
             if by_id[exchange.message.id] is not exchange:
                 self._sent(exchange, now, went=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -125,3 +127,42 @@ def test_of_many_one_is_refused_for_good_and_one_for_now() -> None:
             exchanges.pop("alert-0003").result(10)
         for future in exchanges.values():
             assert future.result(10) == {"status": "stored"}
+
+
+def test_the_first_question_after_a_long_silence_is_not_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A give-up leaves silence behind. The socket is made anew before the next question, not after it."""
+    monkeypatch.setattr("bridge_link.channel.SILENCE_S", 0.2)
+    is_back = threading.Event()
+    with served(lambda message: stored(message) if is_back.is_set() else []) as (seen, channel):
+        given_up = channel.begin(Message(Kind.ALERT, "given-up-1", BODY), (Kind.STORED,))
+        eventually(lambda: seen)
+        given_up.forget()
+        eventually(lambda: not channel._pending and channel._is_unheard)
+        silent_from = time.monotonic()
+        is_back.set()
+        eventually(lambda: time.monotonic() - silent_from > 0.3)
+        asked = channel.begin(Message(Kind.ALERT, "asked-now-1", BODY), (Kind.STORED,))
+        assert asked.answers[Kind.STORED].result(10) == {"status": "stored"}
+        assert asked.tries == 1, "it was sent once, and answered"
+
+
+def test_another_body_under_an_id_on_its_way_is_refused_and_answered_with_nothing_else() -> None:
+    """Answers have an id only: nobody could say which of the two was stored."""
+    goes_on = threading.Event()
+
+    def late(message: Message) -> list[Message]:
+        goes_on.wait(10)
+        return stored(message)
+
+    same = Message(Kind.ALERT, "the-same-1", BODY)
+    other = Message(Kind.ALERT, "the-same-1", {"type": "another"})
+    with served(late) as (seen, channel):
+        one, twin, rival = (channel.begin(message, (Kind.STORED,)) for message in (same, same, other))
+        with pytest.raises(Refused, match="another body is being sent under the id the-same-1"):
+            rival.answers[Kind.STORED].result(10)
+        goes_on.set()
+        for exchange in (one, twin):
+            assert exchange.answers[Kind.STORED].result(10) == {"status": "stored"}
+        again = channel.begin(other, (Kind.STORED,))
+        assert again.answers[Kind.STORED].result(10) == {"status": "stored"}, "the daemon judges it"
+        assert other.body in [message.body for message in seen]
