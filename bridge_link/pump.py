@@ -260,4 +260,9 @@ class RouterPump:
                 self.counters.unroutable += 1
             except WireError as error:
                 self.counters.failed += 1
-                self._log.error("answer %s is no message: %s", answer, error)
+                self._log.error("an answer is no message: %s: %s", _named(answer), error)
+
+
+def _named(answer: Message | list[bytes]) -> str:
+    """For the log: never the whole of what is too large to be sent, at each resend."""
+    return f"{answer.kind.name} {answer.id}" if isinstance(answer, Message) else f"{len(answer)} frames"

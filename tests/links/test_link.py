@@ -217,6 +217,17 @@ def test_a_handler_that_raises_is_counted_and_the_pump_goes_on(caplog: pytest.Lo
     assert "handler broke" in caplog.text
 
 
+def test_an_answer_that_is_too_large_is_named_in_the_log_and_not_written_out(caplog: pytest.LogCaptureFixture) -> None:
+    with daemon() as (scripted, _):
+        scripted.pump.send(
+            b"nobody", Message(Kind.ANSWER, "too-large-1", {"result": "x" * 16_000, "rest": ["y"] * 5000})
+        )
+        eventually(lambda: scripted.pump.counters.failed == 1)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "ANSWER too-large-1" in line
+    assert len(line) < 500
+
+
 def test_a_taken_port_is_named() -> None:
     with daemon() as (_, address):
         second = RouterPump(address, lambda _: None)
