@@ -198,7 +198,11 @@ class Journal:
             self._place = Place.of(self.path)
         except OSError as error:
             raise JournalTrouble(f"{self.path}: {error.strerror}") from error
-        self._on_open(connection)
+        try:
+            self._on_open(connection)
+        except sqlite3.Error as error:  # a disk that has become full since: the writer tries again
+            connection.close()
+            raise JournalTrouble(f"{self.path}: {error}") from error
         self._unopened, self._refused, self._is_suspect = None, None, False
         return connection
 

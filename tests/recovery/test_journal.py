@@ -352,3 +352,27 @@ def test_a_stranger_who_opens_and_closes_the_file_takes_nothing_away(journal: Jo
         words = [sys.executable, "-c", look, str(journal.path), "SELECT count(*) FROM alerts"]
         done = subprocess.run(words, check=True, capture_output=True, text=True)
         assert done.stdout.strip() == str(number)
+
+
+def test_what_is_remembered_at_the_opening_may_fail_and_the_writer_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may become full between the opening and the first thing that is written."""
+    monkeypatch.setattr("actors.journal.journal.LOOK_S", 0.05)
+    tried: list[int] = []
+
+    def on_open(_db: sqlite3.Connection) -> None:
+        tried.append(len(tried))
+        if len(tried) < 4:
+            raise sqlite3.OperationalError("database or disk is full")
+
+    made = Journal(tmp_path / "journal.db", on_open)
+    made.start_anyway()
+    try:
+        assert made.trouble is not None
+        assert "disk is full" in made.trouble
+        eventually(lambda: made.trouble is None)
+        assert store(made, "alert-01").is_new
+        assert len(tried) == 4
+    finally:
+        made.close()
