@@ -16,6 +16,9 @@ DAY_S: Final = 24 * 3600.0
 AT_ONCE: Final = 500
 """Rows forgotten in one transaction."""
 FORGOTTEN_TO: Final = "forgotten_to"
+IDS_FORGOTTEN_TO: Final = "ids_forgotten_to"
+"""Up to here ids are gone, but for those whose execution is kept: they go with it."""
+_FREE: Final = "NOT EXISTS (SELECT 1 FROM executions WHERE alert_seq = alerts.seq)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Retention:
 
 
 def forget(db: sqlite3.Connection, keep: Retention, now: float) -> int:
-    """At most ``AT_ONCE`` rows of each kind; returns how many went. ``now``: Unix seconds."""
+    """At most ``AT_ONCE`` rows of each kind; returns how many were due, 0 when none is. ``now``: Unix seconds."""
     return _bodies(db, keep, now) + _executions(db, keep, now) + _ids(db, keep, now) + _events(db, keep, now)
 
 
@@ -65,25 +68,28 @@ def _executions(db: sqlite3.Connection, keep: Retention, now: float) -> int:
     """With their steps, when the ids go."""
     newest = db.execute("SELECT max(rowid) FROM executions").fetchone()[0] or 0
     old = db.execute(
-        "SELECT id FROM (SELECT id, ended_at, rowid AS n FROM executions WHERE ended_at IS NOT NULL ORDER BY n LIMIT ?)"
-        " WHERE n < ? AND (n <= ? OR ended_at < ?)",
+        "SELECT id, alert_seq FROM (SELECT id, alert_seq, ended_at, rowid AS n FROM executions"
+        " WHERE ended_at IS NOT NULL ORDER BY n LIMIT ?) WHERE n < ? AND (n <= ? OR ended_at < ?)",
         (AT_ONCE // 10, newest, newest - keep.ids, now - keep.ids_s),
     ).fetchall()
-    ids = [(row[0],) for row in old]
+    ids = [(row["id"],) for row in old]
     db.executemany("DELETE FROM steps WHERE execution_id = ?", ids)
     db.executemany("DELETE FROM executions WHERE id = ?", ids)
-    return len(ids)
+    passed = int(setting(db, IDS_FORGOTTEN_TO) or 0) if old else 0
+    db.executemany(f"DELETE FROM alerts WHERE seq = ? AND {_FREE}", [(n,) for _, n in old if n <= passed])  # noqa: S608
+    return len(old)
 
 
 def _ids(db: sqlite3.Connection, keep: Retention, now: float) -> int:
-    done = int(setting(db, FORGOTTEN_TO) or 0)
-    first = db.execute("SELECT min(seq) FROM alerts").fetchone()[0] or 0
-    due = min(_last_due(db, "alerts", "received_at", first - 1, keep.ids, now - keep.ids_s), done)
-    return db.execute(
-        "DELETE FROM alerts WHERE seq <= ? AND seq >= ?"
-        " AND NOT EXISTS (SELECT 1 FROM executions WHERE alert_seq = alerts.seq)",
-        (due, first),
-    ).rowcount
+    """The bodies of all of them are gone."""
+    done = int(setting(db, IDS_FORGOTTEN_TO) or 0)
+    due = _last_due(db, "alerts", "received_at", done, keep.ids, now - keep.ids_s)
+    due = min(due, int(setting(db, FORGOTTEN_TO) or 0))
+    if due <= done:
+        return 0
+    db.execute(f"DELETE FROM alerts WHERE seq > ? AND seq <= ? AND {_FREE}", (done, due))  # noqa: S608
+    set_setting(db, IDS_FORGOTTEN_TO, due)
+    return due - done
 
 
 def _events(db: sqlite3.Connection, keep: Retention, now: float) -> int:

@@ -112,6 +112,23 @@ def test_an_alert_stays_with_its_execution_until_that_has_ended_long_ago(db: sql
     assert rows.execution(db, "x-4") is not None
 
 
+def test_executions_in_front_hold_up_no_ids_behind_them(db: sqlite3.Connection) -> None:
+    """More than are looked at in one go; and those in front go with their executions."""
+    first, count, most = AT_ONCE + 100, 3 * AT_ONCE, 300
+    fill_up(db, count, undecided=tuple(range(1, first + 1)))
+    for seq in range(1, first + 1):
+        one = Execution(f"x-{seq}", seq, "r", b"{}", "s", "t", {}, "f", "high", 50, Status.RUNNING, NOW)
+        record_decisions(db, [NewDecision(seq, {**DECISION, "execution_id": one.id}, one, NOW)])
+    forget_all(db, Retention(bodies=1, ids=most))
+    assert seqs(db) == [*range(1, first + 1), *range(count - most + 1, count + 1)]
+    for seq in range(1, first + 1):
+        rows.finish_execution(db, f"x-{seq}", Status.SUCCEEDED, "", NOW)
+    forget_all(db, Retention(bodies=1, ids=most))
+    assert seqs(db) == [*range(first - most + 1, first + 1), *range(count - most + 1, count + 1)]
+    forget_all(db, Retention(bodies=1, ids_s=100), NOW + 101)
+    assert seqs(db) == [first, count], "the newest of each stays"
+
+
 def test_a_little_at_a_time(db: sqlite3.Connection) -> None:
     count = AT_ONCE * 2 + 100
     fill_up(db, count)
