@@ -91,24 +91,24 @@ def record_decisions(db: sqlite3.Connection, decisions: Sequence[NewDecision]) -
     also when two incarnations of the decider asked.
     """
     first = decisions[0]
-    if all(one.body == first.body and one.execution is None for one in decisions):
-        return _record_alike(db, [one.seq for one in decisions], first.body, first.at)
+    if all(one.body == first.body and one.execution is None for one in decisions) and _record_alike(db, decisions):
+        return [one.body for one in decisions]
     stands: list[JsonMap] = []
     for part in _parts(decisions):
         stands += _record(db, part)
     return stands
 
 
-def _record_alike(db: sqlite3.Connection, seqs: Sequence[int], body: JsonMap, at: float) -> list[JsonMap]:
-    """In a storm most decisions are the same and start nothing."""
-    values = (body["outcome"], body["reason"], body["runbook"], body["execution_id"], at)
+def _record_alike(db: sqlite3.Connection, decisions: Sequence[NewDecision]) -> bool:
+    """In a storm most decisions are the same and start nothing. False, and nothing is written: one was decided."""
+    body, seqs = decisions[0].body, json.dumps([one.seq for one in decisions])
+    values = (body["outcome"], body["reason"], body["runbook"], body["execution_id"], decisions[0].at)
     query = (
         "UPDATE alerts SET outcome=?, reason=?, runbook=?, execution_id=?, decided_at=?"
-        " WHERE outcome IS NULL AND seq IN (SELECT value FROM json_each(?))"
+        " WHERE seq IN (SELECT value FROM json_each(?)) AND (SELECT count(*) FROM alerts"
+        " WHERE outcome IS NULL AND seq IN (SELECT value FROM json_each(?))) = ?"
     )
-    if db.execute(query, (*values, json.dumps(seqs))).rowcount == len(seqs):
-        return [body] * len(seqs)
-    return [_decided(db, seq) for seq in seqs]
+    return db.execute(query, (*values, seqs, seqs, len(decisions))).rowcount == len(decisions)
 
 
 def _record(db: sqlite3.Connection, decisions: Sequence[NewDecision]) -> list[JsonMap]:

@@ -140,6 +140,26 @@ def test_a_decision_and_an_executions_life_are_told_once_each(journal: Journal) 
     }
 
 
+@pytest.mark.parametrize("count", [3, 20])
+def test_one_that_was_decided_before_takes_no_others_event_along(journal: Journal, count: int) -> None:
+    facts = {"type": "noise", "service": "a"}
+    ids = [f"alert-{number:02}" for number in range(count)]
+    alerts = [OpenAlert(stored(journal, one, facts), one, facts) for one in ids]
+
+    def decide(these: list[OpenAlert], reason: str) -> list[Mapping[str, Any]]:
+        body = {**NO_MATCH, "reason": reason}
+        made = [NewDecision(one.seq, body, None, 1.0) for one in these]
+        return journal.submit(lambda db: happened.decide_alerts(db, PATH, these, made)).result(10)
+
+    decide(alerts[:1], "first")
+    stands = decide(alerts, "second")
+    assert [one["reason"] for one in stands] == ["first", *["second"] * (count - 1)]
+    told: list[str] = []
+    for event in page(journal, 0).events:
+        told += event["evidence"].get("alerts") or [event["evidence"]["alert"]]
+    assert told == ids, "each once"
+
+
 def test_a_decision_that_is_not_written_is_not_told(journal: Journal) -> None:
     alert = OpenAlert(99, "never stored", {"type": "a"})
 
