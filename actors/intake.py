@@ -27,6 +27,7 @@ from actors.journal.alert_batches import NewAlert, Stored, new_alert, store_aler
 from actors.journal.journal import Journal
 from actors.journal.rows import AlertConflict, OpenAlert
 from actors.journal.schema import JournalFull
+from actors.questions import Questions
 from actors.recent import Recent
 from actors.runbook import ExecutionFinished
 from actors.saying import Sayer
@@ -58,7 +59,7 @@ that cannot be sent so; an ANSWER always can.
 class IntakeParts:
     """``hint`` tells the guardian actor; ``ask`` answers a query (blocking, on the I/O pool); ``bridge`` takes
     what the clients of endpoints send: HELLO, HB, REPLY (with the way back); ``judge`` says what an authenticated
-    client may not.
+    client may not, ``may_answer`` whether one may answer commands, and so speak for an endpoint.
     """
 
     journal: Journal
@@ -68,6 +69,7 @@ class IntakeParts:
     ask: Callable[[Mapping[str, Any]], Any]
     bridge: Callable[[Incoming, Answer], object]
     judge: Judge = unjudged
+    may_answer: Callable[[str], bool] = lambda _client: True
 
 
 @dataclass(slots=True)
@@ -116,9 +118,11 @@ class AlertIntake:
     _by_execution: OrderedDict[str, list[Asker]] = field(default_factory=OrderedDict)
     _said: Recent = field(default_factory=lambda: Recent(MAX_WAITING))
     _sayer: Sayer = field(init=False)
+    _questions: Questions = field(init=False)
 
     def __post_init__(self) -> None:
         self._sayer = Sayer(_sum_up)
+        self._questions = Questions(self.parts.io, self.parts.ask)
 
     # -- from the links -----------------------------------------------------------------------------------------------
 
@@ -142,9 +146,10 @@ class AlertIntake:
             return
         match message.kind:
             case Kind.QUERY:
-                self.parts.io.run(lambda: answer(self._answered(message)))
+                self._questions.take(incoming.client, message, answer)
             case Kind.HELLO | Kind.HEARTBEAT | Kind.REPLY:
-                self._bridge(incoming, answer)
+                if self.parts.may_answer(incoming.client):  # a heartbeat of others says nothing about an endpoint
+                    self.parts.bridge(incoming, answer)
             case _:
                 text = f"a daemon takes no {message.kind.name} message"
                 answer(nack(message.id, "malformed", text, permanent=True))
@@ -159,14 +164,6 @@ class AlertIntake:
             self._store(arrived, replies)
         else:
             replies.send()
-
-    def _bridge(self, incoming: Incoming, answer: Answer) -> None:
-        """Only who may answer a command may speak for an endpoint: a heartbeat of others says nothing about one."""
-        denied = self.parts.judge(incoming.client, Kind.REPLY, None)
-        if denied is None:
-            self.parts.bridge(incoming, answer)
-        elif incoming.message.kind is Kind.HELLO:
-            answer(_refusal(incoming.message.id, denied))
 
     def take_mapping(self, raw: Mapping[str, Any]) -> str:
         """An alert from inside the daemon (a bridge endpoint's error); returns its message id. Raises BadAlert.
@@ -361,17 +358,6 @@ class AlertIntake:
         with self._lock:
             self._by_execution.setdefault(execution_id, []).append(asker)
             _bound(self._by_execution)
-
-    # -- questions ----------------------------------------------------------------------------------------------------
-
-    def _answered(self, message: Message) -> Message:
-        """On the I/O pool."""
-        try:
-            return Message(Kind.ANSWER, message.id, {"ok": True, "result": self.parts.ask(message.body)})
-        except (ValueError, KeyError) as error:
-            return nack(message.id, "malformed", str(error), permanent=True)
-        except Exception as error:  # the journal is away for a moment: the client asks again
-            return nack(message.id, "busy", str(error), permanent=False, retry_after_ms=1000)
 
 
 def _refusal(message_id: str, denied: Denied) -> Message:

@@ -16,6 +16,7 @@ from actors.journal import events
 from actors.journal.events import Page
 from actors.journal.journal import Journal
 from actors.journal.schema import JournalTrouble
+from actors.questions import BadQuestion
 from bridge_link.publisher import Batch, Place
 from bridge_link.wire import Kind, Message
 from supervisors.tree_json import rfc3339
@@ -46,14 +47,14 @@ class Happenings:
         """The answer to ``{"ask": "events", "after": SEQ, "limit": N}``.
 
         Raises:
-            ValueError: ``after`` or ``limit`` is no such number.
+            BadQuestion: ``after`` or ``limit`` is no such number.
             JournalTrouble: not now.
         """
         after, limit = question.get("after"), question.get("limit", MOST_EVENTS)
         if after is not None and not _is_number(after, 0):
-            raise ValueError(f"after: {after!r:.80} is no whole number from 0")
+            raise BadQuestion(f"after: {after!r:.80} is no whole number from 0")
         if not _is_number(limit, 1):
-            raise ValueError(f"limit: {limit!r:.80} is no whole number from 1")
+            raise BadQuestion(f"limit: {limit!r:.80} is no whole number from 1")
         page = self._page(after, min(limit, MOST_EVENTS))
         return {
             "epoch": page.epoch,

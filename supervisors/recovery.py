@@ -31,6 +31,7 @@ from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
 from actors.monitor import MonitorActor, Watched
+from actors.questions import BadQuestion
 from actors.runbook import RunbookParts
 from actors.spec import ChildSpec
 from bridge_link.publisher import EventPublisher
@@ -108,6 +109,7 @@ class Recovery:
                 ask=self._ask,
                 bridge=self.sessions.take,
                 judge=self._book.judge,
+                may_answer=self._may_answer,
             )
         )
         self.alertmanager = AlertmanagerIntake(
@@ -311,7 +313,7 @@ class Recovery:
             structlog.get_logger().warning("bridge error refused", endpoint=endpoint, problem=str(bad))
 
     def _may_answer(self, client: str) -> bool:
-        return client == CLIENT or self._book.judge(client, Kind.REPLY, None) is None
+        return client == CLIENT or self._book.may(client, Kind.REPLY)
 
     def _bridge_is_ready(self, endpoint: str) -> bool | None:
         status = self._system.board.get(f"{BRIDGES_PATH}/{endpoint}")
@@ -375,7 +377,7 @@ class Recovery:
     # -- questions over the links -------------------------------------------------------------------------------------
 
     def _ask(self, question: Mapping[str, Any]) -> Any:
-        """Raises ValueError for a question nobody knows, JournalTrouble when there is no answer now."""
+        """Raises BadQuestion for one nobody knows, JournalTrouble when there is no answer now."""
         match question:
             case {"ask": "execution", "execution_id": str(execution_id)}:
                 return self.records.execution(execution_id)
@@ -394,7 +396,7 @@ class Recovery:
                 }
             case _:
                 words = "execution (with execution_id), alert (with id), statistics, alerts, events or where"
-                raise ValueError(f"ask for {words}")
+                raise BadQuestion(f"ask for {words}")
 
 
 def _node_of(what: str) -> str:

@@ -133,6 +133,12 @@ class ClientBook:
         known = self._known
         return None if known is None else known.names.get(public)
 
+    def may(self, name: str, kind: Kind) -> bool:
+        """As ``judge``, where asking is no offence: nothing is counted, and nothing goes on record."""
+        known = self._known
+        client = None if known is None else known.by_name.get(name)
+        return client is not None and not isinstance(decide(client, kind, None, self.clock.wall()), Denied)
+
     def judge(self, name: str, kind: Kind, alert_type: str | None = None) -> Denied | None:
         """What an authenticated client is answered instead of being heard; None: it is heard."""
         known = self._known
@@ -183,6 +189,10 @@ class PlainBook:
             except (KeyTrouble, OSError) as error:
                 self._trouble = f"clients cannot be told that links have no keys: {error}"
         return self._trouble
+
+    def may(self, name: str, kind: Kind) -> bool:
+        del name, kind
+        return True
 
     def judge(self, name: str, kind: Kind, alert_type: str | None = None) -> Denied | None:
         del name, kind, alert_type

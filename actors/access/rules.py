@@ -23,10 +23,10 @@ class Role(enum.Enum):
 
 
 KINDS: Final[Mapping[Role, frozenset[Kind]]] = {
-    Role.GUARDIAN: frozenset({Kind.ALERT, Kind.QUERY, Kind.HEARTBEAT, Kind.HELLO}),
+    Role.GUARDIAN: frozenset({Kind.ALERT, Kind.QUERY, Kind.HEARTBEAT}),
     Role.BRIDGE: frozenset({Kind.ALERT, Kind.HEARTBEAT, Kind.REPLY, Kind.HELLO}),
-    Role.OPERATOR: frozenset({Kind.QUERY, Kind.HELLO}),
-    Role.VIEWER: frozenset({Kind.QUERY, Kind.HELLO}),
+    Role.OPERATOR: frozenset({Kind.QUERY}),
+    Role.VIEWER: frozenset({Kind.QUERY}),
 }
 FROM_CLIENTS: Final = frozenset().union(*KINDS.values())
 TYPES: Final[Mapping[Role, tuple[str, ...]]] = {Role.GUARDIAN: ("*",), Role.BRIDGE: ("bridge_*",)}

@@ -220,11 +220,10 @@ def test_a_reply_of_somebody_else_counts_for_nothing() -> None:
 
 def test_trap_17_who_may_not_answer_commands_speaks_for_no_endpoint() -> None:
     """A guardian's or viewer's key: its heartbeats say nothing about an endpoint, its HELLO is refused."""
-    denied = Denied("forbidden", "alice (viewer) may not send REPLY")
+    denied = Denied("forbidden", "alice (viewer) may not send HELLO")
     nothing: Any = None
-    taken: list[Kind] = []
+    taken: list[tuple[str, Kind]] = []
     answers: list[Message] = []
-    may: dict[str, Denied | None] = {"alice": denied, "mql4-key": None}
 
     class Back:
         def send(self, _peer: bytes, message: Message) -> None:
@@ -240,12 +239,13 @@ def test_trap_17_who_may_not_answer_commands_speaks_for_no_endpoint() -> None:
             nothing,
             nothing,
             nothing,
-            bridge=lambda incoming, _: taken.append(incoming.message.kind),
-            judge=lambda client, kind, _: may[client] if kind is Kind.REPLY else None,
+            bridge=lambda incoming, _: taken.append((incoming.client, incoming.message.kind)),
+            judge=lambda client, kind, _: denied if client == "alice" and kind is Kind.HELLO else None,
+            may_answer=lambda client: client == "mql4-key",
         )
     )
-    for client in may:
+    for client in ("alice", "mql4-key"):
         for kind in (Kind.HELLO, Kind.HEARTBEAT):
             intake.take(Back(), Incoming(b"peer", Message(kind, "message-1", {"name": "mql4", "session": "s"}), client))
-    assert taken == [Kind.HELLO, Kind.HEARTBEAT]
+    assert taken == [("mql4-key", Kind.HELLO), ("mql4-key", Kind.HEARTBEAT)]
     assert [(one.kind, one.body["code"]) for one in answers] == [(Kind.NACK, "forbidden")]
