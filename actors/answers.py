@@ -6,8 +6,10 @@ Pure but for ``Replies.send``, which hands frames to the pumps; from any thread.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from bridge_link import bodies
@@ -19,6 +21,8 @@ MOST_BYTES: Final = 400
 MOST_CHARS: Final = 4000
 """Of a reason that goes alone: it fits in both encodings whatever its letters are."""
 _MOST_BYTES_OF_A_LETTER: Final = 12
+_log: Final = logging.getLogger("selfheal.answers")
+Pack = Callable[[Mapping[str, Any]], bytes]
 _packed: dict[tuple[Any, ...], bytes] = {}
 """Bodies of decisions that were told lately: in a storm most are the same."""
 _PACK: Final = {ContentType.MSGPACK: bodies.pack_msgpack, ContentType.JSON: bodies.pack_json}
@@ -104,7 +108,7 @@ class Replies:
             told = {**message.body, "text": _short(refusal.text)}
             self._batch(asker, asker.batch_id).refused[asker.msg_id] = told
         else:
-            self._put(asker, Kind.NACK, _PACK[asker.encoding](message.body))
+            self._try_put(asker, Kind.NACK, _PACK[asker.encoding], message.body)
 
     def decided(self, asker: Asker, body: Mapping[str, Any]) -> None:
         if asker.batch_id is not None:
@@ -113,21 +117,33 @@ class Replies:
                 told["reason"] = _short(told["reason"])
             self._batch(asker, asker.batch_id).decided[asker.msg_id] = told
         else:
-            self._put(asker, Kind.DECIDED, _pack_decision(body, asker.encoding))
+            self._try_put(asker, Kind.DECIDED, _PACK_DECISION[asker.encoding], body)
 
     def send(self) -> None:
-        for (pump, peer, batch_id, encoding), batch in self._batches.items():
+        """Never raises: an answer that cannot be written is said, and costs nobody else his own."""
+        batches, self._batches = self._batches, {}
+        for (pump, peer, batch_id, encoding), batch in batches.items():
             for message in batch.messages(batch_id):
-                frames = frames_of(message.kind, message.id, _PACK[encoding](message.body), encoding)
-                self._frames.setdefault(pump, []).append((peer, frames))
-        self._batches = {}
+                self._try_put(
+                    Asker(pump, peer, message.id, None, encoding), message.kind, _PACK[encoding], message.body
+                )
         self.send_singles()
 
     def send_singles(self) -> None:
         """What can be said already, also when the others of a batch must wait."""
         frames, self._frames = self._frames, {}
         for pump, answers in frames.items():
-            pump.send_frames(answers)
+            try:
+                pump.send_frames(answers)
+            except Exception:
+                _log.exception("%d answers could not be handed to their link", len(answers))
+
+    def _try_put(self, asker: Asker, kind: Kind, pack: Pack, body: Mapping[str, Any]) -> None:
+        """What cannot be written is said; its asker asks again."""
+        try:
+            self._put(asker, kind, pack(body))
+        except Exception:
+            _log.exception("the answer %s %s cannot be written", kind.name, asker.msg_id)
 
     def _put(self, asker: Asker, kind: Kind, packed: bytes) -> None:
         frames = frames_of(kind, asker.msg_id, packed, asker.encoding)
@@ -148,7 +164,7 @@ def _short(text: str) -> str:
     return text
 
 
-def _pack_decision(body: Mapping[str, Any], encoding: ContentType) -> bytes:
+def _pack_decision(encoding: ContentType, body: Mapping[str, Any]) -> bytes:
     key = (encoding, *body.items())
     packed = _packed.get(key)
     if packed is None:
@@ -160,3 +176,6 @@ def _pack_decision(body: Mapping[str, Any], encoding: ContentType) -> bytes:
             _packed.clear()
         _packed[key] = packed
     return packed
+
+
+_PACK_DECISION: Final[Mapping[ContentType, Pack]] = {one: partial(_pack_decision, one) for one in ContentType}

@@ -91,7 +91,9 @@ class _DecisionsWritten:
 
 @dataclass(frozen=True)
 class GuardianParts:
-    """What the guardian needs. ``decided`` and ``finished`` answer senders; they must only hand on."""
+    """What the guardian needs. ``decided`` and ``finished`` answer senders, ``begun`` says that an incarnation decides
+    from here on; they must only hand on.
+    """
 
     journal: Journal
     library: Library
@@ -100,6 +102,7 @@ class GuardianParts:
     finished: Callable[[ExecutionFinished], object]
     is_enabled: Callable[[], bool]
     max_concurrent: int = 5
+    begun: Callable[[], object] = lambda: None
 
 
 class GuardianActor(SupervisedActor):
@@ -183,8 +186,9 @@ class GuardianActor(SupervisedActor):
             self._executions[execution.id] = execution
             if execution.status is Status.RUNNING:
                 self._start(execution)
+        self._parts.begun()
         self._decide((*loaded.alerts, *early))
-        self._load_rest(loaded.alerts)
+        self._load_more(0)  # what is beyond those, and what was stored and told to nobody meanwhile
         self._start_queued()
         self._show(NodeState.READY)
         self.ready()

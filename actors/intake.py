@@ -296,9 +296,11 @@ class AlertIntake:
                 else:
                     self._by_alert.setdefault(came.seq, []).append(one.asker)
             _bound(self._by_alert)
-        replies.send()
-        self._tell_decisions(decided)
-        self._hint(waiting)
+        try:
+            replies.send()
+            self._tell_decisions(decided)
+        finally:  # they are stored: whatever becomes of answers, they are decided
+            self._hint(waiting)
 
     def _count(self, came: Stored) -> None:
         if isinstance(came, AlertConflict):
@@ -319,6 +321,12 @@ class AlertIntake:
         self.parts.hint(AlertsStored(tuple(waiting)))
 
     # -- back to the senders ------------------------------------------------------------------------------------------
+
+    def decider_began(self) -> None:
+        """From the guardian actor: an incarnation that knows nothing of what was told, and reads what is undecided."""
+        with self._lock:
+            self._told.clear()
+            self._is_untold = False
 
     def decided(self, decided: Sequence[Decided]) -> None:
         """From the guardian actor: the decisions are on disk."""

@@ -192,6 +192,7 @@ class Recovery:
             self._intake.finished,
             self.is_enabled,
             self._plan.max_concurrent,
+            self._intake.decider_began,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
         return (alerts, *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()))
