@@ -154,14 +154,15 @@ def test_another_body_under_an_id_on_its_way_is_refused_and_answered_with_nothin
         goes_on.wait(10)
         return stored(message)
 
-    same = Message(Kind.ALERT, "the-same-1", BODY)
+    same = Message(Kind.ALERT, "the-same-1", {**BODY, "labels": {"a": [1], "b": 2}})
+    ordered = Message(Kind.ALERT, "the-same-1", {"labels": {"b": 2, "a": [1]}, **BODY})
     other = Message(Kind.ALERT, "the-same-1", {"type": "another"})
     with served(late) as (seen, channel):
-        one, twin, rival = (channel.begin(message, (Kind.STORED,)) for message in (same, same, other))
+        first, twin, equal, rival = (channel.begin(message, (Kind.STORED,)) for message in (same, same, ordered, other))
         with pytest.raises(Refused, match="another body is being sent under the id the-same-1"):
             rival.answers[Kind.STORED].result(10)
         goes_on.set()
-        for exchange in (one, twin):
+        for exchange in (first, twin, equal):
             assert exchange.answers[Kind.STORED].result(10) == {"status": "stored"}
         again = channel.begin(other, (Kind.STORED,))
         assert again.answers[Kind.STORED].result(10) == {"status": "stored"}, "the daemon judges it"
