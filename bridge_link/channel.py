@@ -25,7 +25,7 @@ from bridge_link.errors import LinkClosed, Refused, WireError
 from bridge_link.keys import ClientKey
 from bridge_link.sockets import check_address, make_dealer
 from bridge_link.wakeup import WakeUp
-from bridge_link.wire import ContentType, Kind, Message, decode, encode, new_id
+from bridge_link.wire import KEY_REFUSED, ContentType, Kind, Message, decode, encode, new_id
 
 FIRST_RESEND_S: Final = 0.5
 LAST_RESEND_S: Final = 30.0
@@ -45,7 +45,10 @@ Answer = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Exchange:
-    """A message on its way and the answers it waits for. ``answers`` completes one future for each expected kind."""
+    """A message on its way and the answers it waits for. ``answers`` completes one future for each expected kind.
+
+    ``is_patient``: a refused key does not end it. ``key_trouble``: that its key is refused, for as long as it is.
+    """
 
     message: Message
     answers: dict[Kind, Future[Answer]]
@@ -54,6 +57,8 @@ class Exchange:
     next_send_at: float = 0.0
     tries: int = 0
     is_over: bool = False
+    is_patient: bool = False
+    key_trouble: Refused | None = None
 
     @property
     def is_done(self) -> bool:
@@ -83,6 +88,7 @@ class Exchange:
         if message.kind is Kind.NACK:
             self._refused(message, now)
         elif (future := self.answers.get(message.kind)) is not None:
+            self.key_trouble = None
             _complete(future, message.body)
 
     def fail(self, error: Exception) -> None:
@@ -91,8 +97,12 @@ class Exchange:
                 future.set_exception(error)
 
     def _refused(self, nack: Message, now: float) -> None:
+        code, text = str(nack.body.get("code")), str(nack.body.get("text"))
+        self.key_trouble = Refused(code, text, is_final=False) if code == KEY_REFUSED else None
         if nack.body.get("permanent"):
-            self.fail(Refused(str(nack.body.get("code")), str(nack.body.get("text"))))
+            self.fail(Refused(code, text))
+        elif self.key_trouble is not None and not self.is_patient:
+            self.fail(self.key_trouble)
         else:
             wait_ms = nack.body.get("retry_after_ms", 0)
             self.next_send_at = now + (wait_ms / 1000 if isinstance(wait_ms, int) else FIRST_RESEND_S)
@@ -174,14 +184,18 @@ class DealerChannel:
         self._thread = threading.Thread(target=self._run, name=f"channel:{address}", daemon=True)
         self._thread.start()
 
-    def begin(self, message: Message, expects: tuple[Kind, ...]) -> Exchange:
-        """Send a message until everything it expects has come.
+    def begin(self, message: Message, expects: tuple[Kind, ...], *, is_patient: bool = False) -> Exchange:
+        """Send a message until everything it expects has come, or it is refused.
+
+        Args:
+            is_patient: go on when the key is refused: it may be good again, or the channel be closed for another.
 
         Raises:
             WireError: it is too large or cannot be written; nothing was sent.
             LinkClosed: the channel is closed.
         """
-        exchange = Exchange(message, {kind: Future() for kind in expects}, encode(message), self.address)
+        answers: dict[Kind, Future[Answer]] = {kind: Future() for kind in expects}
+        exchange = Exchange(message, answers, encode(message), self.address, is_patient=is_patient)
         self._put(exchange)
         return exchange
 

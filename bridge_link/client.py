@@ -143,7 +143,8 @@ class BridgeClient:
 
         Raises:
             LinkTimeout: no decision within ``timeout_s`` seconds; the error is kept and goes on being sent.
-            Refused: the daemon will never take it (``refused`` lists those).
+            Refused: the daemon will never take it (``refused`` lists those); or (``key_refused``) not with this key:
+                then it is kept and goes on being sent.
             StoreUnusable: it could not be kept anywhere.
             LinkClosed: the client is closed, or was meanwhile.
         """

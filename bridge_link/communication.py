@@ -43,7 +43,8 @@ class CommunicationBridge:
             then the error is kept, and sent until the daemon has it.
 
         Raises:
-            Refused: the daemon will never take it (``forbidden``: the key may not send this type).
+            Refused: the daemon will never take it (``forbidden``: the key may not send this type); or not with this key
+                (``key_refused``: unknown, revoked, expired): then it is kept.
             StoreUnusable: it could be kept neither on disk nor in memory.
         """
         error = _described(error_type, error_data)

@@ -164,7 +164,8 @@ class Courier:
             return
         for error_id, body in errors[: WINDOW - len(self._flying)]:
             try:
-                exchange = reach.channel.begin(Message(Kind.ALERT, error_id, body), (Kind.STORED, Kind.DECIDED))
+                message = Message(Kind.ALERT, error_id, body)
+                exchange = reach.channel.begin(message, (Kind.STORED, Kind.DECIDED), is_patient=True)
             except WireError as error:
                 self._refused(error_id, Refused(error.code, error.text))
                 continue
@@ -189,6 +190,7 @@ class Courier:
         self._tell_decisions()
         if any(error is not None and not isinstance(error, Refused) for error in errors.values()):
             self._drop_channel()  # its thread has ended
+        self._tell_key_trouble()
         if stored:
             self._store.delivered(stored)
         for error_id, error in errors.items():
@@ -211,6 +213,18 @@ class Courier:
                 exchange.forget()
                 del self._flying[error_id]
             self._stored.discard(error_id)
+
+    def _tell_key_trouble(self) -> None:
+        """Whoever waits hears at once that the key is refused; the errors wait for another key, or a better day."""
+        refused = {one: exchange.key_trouble for one, exchange in self._flying.items() if exchange.key_trouble}
+        if not refused:
+            self._troubles.pop("key", None)
+        for error_id, trouble in refused.items():
+            self._troubles["key"] = f"{trouble}; errors wait for a key that is taken"
+            with self._lock:
+                letter = self._letters.get(error_id)
+            if letter is not None:
+                _complete(letter.decision, trouble)
 
     def _refused(self, error_id: str, error: Refused) -> None:
         with self._lock:
@@ -256,7 +270,8 @@ class Courier:
                 channel = self._open_channel(where)
                 self._drop_channel()
                 self._reach = reach = _Reach(where, channel, now_s)
-                self._troubles.pop("reach", None)
+                for old in ("reach", "hello"):  # with another daemon or key it begins anew
+                    self._troubles.pop(old, None)
         except LinkError as error:
             self._troubles["reach"] = str(error)
         return reach

@@ -46,12 +46,13 @@ class LinkTimeout(LinkError):
 
 
 class Refused(LinkError):
-    """A permanent NACK: sending again is no use."""
+    """A NACK. ``is_final``: sending again is no use; else (``key_refused``) it is, with another key."""
 
-    def __init__(self, code: str, text: str) -> None:
+    def __init__(self, code: str, text: str, *, is_final: bool = True) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
         self.text = text
+        self.is_final = is_final
 
 
 class LinkClosed(LinkError):

@@ -22,7 +22,7 @@ from bridge_link.errors import WireError
 from bridge_link.keys import LOCAL
 from bridge_link.sockets import check_address, make_router
 from bridge_link.wakeup import WakeUp
-from bridge_link.wire import FRAMES, Message, decode, encode, encoding_of, nack
+from bridge_link.wire import FRAMES, KEY_REFUSED, KEY_REFUSED_MS, Message, decode, encode, encoding_of, nack
 from bridge_link.zap import Guard, answer_some, open_handler
 
 _LAST: Final = int(zmq.NOBLOCK)
@@ -236,7 +236,7 @@ class RouterPump:
         if client is None:
             self.counters.unknown += 1
             text = "this key is not known here (any more)"
-            refusal = nack(message.id, "forbidden", text, permanent=True)
+            refusal = nack(message.id, KEY_REFUSED, text, permanent=False, retry_after_ms=KEY_REFUSED_MS)
             self._outbox.append((peer, replace(refusal, content_type=message.content_type)))
             return
         self.counters.received += 1

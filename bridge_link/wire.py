@@ -17,6 +17,8 @@ from bridge_link.ids import new_id
 
 __all__ = [
     "FRAMES",
+    "KEY_REFUSED",
+    "KEY_REFUSED_MS",
     "MAGIC",
     "ContentType",
     "Kind",
@@ -30,6 +32,9 @@ __all__ = [
 ]
 
 MAGIC: Final = b"SH1"
+KEY_REFUSED: Final = "key_refused"
+"""The NACK code of a key that is not known, or not any more: another key may do, so nothing is refused for good."""
+KEY_REFUSED_MS: Final = 30_000
 FRAMES: Final = 5
 _ID: Final = re.compile(rb"[A-Za-z0-9._:-]{8,64}")
 _ID_TEXT: Final = re.compile(r"[A-Za-z0-9._:-]{8,64}")

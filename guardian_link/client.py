@@ -97,7 +97,7 @@ class GuardianClient(RecoveryWords):
         """Send and wait until the alert is on disk and decided. If only the first came in time, the decision is None.
 
         Raises:
-            AlertRefused: it will never be taken.
+            AlertRefused: it will never be taken; or (``key_refused``) not with this key: then it stays in the outbox.
             DaemonUnreachable: not acknowledged within ``timeout_s`` seconds; it is not sent again, but with an outbox.
             OutboxFull, OutboxUnusable: it is not kept and was not sent.
         """
@@ -109,6 +109,8 @@ class GuardianClient(RecoveryWords):
             try:
                 ack = self._send(alert, timeout_s)
             except AlertRefused as refused:
+                if not refused.is_final:
+                    raise
                 with suppress(OutboxUnusable):  # what cannot be noted now is sent, and answered, again
                     self.outbox.bury(alert.id, refused.code, str(refused))
                 raise
@@ -266,7 +268,7 @@ class GuardianClient(RecoveryWords):
 
         if len(self._posted) >= MOST_POSTED:
             raise OutboxFull(f"{MOST_POSTED} alerts wait already; is the daemon running?")
-        exchange = self._begin(alert)
+        exchange = self._begin(alert, is_patient=True)
         self._posted.add(alert.id)
         exchange.answers[Kind.STORED].add_done_callback(look)
 
@@ -275,11 +277,10 @@ class GuardianClient(RecoveryWords):
         """Alerts that were posted and are not known to be on the daemon's disk."""
         return len(self._posted) if self.outbox is None else len(self.outbox)
 
-    def _begin(self, alert: Alert) -> Exchange:
+    def _begin(self, alert: Alert, *, is_patient: bool = False) -> Exchange:
+        message = Message(Kind.ALERT, alert.id, alert.to_body())
         try:
-            return self._reach.channel().begin(
-                Message(Kind.ALERT, alert.id, alert.to_body()), (Kind.STORED, Kind.DECIDED)
-            )
+            return self._reach.channel().begin(message, (Kind.STORED, Kind.DECIDED), is_patient=is_patient)
         except WireError as error:
             raise AlertRefused(error.code, error.text) from None
         except LinkError as error:  # nobody knows where it is, or it has just moved
@@ -293,7 +294,7 @@ class GuardianClient(RecoveryWords):
                 f"{exchange.address}: no answer within {timeout_s:g} s; does the daemon run, and know this key?"
             ) from None
         except Refused as refused:
-            raise AlertRefused(refused.code, refused.text) from None
+            raise AlertRefused(refused.code, refused.text, is_final=refused.is_final) from None
         except LinkError as error:
             raise DaemonUnreachable(str(error)) from None
 

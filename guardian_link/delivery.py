@@ -24,6 +24,8 @@ from guardian_link.outbox import Outbox
 WINDOW: Final = 64
 """Alerts on their way at once."""
 LOOK_S: Final = 0.2
+MURMUR_S: Final = 1.0
+"""Unanswered for so long, ``trouble`` says so."""
 OFFICE_S: Final = 1.0
 """How often one who does not deliver asks whether it may."""
 LATE_S: Final = 0.6
@@ -145,7 +147,8 @@ class Delivery:
 
     def _send(self, reach: _Reach, alert: Alert) -> None:
         try:
-            exchange = reach.channel.begin(Message(Kind.ALERT, alert.id, alert.to_body()), (Kind.STORED,))
+            message = Message(Kind.ALERT, alert.id, alert.to_body())
+            exchange = reach.channel.begin(message, (Kind.STORED,), is_patient=True)
         except WireError as error:
             self._outbox.bury(alert.id, error.code, error.text)
             return
@@ -179,8 +182,9 @@ class Delivery:
     def _reached(self) -> _Reach | None:
         """The channel; a new one when the daemon is said to be elsewhere, or to have other keys, and nobody answers."""
         now_s, reach = time.monotonic(), self._reach
-        is_silent = reach is None or (self._flying and now_s - reach.heard_at > SILENCE_S)
-        if not is_silent:
+        silence_s = now_s - reach.heard_at if reach is not None and self._flying else 0.0
+        self._murmur(silence_s)
+        if reach is not None and silence_s <= SILENCE_S:
             return reach
         try:
             address, key = self._find(), self._find_key()
@@ -189,11 +193,18 @@ class Delivery:
                 self._drop_channel()
                 self._reach = reach = _Reach(address, channel, now_s)
                 self._troubles.pop("reach", None)
-            else:
-                self._troubles["reach"] = f"{address}: no answer for {now_s - reach.heard_at:.0f} s"
         except LinkError as error:
             self._troubles["reach"] = str(error)
         return reach
+
+    def _murmur(self, silence_s: float) -> None:
+        """Say why nothing is taken: the key is refused, or nobody answers (a new session's refused key too)."""
+        troubles = (one.key_trouble for one in self._flying.values() if one.key_trouble is not None)
+        if (refused := next(troubles, None)) is not None:
+            self._troubles["reach"] = f"{refused}; alerts wait for a key that is taken"
+        elif self._reach is not None and silence_s > MURMUR_S:
+            text = f"no answer for {silence_s:.0f} s; does the daemon run, and know this key?"
+            self._troubles["reach"] = f"{self._reach.address}: {text}"
 
     # -- the other thread -------------------------------------------------------------------------------------------
 

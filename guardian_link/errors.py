@@ -12,11 +12,14 @@ class DaemonUnreachable(GuardianError):
 
 
 class AlertRefused(GuardianError):
-    """The daemon will never take this alert. ``code``: malformed, too_large, conflict, ..."""
+    """The daemon does not take this. ``code``: malformed, too_large, conflict, ... ``is_final``: it never will; else
+    (``key_refused``) it does with another key.
+    """
 
-    def __init__(self, code: str, text: str) -> None:
+    def __init__(self, code: str, text: str, *, is_final: bool = True) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
+        self.is_final = is_final
 
 
 class OutboxUnusable(GuardianError):

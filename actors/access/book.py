@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from actors.access.audit import Audit
 from actors.access.keyring import Keyring, Signature, utc_now
-from actors.access.rules import COUNTED, Bucket, Client, Denied, decide, held_back, lapsed
+from actors.access.rules import COUNTED, Bucket, Client, Denied, decide, held_back, lapsed, unknown
 from actors.access.table import BadTable, Table
 from actors.clock import Clock
 from bridge_link.errors import KeyTrouble
@@ -144,7 +144,7 @@ class ClientBook:
         known = self._known
         client = None if known is None else known.by_name.get(name)
         if client is None:  # taken out of the table between two looks
-            denied = Denied("forbidden", f"{name} is not known here any more")
+            denied = unknown(f"{name} is not known here any more")
         else:
             verdict = decide(client, kind, alert_type, self.clock.wall())
             if isinstance(verdict, Denied):

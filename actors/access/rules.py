@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from bridge_link.wire import Kind
+from bridge_link.wire import KEY_REFUSED, KEY_REFUSED_MS, Kind
 
 
 class Role(enum.Enum):
@@ -92,10 +92,15 @@ def decide(client: Client, kind: Kind, alert_type: str | None, now: float) -> Al
 def lapsed(client: Client, now: float) -> Denied | None:
     """Whether the key itself is no longer good."""
     if client.revoked_at is not None:
-        return Denied("forbidden", f"the key of {client.name} was revoked")
+        return unknown(f"the key of {client.name} was revoked")
     if client.not_after is not None and now >= client.not_after:
-        return Denied("forbidden", f"the key of {client.name} has expired")
+        return unknown(f"the key of {client.name} has expired")
     return None
+
+
+def unknown(text: str) -> Denied:
+    """A key nobody may speak with now: what is sent with it may come again with another."""
+    return Denied(KEY_REFUSED, text, permanent=False, retry_after_ms=KEY_REFUSED_MS)
 
 
 def _roles(client: Client) -> str:

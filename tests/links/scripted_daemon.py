@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bridge_link.pump import Incoming, RouterPump
 from bridge_link.wire import Kind, Message
@@ -33,7 +33,7 @@ class ScriptedDaemon:
         message = incoming.message
         if message.kind is Kind.ALERTS:
             for message_id, body in message.body["alerts"].items():
-                self._take_one(Incoming(incoming.peer, Message(Kind.ALERT, message_id, body)))
+                self._take_one(replace(incoming, message=Message(Kind.ALERT, message_id, body)))
         else:
             self._take_one(incoming)
 

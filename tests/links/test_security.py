@@ -91,7 +91,7 @@ def test_trap_14_a_message_without_a_user_id_is_refused(tmp_path: Path, monkeypa
         said(socket, Kind.ALERT, BODY)
         answer = heard(socket)
         assert answer is not None
-        assert (answer.kind, answer.body["code"], answer.body["permanent"]) == (Kind.NACK, "forbidden", True)
+        assert (answer.kind, answer.body["code"], answer.body["permanent"]) == (Kind.NACK, "key_refused", False)
         assert place.scripted.seen == []
         assert place.scripted.pump.counters.unknown == 1
 
@@ -149,7 +149,9 @@ def test_trap_16_a_revoked_key_on_a_live_session_is_refused(tmp_path: Path) -> N
             assert is_heard(place, socket)
             revoke(tmp_path, "guardian-1")
             place.book.look()
-            assert place.book.judge("guardian-1", Kind.ALERT, "x") is not None
+            denied = place.book.judge("guardian-1", Kind.ALERT, "x")
+            assert denied is not None
+            assert (denied.code, denied.permanent) == ("key_refused", False)
             with raw_client(place.address, key) as again:
                 said(again, Kind.ALERT, BODY)
                 assert heard(again, NOBODY_MS) is None, "a new session is not opened"
@@ -171,7 +173,7 @@ def test_trap_16_a_name_given_to_another_key_lets_no_old_session_pass(tmp_path: 
             while answer is not None and answer.id != message_id:
                 answer = heard(socket)
             assert answer is not None
-            assert (answer.kind, answer.body["code"]) == (Kind.NACK, "forbidden")
+            assert (answer.kind, answer.body["code"]) == (Kind.NACK, "key_refused")
         with raw_client(place.address, other) as socket:
             assert is_heard(place, socket)
 
@@ -266,7 +268,7 @@ def test_an_expired_key_is_refused(tmp_path: Path) -> None:
         assert any("expired" in text for text, _ in place.told)
         denied = place.book.judge("guardian-1", Kind.ALERT, "x")
         assert denied is not None
-        assert (denied.code, denied.permanent) == ("forbidden", True)
+        assert (denied.code, denied.permanent) == ("key_refused", False)
 
 
 def test_trap_6_another_ones_routing_id_steals_and_starves_nothing(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_trap_16_a_key_revoked_by_command_is_refused_on_its_live_session(running
             message_id = said(socket, Kind.ALERT, BODY)
             while (got := heard(socket, 5000)) is not None:
                 if got.id == message_id and got.kind is not Kind.DECIDED:
-                    return got.kind is Kind.NACK and got.body["code"] == "forbidden" and got.body["permanent"]
+                    return got.kind is Kind.NACK and got.body["code"] == "key_refused" and not got.body["permanent"]
             return False
 
         eventually(is_refused, within_s=15)

@@ -81,7 +81,7 @@ class Sidecar:
             (self.folder / name).mkdir(exist_ok=True)
 
     def turn(self) -> None:
-        """Oldest first. Raises DaemonUnreachable: nobody takes anything now."""
+        """Oldest first. Raises DaemonUnreachable, AlertRefused (the key is): nobody takes anything now."""
         for file in self.folder.glob("*.json"):
             self._trying(file, self._take)
         for file in sorted((self.folder / "sending").glob("*.json")):
@@ -109,6 +109,8 @@ class Sidecar:
                 self._refuse(file, f"malformed: {bad}")
             return
         except AlertRefused as refused:
+            if not refused.is_final:
+                raise  # not with this key: the file waits for another
             self._refuse(file, str(refused))
             return
         self._move(file, "done")
@@ -135,7 +137,11 @@ def watch(args: argparse.Namespace, ends: threading.Event) -> None:
                 while not ends.wait(args.every_s):
                     sidecar.turn()
                     said = ""
-        except (DaemonUnreachable, LinkError) as error:  # it may come back at another address, or with another key
+        except (
+            DaemonUnreachable,
+            AlertRefused,
+            LinkError,
+        ) as error:  # it may come back elsewhere, or with another key
             if said != str(error):
                 said = str(error)
                 print(f"waits: {said}", file=sys.stderr, flush=True)
