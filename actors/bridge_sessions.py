@@ -2,7 +2,8 @@
 
 Any thread. The authenticated name of a sender counts, never what a body says: an endpoint belongs to one client at a
 time. A newer session of that client takes its place; another client's only when the first has been silent for a while,
-unless it is named like the endpoint. Must never import runbooks or supervisors.
+unless it is named like the endpoint. What is no endpoint of the link is spoken for by nobody on it.
+Must never import runbooks or supervisors.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from bridge_link.wire import Kind, Message, nack
 
 HELD_S: Final = 10.0
 """A session not heard for so long no longer keeps others out."""
+ELSEWHERE: Final[Mapping[str, str]] = {"tcp": "a TCP peer", "fifo": "a named pipe", "spool": "a folder"}
+"""Kinds of endpoints that are heard by other means than the link, and by what."""
 MOST_SESSIONS: Final = 1000
 MOST_RETIRED: Final = 1000
 MOST_WAITING: Final = 1000
@@ -51,11 +54,14 @@ class Session:
 
 @dataclass
 class BridgeSessions:
-    """``beats`` tells the endpoint's actor what was heard; ``may_answer``: whether a client may have commands now."""
+    """``beats`` tells the endpoint's actor what was heard; ``may_answer``: whether a client may have commands now;
+    ``kinds``: the kind of each configured endpoint, there are sessions of no others (None: of whatever comes).
+    """
 
     beats: BeatBoard = field(default_factory=BeatBoard)
     now: Callable[[], float] = time.monotonic
     may_answer: Callable[[str], bool] = lambda _client: True
+    kinds: Mapping[str, str] | None = None
     _sessions: dict[str, Session] = field(default_factory=dict)
     _retired: dict[str, None] = field(default_factory=dict)
     _replies: dict[str, tuple[str, list[Mapping[str, Any]]]] = field(default_factory=dict)
@@ -80,23 +86,38 @@ class BridgeSessions:
         if not isinstance(name, str) or not name or not isinstance(session_id, str) or not session_id:
             return nack(message.id, "malformed", "a HELLO has name and session, both texts", permanent=True)
         try:
-            self.opened(name, client, session_id, _sayer(answer), body)
+            self._check_kind(name)
+            if self._is_known(name):
+                self.opened(name, client, session_id, _sayer(answer), body)
         except NotYours as refused:
             return nack(message.id, "conflict", str(refused), permanent=True)
         is_awaited = self.beats.beat(name, _facts(body))
-        return Message(Kind.ANSWER, message.id, {"ok": True, "result": {"is_configured": is_awaited}})
+        is_configured = is_awaited or (self.kinds is not None and name in self.kinds)
+        return Message(Kind.ANSWER, message.id, {"ok": True, "result": {"is_configured": is_configured}})
 
     def _beat(self, body: Mapping[str, Any], client: str, answer: Answer) -> None:
         """A beat may be the first that is heard of a session: of one that outlived a daemon."""
         name, session_id = str(body.get("name", "")), body.get("session")
         if isinstance(session_id, str) and session_id:
             try:
-                self.opened(name, client, session_id, _sayer(answer), None)
+                self._check_kind(name)
+                if self._is_known(name):
+                    self.opened(name, client, session_id, _sayer(answer), None)
             except NotYours:
                 return
         elif not self._may_beat(name, client):
             return
         self.beats.beat(name, _facts(body))
+
+    def _is_known(self, name: str) -> bool:
+        return self.kinds is None or name in self.kinds
+
+    def _check_kind(self, name: str) -> None:
+        """Raises NotYours: no client of the link speaks for this one."""
+        kind = (self.kinds or {}).get(name, "")
+        if kind in ELSEWHERE:
+            text = f"{ELSEWHERE[kind]} speaks for it, no client of this link"
+            raise NotYours(f"endpoint {name!r} is of kind {kind}: {text}")
 
     def _may_beat(self, name: str, client: str) -> bool:
         """One that names no session only says that it lives."""

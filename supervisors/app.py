@@ -148,6 +148,7 @@ class App:
                 room=RoomLimits(config.journal.ballast, config.journal.min_free),
                 retention=retention_of(config.journal),
                 events_address=config.links.events_address,
+                endpoints={name: bridge.kind for name, bridge in config.bridges.items()},
             ),
             self.system,
             SteeredServices(self.steering),

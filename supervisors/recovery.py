@@ -81,6 +81,8 @@ class RecoveryPlan:
     room: RoomLimits = field(default_factory=RoomLimits)
     retention: Retention = field(default_factory=Retention)
     events_address: str | None = None
+    endpoints: Mapping[str, str] | None = None
+    """The kinds of the bridge endpoints, by name."""
 
 
 class Recovery:
@@ -99,7 +101,7 @@ class Recovery:
         self._library = _load(plan)
         self._switch: Mapping[str, Any] = {}
         self._book = self._clients()
-        self.sessions = BridgeSessions(now=system.clock.now, may_answer=self._may_answer)
+        self.sessions = BridgeSessions(now=system.clock.now, may_answer=self._may_answer, kinds=plan.endpoints)
         self._intake = AlertIntake(
             IntakeParts(
                 self._journal,

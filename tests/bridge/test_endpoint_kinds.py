@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.bridge_fsm import Heard
+from actors.bridge_sessions import MOST_SESSIONS
 from actors.context import ActorSystem
 from actors.endpoints.beats import MOST_STRANGERS, BeatBoard
 from actors.endpoints.executor import ExecutorTransport
@@ -26,6 +27,8 @@ from actors.endpoints.lines import ERRORS_PER_S, MAX_LINE_BYTES, ErrorPace, Line
 from actors.endpoints.spool import SpoolTransport
 from actors.endpoints.transport import EndpointPlan, ErrorHeard
 from actors.spec import Origin
+from bridge_link.pump import Incoming
+from bridge_link.wire import Kind, Message
 from guardian_link.messages import Alert
 from runbooks.ports import BridgeRequest, BridgeState
 from tests.bridge.test_bridge_endpoint import Endpoint, Peer, line, tcp
@@ -363,3 +366,45 @@ def test_an_endpoints_error_can_be_an_alert_whatever_it_says() -> None:
     for error in ({"id": "5", "type": "no name!", "severity": "panic", "labels": 3}, {}, {"service": "a b"}):
         alert = Alert.from_mapping(as_report({"system": "mql4-b", **error}))
         assert (alert.type, alert.severity, alert.service) == ("bridge_mql4_b_failure", "high", None)
+
+
+# -- only the link's own endpoints are spoken for over the link --------------------------------------------------------
+
+
+def on_the_link(endpoint: Endpoint, kind: Kind, name: str, **more: Any) -> list[Message]:
+    answers: list[Message] = []
+    message = Message(kind, "message-1", {"name": name, "session": "s-1", "commands": ["reconnect"]} | more)
+    endpoint.sessions.take(Incoming(b"peer", message, "bridge-1"), answers.append)
+    return answers
+
+
+def test_no_client_of_the_link_takes_a_tcp_endpoint_from_its_peer(system: ActorSystem) -> None:
+    with Peer() as peer:
+        endpoint = Endpoint(system, tcp(peer.address))
+        endpoint.sessions.kinds = {"mql4": "tcp"}
+        assert on_the_link(endpoint, Kind.HEARTBEAT, "mql4") == []
+        (refusal,) = on_the_link(endpoint, Kind.HELLO, "mql4")
+        assert (refusal.kind, refusal.body["code"]) == (Kind.NACK, "conflict")
+        assert "'mql4' is of kind tcp: a TCP peer speaks for it" in refusal.body["text"]
+        with peer.accept() as connection:
+            connection.sendall(line(kind="hello", session="its own", commands=["reconnect"]) + line(kind="heartbeat"))
+            eventually(endpoint.is_ready)
+            on_the_link(endpoint, Kind.HEARTBEAT, "mql4")
+            speaker = endpoint.sessions.session("mql4")
+            assert speaker is not None
+            assert (speaker.id, endpoint.exit()) == ("its own", None)
+            endpoint.stop()
+
+
+def test_invented_names_push_nobody_out(system: ActorSystem) -> None:
+    endpoint = Endpoint(system, EndpointPlan("python", "zeromq", 30.0))
+    endpoint.sessions.kinds = {"python": "zeromq"}
+    (answer,) = on_the_link(endpoint, Kind.HELLO, "python")
+    assert answer.body["result"] == {"is_configured": True}
+    for number in range(MOST_SESSIONS + 1):
+        on_the_link(endpoint, Kind.HEARTBEAT, f"invented-{number}", session=f"other-{number}")
+    (answer,) = on_the_link(endpoint, Kind.HELLO, "invented")
+    assert answer.body["result"] == {"is_configured": False}
+    assert endpoint.sessions.session("python") is not None
+    assert endpoint.sessions.session("invented") is None
+    endpoint.stop()

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bridge_link import BridgeClient
 from guardian_link import Alert, GuardianClient
 from tests.bridge.desk import endpoint, once_done
 from tests.bridge.test_runbook_commands import RUNBOOK
@@ -127,6 +128,8 @@ def test_endpoints_outlive_the_daemon_unharmed_and_a_command_under_way_takes_eff
                     >= {"bridge_mql4_failure", "bridge_powershell_failure"}
                 )
             )
+            with BridgeClient(state_dir=tmp_path / "state", name="mql4") as usurper:
+                eventually(lambda: "a TCP peer speaks for it" in str(usurper.trouble))
             with GuardianClient(state_dir=tmp_path / "state") as guardian:
                 sent = guardian.send(Alert(type="bridge_worker_failure", labels={"takes_s": 1000, "n": 7}))
             once_done(worker, "7")
