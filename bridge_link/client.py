@@ -181,6 +181,14 @@ class BridgeClient:
         """Errors the daemon will never take. Raises StoreUnusable."""
         return self._store.refused()
 
+    def bring_back(self, error_id: str) -> bool:
+        """Send a refused one again (the daemon was mended). False: there is none. Raises StoreUnusable."""
+        return self._store.bring_back(error_id)
+
+    def forget_refused(self, error_id: str) -> None:
+        """Somebody has seen to it. Raises StoreUnusable."""
+        self._store.forget_refused(error_id)
+
     @property
     def trouble(self) -> str | None:
         """What is wrong with the link now, in one line; None when all is well."""

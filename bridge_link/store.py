@@ -22,11 +22,15 @@ from bridge_link.wire import new_id
 
 BUSY_MS: Final = 5_000
 MOST_ERRORS: Final = 100_000
+MOST_REFUSED: Final = 10_000
+"""Of those the daemon will never take, the newest are kept."""
 KEEP_COMMANDS_S: Final = 32 * 86400.0
 """Longer than a runbook may run: nobody asks for older ones."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS errors (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, body TEXT NOT NULL, code TEXT, why TEXT);
+CREATE INDEX IF NOT EXISTS waiting_errors ON errors (number) WHERE code IS NULL;
+CREATE INDEX IF NOT EXISTS refused_errors ON errors (number) WHERE code IS NOT NULL;
 CREATE TABLE IF NOT EXISTS commands (
     id TEXT PRIMARY KEY, process TEXT NOT NULL, state TEXT NOT NULL, body TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS old_commands ON commands (at);
@@ -89,8 +93,7 @@ class BridgeStore:
     def keep(self, error_id: str, body: Mapping[str, Any]) -> None:
         """Until it is ``delivered`` or ``bury``-ed. Raises StoreUnusable: it is not kept."""
         with self._troubles() as database:
-            (span,) = database.execute("SELECT max(number) - min(number) FROM errors").fetchone()
-            if (span or 0) >= MOST_ERRORS:
+            if self._is_full(database):
                 raise StoreUnusable(f"{self._path}: {MOST_ERRORS} errors wait already; is the daemon running?")
             database.execute("INSERT OR IGNORE INTO errors (id, body) VALUES (?, ?)", (error_id, json.dumps(body)))
 
@@ -110,8 +113,24 @@ class BridgeStore:
 
     def bury(self, error_id: str, code: str, why: str) -> None:
         """The daemon will never take it."""
-        with self._troubles() as database:
+        with self._transaction() as database:
             database.execute("UPDATE errors SET code = ?, why = ? WHERE id = ?", (code, why, error_id))
+            database.execute(
+                "DELETE FROM errors WHERE code IS NOT NULL AND number <= (SELECT number FROM errors"
+                " WHERE code IS NOT NULL ORDER BY number DESC LIMIT 1 OFFSET ?)",
+                (MOST_REFUSED,),
+            )
+
+    def bring_back(self, error_id: str) -> bool:
+        """A refused one waits again (the daemon was mended). False: there is none with this id."""
+        with self._troubles() as database:
+            text = "UPDATE errors SET code = NULL, why = NULL WHERE id = ? AND code IS NOT NULL"
+            return database.execute(text, (error_id,)).rowcount > 0
+
+    def forget_refused(self, error_id: str) -> None:
+        """Somebody has seen to it."""
+        with self._troubles() as database:
+            database.execute("DELETE FROM errors WHERE id = ? AND code IS NOT NULL", (error_id,))
 
     def refused(self) -> list[RefusedError]:
         with self._troubles() as database:
@@ -163,6 +182,17 @@ class BridgeStore:
             self._database.close()
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _is_full(self, database: sqlite3.Connection) -> bool:
+        """Counted only when there may be so many: refused ones lie between."""
+        (span,) = database.execute(
+            "SELECT (SELECT max(number) FROM errors WHERE code IS NULL)"
+            " - (SELECT min(number) FROM errors WHERE code IS NULL) + 1"
+        ).fetchone()
+        if (span or 0) < MOST_ERRORS:
+            return False
+        (count,) = database.execute("SELECT count(*) FROM errors WHERE code IS NULL").fetchone()
+        return int(count) >= MOST_ERRORS
 
     def _command(self, database: sqlite3.Connection, request_id: str) -> KnownCommand | None:
         row = database.execute("SELECT process, state, body FROM commands WHERE id = ?", (request_id,)).fetchone()

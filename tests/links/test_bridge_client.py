@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge_link import BridgeClient, CommunicationBridge
+from bridge_link import BridgeClient, CommunicationBridge, store
 from bridge_link.errors import BadAddress, KeyMissing, LinkClosed, LinkTimeout, Refused, StoreUnusable
 from bridge_link.pump import Incoming
 from bridge_link.report import as_report
-from bridge_link.store import MOST_ERRORS, BridgeStore
+from bridge_link.store import BridgeStore
 from bridge_link.wire import Kind, Message, decode, encode, nack
 from guardian_link.messages import Alert
 from tests.links.scripted_daemon import ScriptedDaemon, daemon, obliging
@@ -181,12 +181,44 @@ def test_a_file_that_is_no_store_and_one_that_is_full_are_refused(tmp_path: Path
     (tmp_path / "mql4.bridge.db").write_text("not a database " * 1000)
     with pytest.raises(StoreUnusable, match="mql4"):
         BridgeStore(tmp_path, "mql4")
-    store = BridgeStore(tmp_path, "full")
-    store._database.execute("INSERT INTO errors (number, id, body) VALUES (1, 'a', '{}')")
-    store._database.execute("INSERT INTO errors (number, id, body) VALUES (?, 'b', '{}')", (MOST_ERRORS + 1,))
-    with pytest.raises(StoreUnusable, match="is the daemon running"):
-        store.keep("c", {})
-    store.close()
+
+
+def test_what_waits_is_bounded_and_what_was_refused_takes_none_of_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MOST_ERRORS", 5)
+    monkeypatch.setattr(store, "MOST_REFUSED", 3)
+    box = BridgeStore(tmp_path, "full")
+    for number in range(20):
+        box.keep(f"number-{number}", {"n": number})
+        if number % 5:
+            box.bury(f"number-{number}", "forbidden", "not you")
+    assert [one.id for one in box.refused()] == ["number-17", "number-18", "number-19"]
+    assert [one for one, _ in box.waiting(9)] == ["number-0", "number-5", "number-10", "number-15"]
+    box.keep("the-fifth", {})
+    with pytest.raises(StoreUnusable, match="5 errors wait already"):
+        box.keep("one-more", {})
+    box.delivered(["number-5"])
+    box.keep("one-more", {})
+    box.close()
+
+
+def test_a_refused_error_is_sent_again_or_forgotten(tmp_path: Path) -> None:
+    answers = [nack, nack]
+
+    def strict(incoming: Incoming, times: int) -> list[Message]:
+        if incoming.message.kind is Kind.ALERT and answers:
+            return [answers.pop()(incoming.message.id, "forbidden", "not you", permanent=True)]
+        return obliging(incoming, times)
+
+    with daemon(strict) as (scripted, address), BridgeClient(address, name="mql4", folder=tmp_path) as bridge:
+        first, second = bridge.post_error(MQL4), bridge.post_error(MQL4)
+        eventually(lambda: {one.id for one in bridge.refused} == {first, second})
+        assert bridge.bring_back(first)
+        eventually(lambda: [one.id for one in alerts(scripted)].count(first) == 2 and bridge.waiting == 0)
+        assert not bridge.bring_back(first)
+        bridge.forget_refused(second)
+        assert bridge.refused == []
 
 
 # -- the link ---------------------------------------------------------------------------------------------------------
