@@ -18,6 +18,7 @@ from runbooks.model import Call, CallType
 from runbooks.ports import BridgeRequest, PortError, Ports
 from runbooks.steps import make_call, make_check
 from tests.bridge.desk import Endpoint, endpoint, once_done
+from tests.links.guarded import add_client
 from tests.recovery.place import Place, recovering
 from tests.recovery.test_alert_to_outcome import crash_execution
 from tests.runbooks.files import GOOD, problems
@@ -128,6 +129,17 @@ def test_what_the_endpoint_refuses_fails_after_its_attempts(tmp_path: Path) -> N
         outcome = guardian.wait(ack.execution_id, 40)
         assert (outcome.status, "has no command 'play'" in outcome.detail) == ("failed", True)
         assert mql4.done() == []
+
+
+def test_only_a_key_that_may_have_commands_speaks_for_an_endpoint(tmp_path: Path) -> None:
+    """And to look whether it may is nobody's offence."""
+    with recovering(tmp_path) as place:
+        add_client(tmp_path, "guardian-1")
+        add_client(tmp_path, "bridge-1", "bridge")
+        eventually(lambda: place.recovery.sessions.may_answer("bridge-1"))
+        assert not place.recovery.sessions.may_answer("guardian-1")
+        with GuardianClient(place.address) as guardian:
+            assert "denied" not in {one.event for one in guardian.events(0).events}
 
 
 # -- words ------------------------------------------------------------------------------------------------------------

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
 
 from actors.access.keyring import utc_now
+from actors.bridge_sessions import BridgeSessions
+from actors.intake import AlertIntake, IntakeParts
 from bridge_link import channel, pump
 from bridge_link.errors import BadAddress
 from bridge_link.keys import write_key_file
 from bridge_link.sockets import check_address, make_router
-from bridge_link.wire import Kind, Message
+from bridge_link.wire import Kind, Message, decode
 from bridge_link.zap import CannotDecide, Guard, answer_some, answered, open_handler
 from config import ConfigError, load_config
 from guardian_link import Alert, DaemonUnreachable, GuardianClient
@@ -328,3 +332,35 @@ def test_a_wrong_server_secret_is_said_at_the_start() -> None:
     guard = Guard("no key", lambda _public, _address: True, lambda _public: "x")
     with pytest.raises(zmq.ZMQError):
         pump.RouterPump("tcp://127.0.0.1:0", lambda _: None, guard=guard).start()
+
+
+def test_a_guardian_that_beats_is_no_offender_and_speaks_for_no_endpoint(tmp_path: Path) -> None:
+    """Its heartbeat is allowed and says nothing about an endpoint; its HELLO, and a viewer's, is an attempt."""
+    nothing: Any = None
+    taken: list[str] = []
+    answers: list[Message] = []
+
+    class Back:
+        def send_frames(self, given: Iterable[tuple[bytes, list[bytes]]]) -> None:
+            answers.extend(decode(frames) for _, frames in given)
+
+    with guarded(tmp_path) as place:
+        place.new("guardian-1")
+        place.new("bridge-1", "bridge")
+        sessions = BridgeSessions()
+        sessions.beats.subscribe("mql4", lambda _: taken.append("heard"))
+
+        def may(client: str) -> bool:
+            return place.book.may(client, Kind.REPLY)
+
+        parts = IntakeParts(*(nothing,) * 5, bridge=sessions.take, judge=place.book.judge, may_answer=may)
+        back: Any = Back()
+        beat = Message(Kind.HEARTBEAT, "message-1", {"name": "mql4", "session": "s"})
+        for client in ("guardian-1", "bridge-1"):
+            assert may(client) is (client == "bridge-1")
+            AlertIntake(parts).take(back, pump.Incoming(b"peer", beat, client))
+        assert (taken, place.told, answers) == (["heard"], [], [])
+        hello = Message(Kind.HELLO, "message-2", beat.body)
+        AlertIntake(parts).take(back, pump.Incoming(b"peer", hello, "guardian-1"))
+        assert [(one.kind, one.body["code"]) for one in answers] == [(Kind.NACK, "forbidden")]
+        assert [text for text, _ in place.told] == ["forbidden: guardian-1 (guardian) may not send HELLO"]
