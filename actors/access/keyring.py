@@ -34,7 +34,8 @@ from bridge_link.keys import (
 )
 from bridge_link.private_files import make_private_directory, read_private, sweep_unfinished, write_private
 
-RESERVED: Final = frozenset({LOCAL, "server", "selfheal"})
+RESERVED: Final = frozenset({LOCAL, "server", "selfheal", "alertmanager"})
+"""Names alerts are stored under that come without a key of their own."""
 ALL_ROLES: Final = tuple(role.value for role in Role)
 
 Signature = tuple[int, int, int, int]

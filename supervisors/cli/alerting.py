@@ -14,6 +14,7 @@ from guardian_link.client import GuardianClient
 from guardian_link.messages import Ack, Alert, BadAlert, Outcome
 from supervisors.cli.exits import FAILED, SOMETHING_DOWN, TIMED_OUT, UNREACHABLE, WELL, WRONG_USAGE, Quit
 from supervisors.cli.outside import Outside
+from supervisors.cli.own_key import check_own_key
 from supervisors.cli.terminal import print_json, say
 from supervisors.manager import SCHEMA, UnknownNode
 from supervisors.tree_json import find
@@ -90,7 +91,11 @@ def _field(text: str) -> tuple[str, str]:
 
 
 def client_of(outside: Outside) -> GuardianClient:
-    """By --address (the link's own, or the daemon's HTTP address, which knows it), --state, or the environment."""
+    """By --address (the link's own, or the daemon's HTTP address, which knows it), --state, or the environment.
+
+    Raises Quit when the key is known to be refused.
+    """
+    check_own_key(outside)
     base = outside.base()
     if base.address is not None and "://" in base.address and not base.address.startswith("http"):
         return GuardianClient(base.address, state_dir=outside.state_dir())

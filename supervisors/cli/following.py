@@ -29,7 +29,10 @@ def show_events(outside: Outside, after: int | None, limit: int, *, follow: bool
             if follow:
                 _follow(outside, client, after)
             else:
-                _print(outside, list(_all(client, after)))
+                found = list(_all(client, after))
+                _print(outside, found)
+                if not found:
+                    complain(f"selfheal: no events behind {after}; the last is {client.events().last}")
     except KeyboardInterrupt:
         return
     except (DaemonUnreachable, LinkError) as error:

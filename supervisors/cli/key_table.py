@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from actors.access.keyring import RESERVED, Keyring, utc_now
 from actors.access.rules import Role
-from actors.access.table import BadTable, Line, NameTaken, NoSuchClient
+from actors.access.table import BadTable, Line, NameTaken, NoSuchClient, Table
 from bridge_link.errors import KeyTrouble
-from bridge_link.keys import is_client_name, new_client_key
+from bridge_link.keys import LOCAL, is_client_name, new_client_key
 from supervisors.cli.exits import FAILED, WRONG_USAGE, Quit
 from supervisors.cli.outside import Outside
-from supervisors.cli.terminal import print_json, say, table
+from supervisors.cli.terminal import complain, print_json, say, table
 from supervisors.manager import SCHEMA
 
 
@@ -61,25 +61,42 @@ def list_keys(outside: Outside) -> None:
     """Raises Quit."""
     keyring, now = Keyring(outside.state_dir()), utc_now()
     with _told(keyring):
-        lines = keyring.table().lines
-    shown = [_shown(line, now) for line in sorted(lines, key=lambda line: line.name)]
+        lines = sorted(keyring.table().lines, key=lambda line: line.name)
+    if not lines:
+        complain(f"selfheal: no keys in {keyring.directory}; was a daemon ever started with this state directory?")
+    shown = [_shown(line, now) for line in lines]
     if outside.as_json:
         print_json({"schema": SCHEMA, "clients": shown})
         return
     columns = ("name", "state", "roles", "alert_types", "max_rate_per_s", "not_after", "revoked_at", "public")
     heads = ("NAME", "STATE", "ROLES", "TYPES", "RATE/S", "EXPIRES", "REVOKED", "PUBLIC KEY")
-    say(table(heads, [[_cell(one[column]) for column in columns] for one in shown]))
+    rows = [one | {"not_after": _last_day(line)} for one, line in zip(shown, lines, strict=True)]
+    say(table(heads, [[_cell(one[column]) for column in columns] for one in rows]))
 
 
 def revoke_key(outside: Outside, name: str) -> None:
     """Raises Quit."""
     keyring, now = Keyring(outside.state_dir()), utc_now()
+    before: list[Line | None] = []
+
+    def change(clients: Table) -> Table:
+        before.append(clients.line(name))
+        return clients.with_revoked(name, now)
+
     with _told(keyring):
-        line = keyring.change_table(lambda clients: clients.with_revoked(name, now)).line(name)
+        line = keyring.change_table(change).line(name)
     if outside.as_json:
         print_json({"schema": SCHEMA, "client": None if line is None else _shown(line, now)})
+    elif before[0] is not None and before[0].revoked_at is not None:
+        say(f"{name} was revoked already, {_moment_text(before[0].revoked_at)}")
     else:
         say(f"revoked {name}")
+    if name == LOCAL:
+        file = keyring.directory / f"{LOCAL}.key"
+        complain(
+            "selfheal: with that key speak all programs of this user that have no other ('selfheal alert', 'selfheal "
+            f"events' too). To have a new one: stop the daemon, remove {file}, start the daemon"
+        )
 
 
 @contextmanager
@@ -132,6 +149,19 @@ def _moment(text: str, now: datetime) -> datetime:
 
 def _end_of(day: date) -> datetime:
     return datetime.combine(day + timedelta(days=1), time(), UTC)
+
+
+def _last_day(line: Line) -> str | None:
+    """As it was said: the last day, or a moment."""
+    if line.not_after is None:
+        return None
+    moment = line.not_after.astimezone(UTC)
+    is_midnight = moment.timetz() == time(tzinfo=UTC)
+    return (moment - timedelta(days=1)).date().isoformat() if is_midnight else _moment_text(moment)
+
+
+def _moment_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _line(facts: dict[str, Any]) -> Line:

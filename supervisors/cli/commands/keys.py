@@ -21,7 +21,8 @@ def new(
         typer.Option("--types", metavar="G", help="Alert types it may send, as globs: 'bridge_*'. May be repeated."),
     ] = None,
     rate: Annotated[
-        str | None, typer.Option("--rate", metavar="N/s", help="At most so many alerts and questions a second.")
+        str | None,
+        typer.Option("--rate", metavar="N/s", help="At most so many alerts and questions a second (5/s, or 5)."),
     ] = None,
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="DATE", help="The last day it is good (UTC), or a moment.")
@@ -47,7 +48,10 @@ def list_(outside: Outside) -> None:
 
 @command
 def revoke(outside: Outside, name: Name) -> None:
-    """Refuse a client from now on, on living connections too. A running daemon does so within about a second."""
+    """Refuse a client from now on, on living connections too. A running daemon does so within about a second.
+
+    What it has not delivered waits there for another key. ``local`` is this user's own, of the command line too.
+    """
     from supervisors.cli.key_table import revoke_key  # noqa: PLC0415  slow to import
 
     revoke_key(outside, name)
