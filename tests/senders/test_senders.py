@@ -97,9 +97,13 @@ def test_what_cannot_be_sent_is_said(language: str, sender_of: GetSender, tmp_pa
     off.parent.mkdir()
     here = ("--state", str(tmp_path))
     no_key = sender.run("--type", "noise", *here)
-    assert no_key.code == 2
+    assert no_key.code == 4
     assert no_key.errors.startswith(f"no key: {off}")
     off.write_text("name desk\npublic short\n")
+    off.chmod(0o644)
+    open_to_all = sender.run("--type", "noise", *here)
+    assert (open_to_all.code, "chmod 600" in open_to_all.errors) == (2, language != "csharp"), "C# cannot see modes"
+    off.chmod(0o600)
     assert sender.run("--type", "noise", *here).code == 2
     off.write_bytes(b"\xef\xbb\xbfcurve off\r\n")
     nobody = sender.run("--type", "noise", *here, "--timeout-s", "0.3")

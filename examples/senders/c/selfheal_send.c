@@ -4,7 +4,7 @@
  *     ./selfheal_send --type service_failure --service risk-manager --message "no heartbeat"
  *
  * Prints `stored ID` once the daemon has the alert on disk and `decided OUTCOME [EXECUTION]`. Exit codes: 0 well,
- * 1 refused for good, 2 usage, 4 the daemon did not answer in time, 5 stored, but no decision in time.
+ * 1 refused for good, 2 usage, 4 no key, or no answer in time, 5 stored, but no decision in time.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <zmq.h>
@@ -101,7 +102,10 @@ static void read_key(const struct arguments *args, struct key *key) {
     else in_state(args, "keys/local.key", path);
     FILE *file = fopen(path, "r");
     if (file == NULL)
-        ends_with(USAGE, "no key: %s: %s (looked at --key-file, $SELFHEAL_KEY, then there)", path, strerror(errno));
+        ends_with(UNREACHABLE, "no key: %s: %s (looked at --key-file, $SELFHEAL_KEY, then there)", path, strerror(errno));
+    struct stat facts;
+    if (fstat(fileno(file), &facts) || facts.st_mode & 077 || facts.st_uid != getuid())
+        ends_with(USAGE, "no key: %s: others may read it, or it is another user's; chmod 600 %s", path, path);
     memset(key, 0, sizeof *key);
     while (fgets(line, sizeof line, file)) {
         char *start = strncmp(line, "\xEF\xBB\xBF", 3) == 0 ? line + 3 : line; /* an editor's byte order mark */

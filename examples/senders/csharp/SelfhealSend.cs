@@ -6,7 +6,7 @@
  *     mono SelfhealSend.exe --type service_failure --service risk-manager --message "no heartbeat"
  *
  * Prints `stored ID` once the daemon has the alert on disk and `decided OUTCOME [EXECUTION]`. Exit codes: 0 well,
- * 1 refused for good, 2 usage, 4 the daemon did not answer in time, 5 stored, but no decision in time.
+ * 1 refused for good, 2 usage, 4 no key, or no answer in time, 5 stored, but no decision in time.
  */
 using System;
 using System.Collections.Generic;
@@ -305,7 +305,7 @@ namespace Selfheal
             catch (Exception error)
             {
                 if (!(error is IOException || error is UnauthorizedAccessException)) throw;
-                throw new EndsWith(2, "no key: " + file + ": " + error.Message + " (looked at --key-file, $SELFHEAL_KEY, then there)");
+                throw new EndsWith(4, "no key: " + file + ": " + error.Message + " (looked at --key-file, $SELFHEAL_KEY, then there)");
             }
             if (words.ContainsKey("curve") && words["curve"] == "off") return null;
             foreach (string name in new[] { "public", "secret", "server" })

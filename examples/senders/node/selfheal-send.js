@@ -6,7 +6,7 @@
  *     node selfheal-send.js --type service_failure --service risk-manager --message "no heartbeat"
  *
  * Prints `stored ID` once the daemon has the alert on disk and `decided OUTCOME [EXECUTION]`. Exit codes: 0 well,
- * 1 refused for good, 2 usage, 4 the daemon did not answer in time, 5 stored, but no decision in time.
+ * 1 refused for good, 2 usage, 4 no key, or no answer in time, 5 stored, but no decision in time.
  */
 const crypto = require("node:crypto");
 const fs = require("node:fs");
@@ -73,11 +73,15 @@ function findAddress(args) {
 /** The words of the client key file; null where the daemon runs without CURVE. */
 function readKey(args) {
   const file = args["key-file"] || process.env.SELFHEAL_KEY || path.join(stateDirectory(args), "keys", "local.key");
-  let text;
+  let text, facts;
   try {
+    facts = fs.statSync(file);
     text = fs.readFileSync(file, "utf8").replace(/^\uFEFF/, "");
   } catch (error) {
-    throw new EndsWith(2, `no key: ${file}: ${error.code} (looked at --key-file, $SELFHEAL_KEY, then there)`);
+    throw new EndsWith(4, `no key: ${file}: ${error.code} (looked at --key-file, $SELFHEAL_KEY, then there)`);
+  }
+  if (process.getuid && (facts.mode & 0o077 || facts.uid !== process.getuid())) {
+    throw new EndsWith(2, `no key: ${file}: others may read it, or it is another user's; chmod 600 ${file}`);
   }
   const words = {};
   for (const line of text.split(/\r?\n/)) {

@@ -5,7 +5,7 @@ Send one alert to a Selfheal daemon.
 Compiles ..\csharp\SelfhealSend.cs with Add-Type (Windows PowerShell 5.1 and later) and runs it: ASCII JSON over libzmq with
 CURVE, the same message under the same id until the daemon has it on disk. Needs a libzmq.dll of PowerShell's own bitness
 (64 bit mostly). Prints "stored ID" and "decided OUTCOME [EXECUTION]". Exit codes: 0 well, 1 refused for good, 2 usage,
-4 the daemon did not answer in time, 5 stored, but no decision in time.
+4 no key, or no answer in time, 5 stored, but no decision in time.
 .EXAMPLE
 .\Send-SelfhealAlert.ps1 -Type service_failure -Service risk-manager -Message "no heartbeat" -LibraryFolder C:\zmq -KeyFile C:\keys\desk.key
 #>

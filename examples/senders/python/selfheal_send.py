@@ -3,7 +3,7 @@
     python selfheal_send.py --type service_failure --service risk-manager --message "no heartbeat"
 
 Prints ``stored ID`` once the daemon has the alert on disk and ``decided OUTCOME [EXECUTION]``. Exit codes: 0 well,
-1 refused for good, 2 usage, 4 the daemon did not answer in time, 5 stored, but no decision in time.
+1 refused for good, 2 usage, 4 no key, or no answer in time, 5 stored, but no decision in time.
 """
 
 from __future__ import annotations
@@ -78,10 +78,12 @@ def read_key(args: argparse.Namespace) -> dict[str, str]:
     given = args.key_file or os.environ.get("SELFHEAL_KEY")
     file = Path(given) if given else state_directory(args.state) / "keys" / "local.key"
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        facts, lines = file.stat(), file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         looked = "looked at --key-file, $SELFHEAL_KEY, then there"
-        raise EndsWith(2, f"no key: {file}: {error.strerror} ({looked})") from None
+        raise EndsWith(4, f"no key: {file}: {error.strerror} ({looked})") from None
+    if os.name == "posix" and (facts.st_mode & 0o077 or facts.st_uid != os.getuid()):
+        raise EndsWith(2, f"no key: {file}: others may read it, or it is another user's; chmod 600 {file}")
     words = dict(line.split(None, 1) for line in lines if line.strip() and not line.startswith("#"))
     if words.get("curve", "").strip() == "off":
         return {}
