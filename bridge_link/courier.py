@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bridge_link.channel import SILENCE_S, DealerChannel, Exchange
+from bridge_link.channel import DealerChannel, Exchange
 from bridge_link.errors import LinkClosed, LinkError, Refused, StoreUnusable, WireError
 from bridge_link.keys import ClientKey
 from bridge_link.store import BridgeStore
@@ -22,6 +22,8 @@ from bridge_link.wire import Kind, Message, new_id
 
 WINDOW: Final = 64
 LOOK_S: Final = 0.2
+MURMUR_S: Final = 1.0
+"""Unanswered for so long, ``trouble`` says so."""
 HELLO_EVERY_S: Final = 5.0
 FIND_EVERY_S: Final = 0.5
 """How often it is asked where the daemon is: one that has moved is found before it misses us."""
@@ -251,6 +253,8 @@ class Courier:
             self._troubles.pop("reach", None)
             reach.hello = None
         if reach.hello is None and now_s - reach.hello_at >= HELLO_EVERY_S:
+            if not self._flying:
+                reach.heard_at = max(reach.heard_at, now_s)  # the silence begins with the question
             reach.hello = reach.channel.begin(Message(Kind.HELLO, new_id(), self._hello), (Kind.ANSWER,))
             reach.hello.answers[Kind.ANSWER].add_done_callback(lambda _future: self._wake.set())
             reach.hello_at = now_s
@@ -262,8 +266,9 @@ class Courier:
             return reach
         self._looked_at = now_s
         is_asked = reach is not None and (bool(self._flying) or reach.hello is not None)
-        if reach is not None and is_asked and now_s - reach.heard_at > SILENCE_S:
-            self._troubles["reach"] = f"{reach.channel.address}: no answer for {now_s - reach.heard_at:.0f} s"
+        if reach is not None and is_asked and now_s - reach.heard_at > MURMUR_S:
+            text = f"no answer for {now_s - reach.heard_at:.0f} s; does the daemon run, and know this key?"
+            self._troubles["reach"] = f"{reach.channel.address}: {text}"
         try:
             where = self._find()
             if reach is None or where != reach.where:

@@ -110,3 +110,16 @@ def test_errors_outlive_the_key_of_their_endpoint(tmp_path: Path) -> None:
             assert posted in link.alerts
             assert bridge.refused == []
             eventually(lambda: bridge.trouble is None)
+
+
+def test_that_nobody_knows_the_key_is_said_within_seconds(tmp_path: Path) -> None:
+    """A refused handshake looks like nobody there: both are named, long before a new socket is tried."""
+    with judged(tmp_path) as link:
+        link.use(link.place.stranger())
+        with (
+            GuardianClient(link.place.address, key_file=link.file, outbox=tmp_path / "outbox.db") as guardian,
+            BridgeClient(link.place.address, name="mql4", key_file=link.file) as bridge,
+        ):
+            guardian.post(Alert(type="x"))
+            for client in (guardian, bridge):
+                eventually(lambda one=client: "know this key?" in str(one.trouble), within_s=4.0)  # type: ignore[misc]
