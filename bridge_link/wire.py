@@ -34,7 +34,7 @@ __all__ = [
 MAGIC: Final = b"SH1"
 KEY_REFUSED: Final = "key_refused"
 """The NACK code of a key that is not known, or not any more: another key may do, so nothing is refused for good."""
-KEY_REFUSED_MS: Final = 30_000
+KEY_REFUSED_MS: Final = 5_000
 FRAMES: Final = 5
 _ID: Final = re.compile(rb"[A-Za-z0-9._:-]{8,64}")
 _ID_TEXT: Final = re.compile(r"[A-Za-z0-9._:-]{8,64}")

@@ -9,10 +9,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bridge_link.keys import find_key
+from bridge_link.wire import Kind
+from tests.links.guarded import heard, raw_client, said
 from tests.senders.conftest import GetSender
 from tests.senders.held_answers import HeldAnswers
 from tests.senders.programs import LANGUAGES, SPEAKING, ended, new_key, stored
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, holds_for
 from tests.system.running import SLEEPER, Running, daemon, write_config
 
 pytestmark = pytest.mark.xdist_group("senders")
@@ -147,6 +150,13 @@ def test_trap_25_a_daemon_killed_between_storing_and_answering_has_each_alert_on
         kill_all(processes)
 
 
+def is_kept_out(place: Running, key: Path) -> bool:
+    """The daemon has seen that the key was revoked."""
+    with raw_client(address_of(place), find_key(key)) as socket:
+        said(socket, Kind.QUERY, {"ask": "statistics"})
+        return heard(socket, 700) is None
+
+
 @pytest.mark.timeout(120)
 def test_trap_4_a_refused_sender_gets_in_when_its_key_is_allowed(sender_of: GetSender, tmp_path: Path) -> None:
     """A refused handshake leaves a dead socket: only a new one gets in."""
@@ -158,6 +168,7 @@ def test_trap_4_a_refused_sender_gets_in_when_its_key_is_allowed(sender_of: GetS
         with_late = table.read_bytes()
         done = place.call("keys", "revoke", "late")
         assert done.returncode == 0, done.stderr
+        eventually(lambda: is_kept_out(place, key), within_s=20)
         processes = {
             language: sender.begin(
                 *("--type", "noise", "--id", id_for(language, "late"), "--timeout-s", "40"),
@@ -165,7 +176,7 @@ def test_trap_4_a_refused_sender_gets_in_when_its_key_is_allowed(sender_of: GetS
             )
             for language, sender in senders.items()
         }
-        eventually(lambda: place.log.read_text().count("refused") >= 1, within_s=20)
+        holds_for(lambda: all(process.poll() is None for process in processes.values()), 2.0, every_s=0.1)
         copy = tmp_path / "clients.json"
         copy.write_bytes(with_late)
         copy.chmod(0o600)
