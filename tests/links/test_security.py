@@ -359,6 +359,9 @@ def test_a_guardian_that_beats_is_no_offender_and_speaks_for_no_endpoint(tmp_pat
         for client in ("guardian-1", "bridge-1"):
             assert may(client) is (client == "bridge-1")
             AlertIntake(parts).take(back, pump.Incoming(b"peer", beat, client))
+        speaker = sessions.session("mql4")
+        assert speaker is not None
+        assert speaker.client == "bridge-1"
         assert (taken, place.told, answers) == (["heard"], [], [])
         hello = Message(Kind.HELLO, "message-2", beat.body)
         AlertIntake(parts).take(back, pump.Incoming(b"peer", hello, "guardian-1"))
