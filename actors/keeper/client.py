@@ -29,6 +29,9 @@ from actors.keeper.words import PEER_CREDENTIALS, VERSION, BrokenFrame, Frame, F
 ANSWER_S: Final = 10.0
 READ_BYTES: Final = 256 * 1024
 START_TRIES: Final = 3
+OTHERS_S: Final = 1.0
+OTHERS_LOOK_S: Final = 0.005
+"""How long, and how often, it is tried to reach a keeper that somebody else is starting."""
 MOST_UNANSWERED: Final = 3
 TOLD_S: Final = 5.0
 """Who cannot reach the keeper waits so long until its loss is told."""
@@ -239,13 +242,17 @@ def connect(state_dir: Path) -> socket.socket:
         KeeperUnavailable: neither works; the text says why.
     """
     address = address_of(state_dir)
-    for _ in range(START_TRIES):
+    starts, give_up_at = 0, time.monotonic() + OTHERS_S
+    while starts < START_TRIES and time.monotonic() < give_up_at:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(address)
         except ConnectionRefusedError:
             connection.close()
-            _start(state_dir, address)
+            if _start(state_dir, address):
+                starts += 1
+            else:
+                time.sleep(OTHERS_LOOK_S)
             continue
         except OSError as error:
             connection.close()
@@ -264,13 +271,15 @@ def _check_owner(connection: socket.socket) -> None:
         raise KeeperUnavailable(f"the keeper's address is taken by another user (uid {uid})")
 
 
-def _start(state_dir: Path, address: str) -> None:
-    """Bind the address and hand it to a new keeper, so that a connection waits from the first moment."""
+def _start(state_dir: Path, address: str) -> bool:
+    """Bind the address and hand it to a new keeper, so that a connection waits from the first moment. False: somebody
+    was quicker, and may not listen yet.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
             listener.bind(address)
         except OSError:
-            return  # somebody was quicker: connect to that one
+            return False
         listener.listen(8)
         reached(KEEPER_BOUND)
         os.set_inheritable(listener.fileno(), True)
@@ -290,6 +299,7 @@ def _start(state_dir: Path, address: str) -> None:
             except OSError as error:
                 raise KeeperUnavailable(f"cannot start the keeper: {error.strerror}") from error
         reached(KEEPER_STARTED)
+    return True
 
 
 def _output(state_dir: Path) -> Any:
