@@ -252,7 +252,7 @@ def connect(state_dir: Path) -> socket.socket:
             if _start(state_dir, address):
                 starts += 1
             else:
-                time.sleep(OTHERS_LOOK_S)
+                threading.Event().wait(OTHERS_LOOK_S)
             continue
         except OSError as error:
             connection.close()
