@@ -24,6 +24,6 @@ def tag(engine: DockerClient) -> Iterator[str]:
     """A word in the names of this test's containers; they are removed at the end."""
     word = f"t{uuid.uuid4().hex[:8]}"
     yield word
-    for container in engine.containers.list(all=True):
+    for container in engine.containers.list(all=True, ignore_removed=True):
         if word in (container.name or ""):
             container.remove(force=True)

@@ -122,7 +122,7 @@ def a_place(folder: Path, report: Callable[[str], None] = print) -> Iterator[Pla
     try:
         yield place
     finally:
-        for container in engine.containers.list(all=True):
+        for container in engine.containers.list(all=True, ignore_removed=True):
             if place.tag in (container.name or ""):
                 container.remove(force=True)
         engine.close()
@@ -335,7 +335,9 @@ def test_what_cannot_run_says_why_and_leaves_nothing(tmp_path: Path) -> None:
                 assert said in f"{node.get('detail')} {node.get('last_exit')}".replace("\\", ""), node
             left = {
                 container.name: container.status
-                for container in place.engine.containers.list(all=True, filters={"label": "selfheal.instance"})
+                for container in place.engine.containers.list(
+                    all=True, filters={"label": "selfheal.instance"}, ignore_removed=True
+                )
                 if place.tag in (container.name or "")
             }
             assert left == {f"selfheal-{place.name('commandless')}": "exited"}, "it ran; the others never did"

@@ -22,7 +22,7 @@ def box(seconds: str = "1000", **more: Any) -> dict[str, Any]:
 
 def containers(engine: DockerClient, tag: str) -> dict[str, str]:
     """The containers with the tag in their names, running or not: what they run by id."""
-    found = [one for one in engine.containers.list(all=True) if tag in (one.name or "")]
+    found = [one for one in engine.containers.list(all=True, ignore_removed=True) if tag in (one.name or "")]
     return {str(one.id): " ".join(one.attrs["Config"]["Cmd"] or ()) for one in found}
 
 

@@ -159,7 +159,7 @@ def tag() -> Iterator[str]:
     client = engine_client()
     word = f"t{uuid.uuid4().hex[:8]}"
     yield word
-    for container in client.containers.list(all=True):
+    for container in client.containers.list(all=True, ignore_removed=True):
         if word in (container.name or ""):
             container.remove(force=True)
     client.close()
