@@ -80,19 +80,24 @@ def guard(socket: zmq.Socket[bytes], secret: str) -> None:
         logging.getLogger("selfheal.links").warning("libzmq has no ZAP_ENFORCE_DOMAIN: %s", error.strerror)
 
 
-def make_router(context: zmq.Context[zmq.Socket[bytes]], secret: str | None = None) -> zmq.Socket[bytes]:
-    """With the server's ``secret`` key a CURVE server."""
-    socket = context.socket(zmq.ROUTER)
+def _listening(socket: zmq.Socket[bytes], secret: str | None) -> None:
+    """What all of the daemon's own sockets have; with ``secret`` a CURVE server."""
     _common(socket)
     if secret is not None:
         guard(socket, secret)
     socket.setsockopt(zmq.SNDHWM, 1000)
     socket.setsockopt(zmq.RCVHWM, 1000)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # else an answer to a peer that is gone vanishes in silence
-    socket.setsockopt(zmq.ROUTER_HANDOVER, 0)  # nobody takes over another's answers by naming itself like it
     socket.setsockopt(zmq.BACKLOG, 128)
     socket.setsockopt(zmq.IPV6, 0)
+
+
+def make_router(context: zmq.Context[zmq.Socket[bytes]], secret: str | None = None) -> zmq.Socket[bytes]:
+    """With the server's ``secret`` key a CURVE server."""
+    socket = context.socket(zmq.ROUTER)
+    _listening(socket, secret)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # else an answer to a peer that is gone vanishes in silence
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 0)  # nobody takes over another's answers by naming itself like it
     return socket
 
 
@@ -101,14 +106,7 @@ def make_publisher(context: zmq.Context[zmq.Socket[bytes]], secret: str | None =
     the server's ``secret`` key a CURVE server.
     """
     socket = context.socket(zmq.XPUB)
-    _common(socket)
-    if secret is not None:
-        guard(socket, secret)
-    socket.setsockopt(zmq.SNDHWM, 1000)
-    socket.setsockopt(zmq.RCVHWM, 1000)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
-    socket.setsockopt(zmq.BACKLOG, 128)
-    socket.setsockopt(zmq.IPV6, 0)
+    _listening(socket, secret)
     return socket
 
 
