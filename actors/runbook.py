@@ -23,6 +23,7 @@ from actors.kernel import SupervisedActor
 from actors.messages import IoDone, Wake
 from actors.spec import NORMAL, ExitReason
 from runbooks import engine
+from runbooks.calls.family import CallOutcome, CheckOutcome
 from runbooks.engine_words import (
     CallDone,
     CheckDone,
@@ -42,12 +43,12 @@ from runbooks.engine_words import (
     Woke,
     WriteRecord,
 )
-from runbooks.model import Status
+from runbooks.model import Call, Status
 from runbooks.parameters import BadParameter
 from runbooks.parse import BadRunbook, parse
 from runbooks.plan import Plan, bind
 from runbooks.ports import Ports
-from runbooks.steps import CallOutcome, CheckOutcome, make_call, make_check, take_snapshot
+from runbooks.steps import make_call, make_check, take_snapshot
 from runbooks.templating import BadTemplate
 
 RETRY_S: Final = 1.0
@@ -204,13 +205,15 @@ class RunbookActor(SupervisedActor):
         io, ports, token = self.context.system.waits, self._parts.ports, self._execution.id
         match effect:
             case RunCall(call=call, snapshot=snapshot, of=of):
-                calls = self._parts.calls
-                calls.begin(token)
-                io.run(lambda: calls.make(token, lambda: make_call(call, snapshot, ports, token, of)), self.ref, effect)
+                under_way = self._parts.calls
+                under_way.begin(token)
+                io.run(
+                    lambda: under_way.make(token, lambda: make_call(call, snapshot, ports, token, of)), self.ref, effect
+                )
             case RunCheck(call=call, snapshot=snapshot, of=of):
                 io.run(lambda: make_check(call, snapshot, ports, token, of), self.ref, effect)
-            case TakeSnapshot(services=services):
-                io.run(lambda: _snapshot(services, ports), self.ref, effect)
+            case TakeSnapshot(calls=calls):
+                io.run(lambda: _snapshot(calls, ports, token), self.ref, effect)
             case Fence():
                 io.run(lambda: self._parts.fence(token), self.ref, effect)
             case WriteRecord(record=record):
@@ -272,8 +275,8 @@ class RunbookActor(SupervisedActor):
         )
 
 
-def _snapshot(services: tuple[str, ...], ports: Ports) -> tuple[Any, str]:
+def _snapshot(calls: tuple[Call, ...], ports: Ports, token: str) -> tuple[Any, str]:
     try:
-        return take_snapshot(services, ports), ""
+        return take_snapshot(calls, ports, token), ""
     except Exception as error:  # not knowing is an answer the engine has a rule for
         return None, str(error)

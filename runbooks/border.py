@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
-from runbooks.model import CallType, Effect, Op, ParameterType
+from runbooks.catalogue import check_arguments
+from runbooks.model import OF_AN_ACTION, READING, CallType, Effect, Op, ParameterType
 from runbooks.templating import has_stray_brace
 
 DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -84,7 +85,7 @@ class PredicateModel(Border):
     any: list[PredicateModel] | None = Field(default=None, min_length=1)
     not_: PredicateModel | None = Field(default=None, alias="not")
     field: Pointer | None = None
-    op: Literal["eq", "ne", "in", "ge", "gt", "le", "lt", "matches", "exists"] | None = None
+    op: Literal["eq", "ne", "in", "ge", "gt", "le", "lt", "matches", "contains", "exists"] | None = None
     value: Any = None
 
     @model_validator(mode="after")
@@ -113,7 +114,7 @@ def _check_operand(op: Op, value: Any) -> None:
 
 
 class ParameterModel(Border):
-    type: Literal["string", "integer", "number", "boolean", "service", "host"]
+    type: Literal["string", "integer", "number", "boolean", "service", "host", "path", "duration"]
     from_: Pointer | None = Field(default=None, alias="from")
     required: bool = False
     default: Scalar | None = None
@@ -121,6 +122,7 @@ class ParameterModel(Border):
     pattern: Annotated[str, BeforeValidator(_pattern)] | None = None
     minimum: float | None = Field(default=None, strict=False)
     maximum: float | None = Field(default=None, strict=False)
+    redact: bool = False
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -132,71 +134,10 @@ class ParameterModel(Border):
         return self
 
 
-_SERVICE: Final = (frozenset({"service"}), frozenset[str]())
-_ENDPOINT: Final = (frozenset({"endpoint"}), frozenset[str]())
-_ARGUMENTS: Final[dict[CallType, tuple[frozenset[str], frozenset[str]]]] = {
-    CallType.COMMAND: (frozenset({"argv"}), frozenset({"working_dir"})),
-    CallType.COMMAND_OK: (frozenset({"argv"}), frozenset({"working_dir"})),
-    CallType.HTTP_REQUEST: (frozenset({"url"}), frozenset({"method", "headers", "body", "expect"})),
-    CallType.HTTP_OK: (frozenset({"url"}), frozenset({"expect"})),
-    CallType.TCP_CONNECT: (frozenset({"port"}), frozenset({"host"})),
-    CallType.BRIDGE_COMMAND: (frozenset({"endpoint", "command"}), frozenset({"parameters"})),
-    CallType.BRIDGE_READY: _ENDPOINT,
-    CallType.BRIDGE_DONE: _ENDPOINT,
-}
-
-
-def check_arguments(call_type: CallType, arguments: dict[str, Any]) -> None:
-    """Whether a call has what its type needs and nothing else.
-
-    Raises:
-        ValueError: saying what is missing, unknown or of the wrong kind.
-    """
-    required, optional = _ARGUMENTS.get(call_type, _SERVICE)
-    missing, unknown = sorted(required - arguments.keys()), sorted(arguments.keys() - required - optional)
-    if missing:
-        raise ValueError(f"{call_type.value} needs {', '.join(missing)}")
-    if unknown:
-        known = ", ".join(sorted(required | optional))
-        raise ValueError(f"{call_type.value} does not know {', '.join(unknown)}; it takes {known}")
+def _check_call(call_type: CallType, arguments: dict[str, Any]) -> None:
+    check_arguments(call_type, arguments)
     for name, value in arguments.items():
-        if not _FITS[name](value):
-            raise ValueError(f"{call_type.value}: {name} cannot be {value!r:.80}")
         _no_stray_brace(value, name)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_port(value: Any) -> bool:
-    is_number = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
-    return is_number or (isinstance(value, str) and re.fullmatch(r"\{[a-z][a-z0-9_]*\}", value) is not None)
-
-
-def _is_map(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _are_statuses(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, int) and 100 <= one < 600 for one in value)
-
-
-_FITS: Final = {
-    "service": _is_text,
-    "working_dir": _is_text,
-    "host": _is_text,
-    "port": _is_port,
-    "argv": lambda value: isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value),
-    "url": lambda value: isinstance(value, str) and re.match(r"https?://[^/{}?#]+", value) is not None,
-    "method": lambda value: value in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
-    "headers": lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
-    "body": lambda _: True,
-    "expect": _are_statuses,
-    "endpoint": _is_text,
-    "command": _is_text,
-    "parameters": _is_map,
-}
 
 
 class CallModel(Border):
@@ -204,19 +145,42 @@ class CallModel(Border):
         "service_restart",
         "service_start",
         "service_stop",
+        "service_scale",
         "service_restore",
         "command",
         "http_request",
         "bridge_command",
+        "configuration_change",
+        "configuration_restore",
+        "resource_cleanup",
+        "cleanup_restore",
+        "database_operation",
+        "notify",
+        "custom_function",
         "service_exists",
         "service_ready",
         "service_generation",
         "service_restored",
+        "service_scaled",
+        "service_usage_below",
         "tcp_connect",
         "http_ok",
+        "dns_resolves",
+        "ping",
         "command_ok",
         "bridge_ready",
         "bridge_done",
+        "configuration_is",
+        "configuration_restored",
+        "cleanup_done",
+        "cleanup_restored",
+        "disk_free",
+        "database_ok",
+        "database_sessions_below",
+        "database_unblocked",
+        "notified",
+        "custom_ok",
+        "alert_cleared",
     ]
     argv: Argv | None = None
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
@@ -224,7 +188,7 @@ class CallModel(Border):
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
-        check_arguments(CallType(self.type), self.arguments)
+        _check_call(CallType(self.type), self.arguments)
         return self
 
     @property
@@ -244,6 +208,8 @@ class RetryModel(Border):
     delay: Seconds = 1.0
     factor: float = Field(default=2.0, ge=1, le=100, strict=False)
     max_delay: Seconds = 60.0
+    jitter: bool = False
+    on: list[Id] = Field(default_factory=list)
 
 
 class RollbackModel(Border):
@@ -255,10 +221,77 @@ class RollbackModel(Border):
 class DedupModel(Border):
     fingerprint: list[Pointer] | None = Field(default=None, min_length=1)
     window: Seconds = 0.0
+    on_repeat: Literal["coalesce", "queue_one", "ignore"] = "coalesce"
+
+
+class MaxRunsModel(Border):
+    count: int = Field(ge=1)
+    per: Annotated[Seconds, Field(gt=0)]
+    scope: Literal["target", "runbook", "global"]
+
+
+class BreakerModel(Border):
+    failures: int = Field(ge=1)
+    per: Annotated[Seconds, Field(gt=0)]
+    open_for: Annotated[Seconds, Field(gt=0)]
 
 
 class LimitsModel(Border):
     cooldown: Seconds = 0.0
+    max_runs: list[MaxRunsModel] = Field(default_factory=list)
+    concurrency: int | None = Field(default=None, ge=1)
+    min_healthy: Annotated[str, StringConstraints(pattern=r"^\d+%?$")] | None = None
+    breaker: BreakerModel | None = None
+
+
+class ApprovalModel(Border):
+    timeout: Annotated[Seconds, Field(gt=0)]
+    required_when: Literal["always", "risk>=medium", "risk>=high"] = "always"
+    approvers: list[Text] = Field(default_factory=list)
+    quorum: int = Field(default=1, ge=1)
+    four_eyes: bool = False
+    on_timeout: Literal["reject_and_alert", "safe_action"] = "reject_and_alert"
+    safe_action: Id | None = None
+    bind: Literal["plan_hash"] = "plan_hash"
+    recheck: bool = True
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if (self.on_timeout == "safe_action") != (self.safe_action is not None):
+            raise ValueError("on_timeout safe_action and safe_action (the id of a runbook) belong together")
+        if self.approvers and self.quorum > len(set(self.approvers)):
+            raise ValueError("quorum is larger than the number of approvers")
+        return self
+
+
+class InhibitionModel(Border):
+    runbook: Id
+    equal: list[Pointer] = Field(default_factory=list)
+
+
+class GroupModel(Border):
+    by: list[Pointer] = Field(min_length=1)
+    wait: Annotated[Seconds, Field(gt=0)]
+    max: int = Field(default=100, ge=1)
+
+
+class EscalationModel(Border):
+    runbook: Id | None = None
+    notify: Text | None = None
+    after: Seconds = 0.0
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        if (self.runbook is None) == (self.notify is None):
+            raise ValueError("needs exactly one of runbook and notify")
+        return self
+
+
+class TestModel(Border):
+    name: Text
+    alert: dict[str, Any]
+    fakes: dict[str, Any] = Field(default_factory=dict)
+    expect: dict[str, Any]
 
 
 _MUTATING_RULE: Final[dict[str, Any]] = {
@@ -278,12 +311,30 @@ _MUTATING_RULE: Final[dict[str, Any]] = {
 }
 
 
+_WAITED: Final = {kind.value for kind in READING if kind not in OF_AN_ACTION}
+
+
 class ActionModel(Border):
     model_config = ConfigDict(json_schema_extra=_MUTATING_RULE)
 
     id: Id
     name: Text
-    action_type: Literal["service_restart", "command", "http_request", "api_call", "bridge_command", "wait_until"]
+    action_type: Literal[
+        "service_restart",
+        "service_start",
+        "service_stop",
+        "service_scale",
+        "command",
+        "http_request",
+        "api_call",
+        "bridge_command",
+        "configuration_change",
+        "resource_cleanup",
+        "database_operation",
+        "notify",
+        "custom_function",
+        "wait_until",
+    ]
     effect: Literal["none", "idempotent", "mutating", "irreversible"]
     command: Argv | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -293,13 +344,19 @@ class ActionModel(Border):
     verify: CheckModel | None = None
     rollback: RollbackModel | None = None
     irreversible_reason: Annotated[str, StringConstraints(min_length=10)] | None = None
+    risk_level: Literal["low", "medium", "high", "critical"] = "low"
+    when: PredicateModel | None = None
+    on_failure: Literal["rollback", "continue", "escalate", "halt"] = "rollback"
+    dependencies: list[Id] = Field(default_factory=list)
+    outputs: dict[Id, Pointer] = Field(default_factory=dict)
+    requires_confirmation: bool = False
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
         if self.action_type == "wait_until":
             self._check_wait()
             return self
-        check_arguments(self.call_type, self.arguments)
+        _check_call(self.call_type, self.arguments)
         effect = Effect(self.effect)
         if effect in (Effect.MUTATING, Effect.IRREVERSIBLE):
             missing = [name for name in ("probe", "verify") if getattr(self, name) is None]
@@ -322,11 +379,9 @@ class ActionModel(Border):
         if self.effect != "none" or any(acting) or self.retry != RetryModel():
             raise ValueError("wait_until only looks: effect none, no command, probe, verify, rollback or retry")
         criterion = self.parameters.get("criterion")
-        if criterion not in ("service_ready", "tcp_connect", "http_ok", "bridge_ready"):
-            raise ValueError(
-                "wait_until needs parameters.criterion: service_ready, tcp_connect, http_ok or bridge_ready"
-            )
-        check_arguments(CallType(criterion), self.arguments)
+        if criterion not in _WAITED:
+            raise ValueError(f"wait_until needs parameters.criterion: {', '.join(sorted(_WAITED))}")
+        _check_call(CallType(criterion), self.arguments)
         for name in ("every", "hold_for"):
             seconds(self.parameters.get(name, 1))
 
@@ -352,6 +407,15 @@ class RunbookModel(Border):
     description: Text
     enabled: bool = True
     priority: int = Field(default=50, ge=0, le=100)
+    owner: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    mode: Literal["off", "observe", "dry_run", "auto"] = "auto"
+    for_: Seconds = Field(default=0.0, alias="for")
+    group: GroupModel | None = None
+    inhibited_by: list[InhibitionModel] = Field(default_factory=list)
+    approval: ApprovalModel | None = None
+    escalate: list[EscalationModel] = Field(default_factory=list)
+    tests: list[TestModel] = Field(default_factory=list)
     match: PredicateModel
     parameters: dict[Id, ParameterModel] = Field(default_factory=dict)
     target: Text

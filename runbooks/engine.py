@@ -39,7 +39,7 @@ from runbooks.engine_words import (
     WriteRecord,
 )
 from runbooks.model import Check, Status
-from runbooks.past import fold, not_applied, snapshot_services, with_intent, without_last
+from runbooks.past import fold, not_applied, with_intent, without_last
 from runbooks.plan import Plan
 
 PROBE_PATIENCE_S: Final = 10.0
@@ -119,9 +119,9 @@ def _next_action(state: State, index: int, now: float) -> Step:
     if index == len(state.plan.actions):
         return _criterion(state, 0, now)
     state = replace(state, index=index, attempt=1, snapshot=None, trouble="")
-    services = snapshot_services(state.action)
-    if services:
-        return _emit(state, Phase.SNAPSHOT, lambda ticket: TakeSnapshot(ticket, services))
+    calls = state.action.snapshot_calls
+    if calls:
+        return _emit(state, Phase.SNAPSHOT, lambda ticket: TakeSnapshot(ticket, calls))
     return _intend(state)
 
 

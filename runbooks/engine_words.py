@@ -12,8 +12,10 @@ from runbooks.plan import Plan
 
 MAX_DETAIL_CHARS: Final = 4096
 
-Snapshot = Mapping[str, Mapping[str, Any] | None]
-"""What each service of an action was before it: run number, state, readiness; None for a service unknown then."""
+Snapshot = Mapping[str, Any]
+"""What each thing an action touches was before it, by a name its family of calls gives it; JSON values. For a service:
+run number, state, readiness, or None when it was not known.
+"""
 
 
 class Answer(enum.Enum):
@@ -116,8 +118,10 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class TakeSnapshot:
+    """Learn what the world is that ``calls`` (of one action) touch or compare with."""
+
     ticket: int
-    services: tuple[str, ...]
+    calls: tuple[Call, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,34 +18,51 @@ from pydantic_core import ErrorDetails
 
 from runbooks.border import (
     ActionModel,
+    ApprovalModel,
     Border,
     CallModel,
     CheckModel,
+    LimitsModel,
     PredicateModel,
     RunbookModel,
     seconds,
 )
 from runbooks.model import (
     DEFAULT_FINGERPRINT,
+    OF_AN_ACTION,
     READING,
     Action,
     AllOf,
     AnyOf,
+    Approval,
+    Breaker,
     Call,
     CallType,
     Check,
     Dedup,
     Effect,
+    Escalation,
     FieldTest,
+    Grouping,
+    Inhibition,
     Limits,
+    MaxRuns,
+    Mode,
     Not,
+    OnFailure,
+    OnRepeat,
+    OnTimeout,
     Op,
     Parameter,
     ParameterType,
     Predicate,
+    RequiredWhen,
     Retry,
+    Risk,
     Rollback,
     Runbook,
+    RunbookTest,
+    Scope,
 )
 from runbooks.parameters import BadParameter, checked
 from runbooks.templating import has_stray_brace, placeholders
@@ -207,15 +224,8 @@ def _check_readings(model: RunbookModel) -> Iterator[tuple[str, str]]:
     for pointer, check in _checks(model):
         if CallType(check.call.type) not in READING:
             yield pointer, f"{check.call.type} acts; a check only looks"
-        if pointer.startswith(("/preconditions", "/success_criteria")) and check.call.type in _OF_AN_ACTION:
+        if pointer.startswith(("/preconditions", "/success_criteria")) and CallType(check.call.type) in OF_AN_ACTION:
             yield pointer, f"{check.call.type} is about an action; there is none here"
-
-
-_OF_AN_ACTION: Final = (
-    CallType.SERVICE_GENERATION.value,
-    CallType.SERVICE_RESTORED.value,
-    CallType.BRIDGE_DONE.value,
-)
 
 
 def _checks(model: RunbookModel) -> Iterator[tuple[str, CheckModel]]:
@@ -276,14 +286,51 @@ def _built(model: RunbookModel, source: bytes) -> Runbook:
         success_criteria=tuple(map(_check, model.success_criteria)),
         parameters=tuple(_parameters(model)),
         preconditions=tuple(map(_check, model.preconditions)),
-        dedup=Dedup(tuple(fingerprint) if fingerprint else DEFAULT_FINGERPRINT, model.dedup.window),
-        limits=Limits(model.limits.cooldown),
+        dedup=Dedup(
+            tuple(fingerprint) if fingerprint else DEFAULT_FINGERPRINT,
+            model.dedup.window,
+            OnRepeat(model.dedup.on_repeat),
+        ),
+        limits=_limits(model.limits),
         priority=model.priority,
         enabled=model.enabled,
         max_execution_s=model.max_execution_time,
         rollback_on_failure=model.rollback_on_failure,
         sha256=hashlib.sha256(source).hexdigest(),
         source=source,
+        owner=model.owner,
+        labels=model.labels,
+        mode=Mode(model.mode),
+        for_s=model.for_,
+        group=Grouping(tuple(model.group.by), model.group.wait, model.group.max) if model.group else None,
+        inhibited_by=tuple(Inhibition(one.runbook, tuple(one.equal)) for one in model.inhibited_by),
+        approval=_approval(model.approval) if model.approval else None,
+        escalate=tuple(Escalation(one.runbook, one.notify, one.after) for one in model.escalate),
+        tests=tuple(RunbookTest(one.name, one.alert, one.fakes, one.expect) for one in model.tests),
+    )
+
+
+def _limits(model: LimitsModel) -> Limits:
+    breaker = model.breaker
+    return Limits(
+        cooldown_s=model.cooldown,
+        max_runs=tuple(MaxRuns(one.count, one.per, Scope(one.scope)) for one in model.max_runs),
+        concurrency=model.concurrency,
+        min_healthy=model.min_healthy,
+        breaker=Breaker(breaker.failures, breaker.per, breaker.open_for) if breaker else None,
+    )
+
+
+def _approval(model: ApprovalModel) -> Approval:
+    return Approval(
+        timeout_s=model.timeout,
+        required_when=RequiredWhen(model.required_when),
+        approvers=tuple(model.approvers),
+        quorum=model.quorum,
+        four_eyes=model.four_eyes,
+        on_timeout=OnTimeout(model.on_timeout),
+        safe_action=model.safe_action,
+        recheck=model.recheck,
     )
 
 
@@ -309,6 +356,7 @@ def _parameters(model: RunbookModel) -> Iterator[Parameter]:
             pattern=given.pattern,
             minimum=given.minimum,
             maximum=given.maximum,
+            redact=given.redact,
         )
 
 
@@ -339,6 +387,12 @@ def _action(model: ActionModel) -> Action:
         rollback=Rollback(_call(rollback.call), _check(rollback.verify), rollback.attempts) if rollback else None,
         retry=_retry(model),
         irreversible_reason=model.irreversible_reason,
+        risk=Risk(model.risk_level),
+        when=_predicate(model.when) if model.when else None,
+        on_failure=OnFailure(model.on_failure),
+        dependencies=tuple(model.dependencies),
+        outputs=model.outputs,
+        requires_confirmation=model.requires_confirmation,
     )
 
 
@@ -350,4 +404,4 @@ def _waited(model: ActionModel) -> Check:
 
 def _retry(model: ActionModel) -> Retry:
     given = model.retry
-    return Retry(given.attempts, given.delay, given.factor, given.max_delay)
+    return Retry(given.attempts, given.delay, given.factor, given.max_delay, given.jitter, tuple(given.on))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from runbooks.engine_words import Intent, Kind, Record, Snapshot, State
-from runbooks.model import NEEDS_SNAPSHOT, Action, Call, Status
+from runbooks.model import Status
 from runbooks.plan import Plan
 
 
@@ -68,16 +68,6 @@ def without_last(state: State, *, ok: bool | None = None, detail: str = "") -> S
     if ok:
         return replace(state, undone=(*state.undone, action.id))
     return replace(state, undo_failures=(*state.undo_failures, f"{action.id} ({detail})"))
-
-
-def snapshot_services(action: Action) -> tuple[str, ...]:
-    """The services whose state before the action has to be known to probe, verify or undo it."""
-    checks = [check.call for check in (action.probe, action.verify) if check is not None]
-    calls: list[Call] = checks
-    if action.rollback is not None:
-        calls += [action.rollback.call, action.rollback.verify.call]
-    names = {str(call.arguments["service"]): None for call in calls if call.type in NEEDS_SNAPSHOT}
-    return tuple(names)
 
 
 # -- for people -------------------------------------------------------------------------------------------------------

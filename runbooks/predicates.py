@@ -90,6 +90,12 @@ def why_not(predicate: Predicate, facts: Facts) -> str:
             return f"{pointer} {actual}, wanted {op.value} {_short(wanted)}"
 
 
+def _contains(value: Any, wanted: Any) -> bool:
+    if isinstance(value, str):
+        return isinstance(wanted, str) and wanted in value
+    return isinstance(value, (list, tuple)) and any(_equal(one, wanted) for one in value)
+
+
 def _passes(value: Any, op: Op, wanted: Any) -> bool:
     if op is Op.EXISTS:
         return (value is not MISSING and value is not None) is wanted
@@ -102,6 +108,8 @@ def _passes(value: Any, op: Op, wanted: Any) -> bool:
             return not _equal(value, wanted)
         case Op.IN:
             return any(_equal(value, one) for one in wanted)
+        case Op.CONTAINS:
+            return _contains(value, wanted)
         case Op.MATCHES:
             return isinstance(value, str) and re.search(wanted, value[:MATCHED_CHARS], re.IGNORECASE) is not None
         case _:

@@ -12,7 +12,7 @@ import pytest
 
 from guardian_link import Alert, GuardianClient
 from runbooks import engine
-from runbooks.bridge_calls import MAX_ID_CHARS, request_of
+from runbooks.calls.bridges import MAX_ID_CHARS, request_of
 from runbooks.engine_words import Answer, Try
 from runbooks.model import Call, CallType
 from runbooks.ports import BridgeRequest, PortError, Ports

@@ -183,8 +183,8 @@ class Daemon:
                 return Woke(ticket)
             case Fence(ticket):
                 return Fenced(ticket)
-            case TakeSnapshot(ticket, services):
-                return SnapshotTaken(ticket, {name: {"run": 1} for name in services})
+            case TakeSnapshot(ticket, calls):
+                return SnapshotTaken(ticket, {str(call.arguments): {"run": 1} for call in calls})
             case Finish():
                 raise AssertionError("an end has no answer")
 

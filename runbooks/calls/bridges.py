@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family
 from runbooks.engine_words import Answer, Try
-from runbooks.model import Call
+from runbooks.model import Call, CallType
 from runbooks.ports import BridgeRequest, Bridges, BridgeState, PortError, Ports
 
 MAX_ID_CHARS: Final = 64
@@ -84,3 +85,22 @@ def _bridges(ports: Ports) -> Bridges:
 
 def _said(state: BridgeState, text: str) -> str:
     return f"{_WORDS[state]}: {text}" if text else _WORDS[state]
+
+
+def _command(call: Call, context: Context) -> CallOutcome:
+    ok, said = command(call, context.ports, request_of(context.token, context.of))
+    return CallOutcome(ok, output=said) if ok else CallOutcome(ok, error=said)
+
+
+def _is_done(call: Call, context: Context) -> CheckOutcome:
+    return CheckOutcome(*is_done(call, context.ports, request_of(context.token, context.of)))
+
+
+def _is_ready(call: Call, context: Context) -> CheckOutcome:
+    return CheckOutcome(*is_ready(call, context.ports))
+
+
+FAMILY: Final = Family(
+    acts={CallType.BRIDGE_COMMAND: _command},
+    looks={CallType.BRIDGE_DONE: _is_done, CallType.BRIDGE_READY: _is_ready},
+)

@@ -1,0 +1,47 @@
+"""Calls over the network: HTTP requests, and looks at ports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, yes_no
+from runbooks.engine_words import Answer
+from runbooks.model import Call, CallType
+from runbooks.ports import HttpAnswer
+
+
+def _http(call: Call, context: Context) -> CallOutcome:
+    given = call.arguments
+    answer = context.ports.http.request(
+        given.get("method", "POST"), given["url"], call.timeout_s, given.get("headers", {}), given.get("body")
+    )
+    if _is_expected(answer, given):
+        return CallOutcome(ok=True, output=f"HTTP {answer.status} {answer.body}".strip())
+    return CallOutcome(ok=False, error=f"HTTP {answer.status} {answer.body}".strip())
+
+
+def _is_expected(answer: HttpAnswer, given: Mapping[str, Any]) -> bool:
+    return answer.status in given["expect"] if "expect" in given else 200 <= answer.status < 300
+
+
+def _tcp(call: Call, context: Context) -> CheckOutcome:
+    host, port = call.arguments.get("host", "127.0.0.1"), int(call.arguments["port"])
+    accepts = context.ports.tcp.connects(host, port, call.timeout_s)
+    return yes_no(accepts, f"tcp {host}:{port} {'accepts' if accepts else 'refuses'}")
+
+
+def _http_ok(call: Call, context: Context) -> CheckOutcome:
+    """404 and 410 are a no; other unexpected answers say nothing about what is asked."""
+    url = call.arguments["url"]
+    answer = context.ports.http.request("GET", url, call.timeout_s, {})
+    if _is_expected(answer, call.arguments):
+        return CheckOutcome(Answer.YES, f"HTTP {answer.status}")
+    is_no = answer.status in (404, 410)
+    return CheckOutcome(Answer.NO if is_no else Answer.UNKNOWN, f"{url}: HTTP {answer.status}")
+
+
+FAMILY: Final = Family(
+    acts={CallType.HTTP_REQUEST: _http},
+    looks={CallType.TCP_CONNECT: _tcp, CallType.HTTP_OK: _http_ok},
+)
