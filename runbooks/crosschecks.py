@@ -12,6 +12,7 @@ from runbooks.border import ActionModel, CheckModel, PredicateModel, RunbookMode
 from runbooks.building import parameters
 from runbooks.model import OF_AN_ACTION, READING, CallType, Effect, OnFailure, RequiredWhen, Risk
 from runbooks.parameters import BadParameter, checked
+from runbooks.shellwords import program_texts
 from runbooks.templating import has_stray_brace, placeholders
 
 Found = Iterator[tuple[str, str]]
@@ -33,6 +34,7 @@ def cross_checks(model: RunbookModel) -> Found:
     yield from _check_dependencies(model)
     yield from _check_agreement(model)
     yield from _check_readings(model)
+    yield from _check_program_texts(model)
     yield from _check_defaults(model)
     yield from _check_values(model)
 
@@ -154,6 +156,24 @@ def _check_readings(model: RunbookModel) -> Found:
             yield pointer, f"{check.call.type} acts; a check only looks"
         if pointer.startswith(("/preconditions", "/success_criteria")) and CallType(check.call.type) in OF_AN_ACTION:
             yield pointer, f"{check.call.type} is about an action; there is none here"
+
+
+def _check_program_texts(model: RunbookModel) -> Found:
+    """A value inside a text that some interpreter reads as a program is an injection, shell or not."""
+    for pointer, arguments in _all_arguments(model):
+        argv: list[str] = arguments.get("argv") or ["true"]
+        for text in program_texts(argv):
+            for name in placeholders(text):
+                yield pointer, f"{{{name}}} stands in a text that {argv[0]} runs as a program: make it an argument"
+
+
+def _all_arguments(model: RunbookModel) -> Iterator[tuple[str, dict[str, Any]]]:
+    for pointer, check in checks(model):
+        yield pointer, check.call.arguments
+    for number, action in enumerate(model.actions):
+        yield f"/actions/{number}", action.arguments
+        if action.rollback is not None:
+            yield f"/actions/{number}/rollback/call", action.rollback.call.arguments
 
 
 def _check_defaults(model: RunbookModel) -> Found:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from runbooks.model import SEVERITIES, Facts, Runbook, Status
+from runbooks.model import SEVERITIES, Facts, Mode, Runbook, Status
 from runbooks.parameters import BadParameter, resolve
 from runbooks.plan import bind
 from runbooks.predicates import MISSING, holds, pointed, specificity, types_asked, why_not
@@ -100,7 +100,7 @@ def decide(alert: Facts, library: Rules, history: History, now: float) -> Decisi
 def _decide(alert: Facts, runbooks: Sequence[Runbook], history: History, now: float) -> Decision:
     if not history.is_recovery_on:
         return Decision(Outcome.RECOVERY_OFF, "recovery is switched off")
-    candidates = sorted((r for r in _about(runbooks, alert) if r.enabled and holds(r.match, alert)), key=_rank)
+    candidates = sorted((r for r in _about(runbooks, alert) if is_in_use(r) and holds(r.match, alert)), key=rank)
     refusals: list[str] = []
     for runbook in candidates:
         try:
@@ -114,6 +114,10 @@ def _decide(alert: Facts, runbooks: Sequence[Runbook], history: History, now: fl
     if refusals:
         return Decision(Outcome.REJECTED, "; ".join(refusals))
     return Decision(Outcome.NO_MATCH, _no_match(alert, runbooks))
+
+
+def is_in_use(runbook: Runbook) -> bool:
+    return runbook.enabled and runbook.mode is not Mode.OFF
 
 
 class _Index:
@@ -146,7 +150,8 @@ def _about(runbooks: Sequence[Runbook], alert: Facts) -> Sequence[Runbook]:
     return index.about(kind)
 
 
-def _rank(runbook: Runbook) -> tuple[int, int, str]:
+def rank(runbook: Runbook) -> tuple[int, int, str]:
+    """The order in which runbooks that fit are asked: priority, then how much the rule asks for, then the id."""
     return (-runbook.priority, -specificity(runbook.match), runbook.id)
 
 

@@ -31,11 +31,14 @@ MAX_DEPTH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """All usable runbooks, by id, what was wrong with the others, and by id how old files were read (``reports``)."""
+    """All usable runbooks, by id, and what was wrong with the others. By id of runbook: ``reports``, how old files were
+    read; ``files``, where it stands.
+    """
 
     runbooks: tuple[Runbook, ...] = ()
     problems: tuple[Problem, ...] = ()
     reports: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def get(self, runbook_id: str) -> Runbook | None:
         return next((runbook for runbook in self.runbooks if runbook.id == runbook_id), None)
@@ -54,7 +57,8 @@ def load_library(directories: Iterable[Path] = (SHIPPED,)) -> Library:
         found.update(load_files(files, problems))
     runbooks = tuple(found[key].runbook for key in sorted(found))
     reports = {key: one.report for key, one in sorted(found.items()) if one.report}
-    return Library(runbooks, tuple(problems), reports)
+    places = {key: one.file for key, one in sorted(found.items())}
+    return Library(runbooks, tuple(problems), reports, places)
 
 
 def load_files(files: Iterable[Path], problems: list[Problem]) -> dict[str, Read]:
@@ -92,6 +96,7 @@ class Read:
 
     runbook: Runbook
     report: tuple[Problem, ...] = ()
+    file: str = ""
 
 
 def read(source: bytes, file: str = "<runbook>") -> Read:
@@ -109,7 +114,7 @@ def read(source: bytes, file: str = "<runbook>") -> Read:
     problems = tuple(Problem(file, pointer, text) for pointer, text in cross_checks(model))
     if problems:
         raise BadRunbook(problems)
-    return Read(built(model, source), new.report)
+    return Read(built(model, source), new.report, file)
 
 
 def _read_json(source: bytes, file: str) -> Any:

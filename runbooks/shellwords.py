@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -16,6 +18,12 @@ _GLOBS: Final = frozenset("*?[~")
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 SHELLS: Final = frozenset(
     {"sh", "bash", "dash", "ash", "zsh", "ksh", "fish", "csh", "tcsh", "cmd", "cmd.exe", "powershell", "pwsh"}
+)
+_INTERPRETERS: Final = re.compile(
+    r"(python|pypy|perl|ruby|node|nodejs|php|lua|tclsh|osascript|psql|mysql|mariadb|sqlite3|mongosh?)[0-9.]*"
+)
+_TEXT_OPTIONS: Final = frozenset(
+    {"-c", "/c", "-e", "-command", "--command", "--eval", "--execute", "-r", "-encodedcommand", "-ec", "-lc", "-xc"}
 )
 _CHECKS: Final = {
     "http_ok": ("curl", "wget", "http"),
@@ -64,10 +72,16 @@ def argv_of(line: str, *, is_check: bool) -> list[str]:
     return words
 
 
-def is_shell(argv: list[str]) -> bool:
+def is_shell(argv: Sequence[str]) -> bool:
     """Whether an argument list only hands a text to a shell."""
+    return PurePosixPath(argv[0]).name.lower() in SHELLS and any(program_texts(argv))
+
+
+def program_texts(argv: Sequence[str]) -> Iterator[str]:
+    """The words of an argument list that are themselves programs, for a shell or another interpreter."""
     program = PurePosixPath(argv[0]).name.lower()
-    return program in SHELLS and any(word.lower() in ("-c", "/c", "-command", "-encodedcommand") for word in argv[1:])
+    if program in SHELLS or _INTERPRETERS.fullmatch(program):
+        yield from (text for option, text in pairwise(argv) if option.lower() in _TEXT_OPTIONS)
 
 
 def _shell_part(line: str) -> str | None:
