@@ -31,7 +31,7 @@ def make_call(call: Call, snapshot: Snapshot | None, ports: Ports, token: str, o
     try:
         return _ACTS[call.type](call, Context(snapshot or {}, ports, token, of))
     except PortError as error:
-        return CallOutcome(ok=False, error=str(error))
+        return CallOutcome(ok=False, error=str(error), trouble=error.trouble)
     except Exception as error:  # a port that breaks is a failed call, never a crashed run
         return CallOutcome(ok=False, error=f"{type(error).__name__}: {error}")
 
