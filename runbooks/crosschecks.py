@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from runbooks.border import ActionModel, CheckModel, PredicateModel, RunbookModel, seconds
 from runbooks.building import parameters
-from runbooks.model import OF_AN_ACTION, READING, CallType, Effect, OnFailure, RequiredWhen, Risk
+from runbooks.model import OF_AN_ACTION, READING, CallType, Effect, OnFailure, Op, RequiredWhen, Risk
 from runbooks.parameters import BadParameter, checked
 from runbooks.shellwords import program_texts
 from runbooks.templating import has_stray_brace, placeholders
@@ -187,7 +187,9 @@ def _check_defaults(model: RunbookModel) -> Found:
 
 
 def _check_values(model: RunbookModel) -> Found:
-    """Placeholders are parameters that are always there, or outputs of a step that must have been done by then."""
+    """Placeholders are parameters that are always there, or outputs: of a step that must have been done by then, or that
+    the step's own ``when`` asks for.
+    """
     always = {p.name for p in parameters(model) if p.required or p.default is not None}
     absent = "may be absent: make the parameter required or give it a default"
     known = {name: "" if name in always else absent for name in model.parameters}
@@ -198,7 +200,13 @@ def _check_values(model: RunbookModel) -> Found:
     for number, action in enumerate(model.actions):
         here = f"/actions/{number}"
         reached = _needed(model, action)
-        made = {name: "" for one in model.actions[:number] if one.id in surely | reached for name in one.outputs}
+        earlier = [(one, name) for one in model.actions[:number] for name in one.outputs]
+        asked = set(_asked_for(action.when)) if action.when is not None else set()
+        made = {
+            name: ""
+            for one, name in earlier
+            if one.id in surely or (one.id in reached and one.when is None) or f"/outputs/{name}" in asked
+        }
         for pointer, template in _templates_of(action):
             yield from _check_names(here + pointer, template, {**known, **made}, makers)
         if action.when is not None:
@@ -227,6 +235,14 @@ def _needed(model: RunbookModel, action: ActionModel) -> set[str]:
             found.add(one)
             open_ += wants[one]
     return found
+
+
+def _asked_for(predicate: PredicateModel) -> Iterator[str]:
+    """The fields without which it cannot hold."""
+    if predicate.field is not None and predicate.comparison != (Op.EXISTS, False):
+        yield predicate.field
+    for part in predicate.all or ():
+        yield from _asked_for(part)
 
 
 def _check_names(pointer: str, template: Any, known: Mapping[str, str], makers: Mapping[str, str]) -> Found:
