@@ -78,6 +78,23 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
 }
 
 
+RESULTS: Final[Mapping[CallType, frozenset[str]]] = {
+    CallType.SERVICE_RESTART: frozenset({"run"}),
+    CallType.SERVICE_START: frozenset({"run"}),
+    CallType.SERVICE_STOP: frozenset(),
+    CallType.SERVICE_SCALE: frozenset({"replicas"}),
+}
+"""The fields of what a call gives back, for ``outputs``; a type that is not here gives back what it likes (a program's
+or a server's JSON). A contract test holds it against the real calls.
+"""
+EXAMPLES: Final[Mapping[CallType, Any]] = {
+    CallType.SERVICE_RESTART: {"run": 2},
+    CallType.SERVICE_START: {"run": 2},
+    CallType.SERVICE_SCALE: {"replicas": 1},
+}
+"""Such results, where a runbook's own test says nothing else."""
+
+
 def is_placeholder(value: Any) -> bool:
     return isinstance(value, str) and PLACEHOLDER.fullmatch(value) is not None
 

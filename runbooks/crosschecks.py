@@ -187,8 +187,8 @@ def _check_defaults(model: RunbookModel) -> Found:
 
 
 def _check_values(model: RunbookModel) -> Found:
-    """Placeholders are parameters that are always there, or outputs: of a step that must have been done by then, or that
-    the step's own ``when`` asks for.
+    """Placeholders are parameters that are always there, or outputs: of a step that must have been done by then, or
+    that the step's own ``when`` asks for.
     """
     always = {p.name for p in parameters(model) if p.required or p.default is not None}
     absent = "may be absent: make the parameter required or give it a default"

@@ -71,7 +71,19 @@ def lint(
     lint_files(outside, files or (), config, alerts, strict=strict)
 
 
-COMMANDS = {"list": list_, "show": show, "lint": lint}
+@command
+def try_(
+    outside: Outside,
+    named: Annotated[list[str] | None, typer.Argument(metavar="FILE|DIR|ID...", show_default=False)] = None,
+    config: Config = None,
+) -> None:
+    """Run the tests that stand in runbook files: the real decision and engine, with the file's fakes as the world."""
+    from supervisors.cli.rehearsing import rehearse_files  # noqa: PLC0415  slow to import
+
+    rehearse_files(outside, named or (), config)
+
+
+COMMANDS = {"list": list_, "show": show, "lint": lint, "test": try_}
 
 
 def _complain(problems: Iterable[object]) -> None:
