@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from runbooks.database_words import Databases
+
 
 class PortError(Exception):
     """A port could not do what was asked. The text says what, where and what to do."""
@@ -169,10 +171,11 @@ class Bridges(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything runbook steps act through. ``bridges``: None where there are none."""
+    """Everything runbook steps act through. ``bridges``, ``databases``: None where there are none."""
 
     services: Services
     commands: Commands
     http: Http
     tcp: Tcp
     bridges: Bridges | None = None
+    databases: Databases | None = None

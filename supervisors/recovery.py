@@ -41,6 +41,7 @@ from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
 from runbooks.commands import LocalCommands
+from runbooks.databases import LocalDatabases
 from runbooks.network import LocalHttp, LocalTcp
 from runbooks.parse import SHIPPED, Library, load_library
 from runbooks.ports import Ports, Services
@@ -125,7 +126,12 @@ class Recovery:
             plan.alertmanager,
         )
         self._ports = Ports(
-            services, LocalCommands(), LocalHttp(), LocalTcp(), BridgeCommands(self.sessions, self._bridge_is_ready)
+            services,
+            LocalCommands(),
+            LocalHttp(),
+            LocalTcp(),
+            BridgeCommands(self.sessions, self._bridge_is_ready),
+            databases=LocalDatabases(),
         )
         self._pumps: dict[str, RouterPump] = {}
         self._files = OpenFiles(system.clock.now)
