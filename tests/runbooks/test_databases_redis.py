@@ -45,7 +45,7 @@ def lives(client: redis.Redis) -> bool:
     """Over the very connection it had."""
     assert client.connection is not None
     try:
-        client.connection.send_command("PING", check_health=False)
+        client.connection.send_command("PING", check_health=False)  # type: ignore[no-untyped-call]
         client.connection.read_response()
     except redis.RedisError:
         return False
