@@ -1,14 +1,14 @@
-"""Every case in which a shipped runbook meets a real fault, in one list: tests run each once, the benchmark many times.
+"""Every case in which a shipped runbook meets a real fault, in one list: tests run each once, the benchmark often.
 
 To add cases write ``tests/faults/cases_WHAT.py`` with ``CASES: tuple[Case, ...]``; nothing else is needed. A case's
-``run(folder, acts)`` makes its world in the empty ``folder`` (a real daemon: ``tests.faults.stage``), breaks it for real,
-waits for what becomes of the alert, holds the world against what it must be (AssertionError: it is wrong) and leaves
-nothing behind. It returns how the execution ended and how long that took from the fault on.
+``run(folder, acts)`` makes its world in the empty ``folder`` (a real daemon: ``tests.faults.stage``), breaks it for
+real, waits for what becomes of the alert, holds the world against what it must be (AssertionError: it is wrong) and
+leaves nothing behind. It returns how the execution ended and how long that took from the fault on.
 
-* ``Kind.SUCCESS``: the fault is cured, ``status`` is succeeded. The same case is run with ``acts=False``, a daemon whose
-  acting calls do nothing and say they did (``tests.faults.stage.TOOTHLESS``): then ``status`` must not be succeeded, and
+* ``Kind.SUCCESS``: the fault is cured, ``status`` is succeeded. The same case is run with ``acts=False``, a daemon
+  whose acting calls do nothing and say they did (``tests.faults.stage``): then ``status`` must not be succeeded, and
   ``run`` must not hold the world against anything (nothing was mended).
-* ``Kind.ROLLBACK``: the cure does not help (or fails), what was done is undone and the world is as the snapshot had it.
+* ``Kind.ROLLBACK``: the cure does not help (or fails), what was done is undone and the world is as it was before.
 * ``Kind.NO_MATCH``: an alert much like it that must not start anything: ``status`` is the decision's outcome.
 * ``Kind.OBSERVED``: it is only told to people; nothing is changed.
 * ``Kind.REFUSED``: nobody agreed: nothing is done, ever.
