@@ -101,6 +101,8 @@ def _absolute(data: Any, base: Path) -> Any:
     links = made.get("links")
     if isinstance(links, dict) and "alertmanager" in links:
         made["links"] = {**links, "alertmanager": _with_path(links["alertmanager"], "token_file", base)}
+    if "audit" in made:
+        made["audit"] = _with_path(made["audit"], "tip", base)
     runbooks = made.get("runbooks")
     if isinstance(runbooks, dict) and isinstance(runbooks.get("directories"), list):
         made["runbooks"] = {**runbooks, "directories": [_from_base(one, base) for one in runbooks["directories"]]}

@@ -73,6 +73,15 @@ class JournalConfig(Model):
     min_free: Bytes = 32 * 1024 * 1024
 
 
+class AuditConfig(Model):
+    """Where the audit chain's tip goes beside `audit.tip` in the state directory: a file (best on another disk), and
+    the system's log.
+    """
+
+    tip: Path | None = None
+    syslog: bool = False
+
+
 class LinkConfig(Model):
     """Where a link listens: `tcp://127.0.0.1:5570`; null switches it off."""
 
@@ -354,6 +363,7 @@ class SystemConfig(Model):
     recovery: RecoveryConfig = RecoveryConfig()
     links: LinksConfig = LinksConfig()
     journal: JournalConfig = JournalConfig()
+    audit: AuditConfig = AuditConfig()
     runbooks: RunbooksConfig = RunbooksConfig()
     watchdog: WatchdogConfig = WatchdogConfig()
     exit_with: str | None = None

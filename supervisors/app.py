@@ -19,6 +19,7 @@ import structlog
 
 from actors.board import NodeKind
 from actors.bridge_endpoint import BridgeEndpointActor, EndpointPast
+from actors.chain.place import say_to_syslog
 from actors.clock import SystemClock
 from actors.context import ActorSystem
 from actors.exit_watcher import ExitWatcher
@@ -149,6 +150,8 @@ class App:
                 retention=retention_of(config.journal),
                 events_address=config.links.events_address,
                 endpoints={name: bridge.kind for name, bridge in config.bridges.items()},
+                audit_tip=config.audit.tip,
+                audit_say=say_to_syslog if config.audit.syslog else None,
             ),
             self.system,
             SteeredServices(self.steering),

@@ -22,11 +22,12 @@ from actors.alertmanager import AlertmanagerIntake, AlertmanagerParts, Alertmana
 from actors.board import NodeKind, NodeState
 from actors.bridge_commands import BridgeCommands
 from actors.bridge_sessions import BridgeSessions
+from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
 from actors.endpoints.tcp import CLIENT
 from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
-from actors.journal import events, rows
+from actors.journal import events, happened, rows
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
@@ -83,6 +84,9 @@ class RecoveryPlan:
     events_address: str | None = None
     endpoints: Mapping[str, str] | None = None
     """The kinds of the bridge endpoints, by name."""
+    audit_tip: Path | None = None
+    audit_say: Callable[[str], object] | None = None
+    """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
 
 
 class Recovery:
@@ -90,8 +94,17 @@ class Recovery:
         self._plan = plan
         self._system = system
         room = Room(plan.state_dir, plan.room)
+        self._anchor = Anchor(
+            AnchorParts(plan.state_dir, system.clock.wall, self._audit_alarm, plan.audit_tip, plan.audit_say)
+        )
         self._journal = Journal(
-            plan.state_dir / "journal.db", self._journal_opened, self._committed, room=room, retention=plan.retention
+            plan.state_dir / "journal.db",
+            self._journal_opened,
+            self._committed,
+            room=room,
+            retention=plan.retention,
+            audit_key=self._anchor.key,
+            on_sealed=self._anchor.wake,
         )
         self._publisher: EventPublisher | None = None
         self._happenings = Happenings(self._journal, lambda: self._publisher.address if self._publisher else None)
@@ -142,6 +155,7 @@ class Recovery:
         def begin() -> None:
             if not journal.is_open:
                 journal.start_anyway()  # services must run, whatever becomes of the records
+                self._anchor.begin(journal)
                 self._event("root/journal", "journal_opened", "events are recorded from here", {"pid": os.getpid()})
 
         watched = Watched(begin, lambda: journal.is_open, journal.close, trouble=self.told("journal", self._trouble))
@@ -163,10 +177,16 @@ class Recovery:
             publisher.ring()
 
     def _trouble(self) -> str | None:
-        trouble = self._journal.trouble
+        trouble = self._journal.trouble or self._anchor.trouble
         if trouble is None or not self._unrecorded:
             return trouble
         return f"{trouble} ({self._unrecorded} events not recorded)"
+
+    def _audit_alarm(self, text: str) -> None:
+        """From the anchor's thread: said once, as an alert too."""
+        self._event("root/journal", "audit_broken", text, {})
+        alert = {"type": "audit_broken", "service": "journal", "message": text}
+        self._intake.take_mapping({**alert, "severity": "critical", "source": "selfheal"})
 
     def told(self, what: str, trouble: Callable[[], str | None]) -> Callable[[], str | None]:
         """``trouble``, and what it finds is alerted once."""
@@ -282,6 +302,7 @@ class Recovery:
         for pump in self._bound():
             pump.close()
         self._journal.close()
+        self._anchor.close()
 
     def _bound(self) -> tuple[RouterPump | EventPublisher, ...]:
         return (*self._pumps.values(), *(() if self._publisher is None else (self._publisher,)))
@@ -324,7 +345,7 @@ class Recovery:
 
     def _event(self, path: str, event: str, text: str, evidence: Mapping[str, Any]) -> None:
         at = self._system.clock.wall()
-        future = self._journal.submit(lambda db: events.add(db, at, path, event, text, evidence))
+        future = self._journal.submit(lambda db: happened.tell(db, at, path, event, text, evidence))
 
         def written(done: Any) -> None:
             error = done.exception()
