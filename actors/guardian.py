@@ -59,6 +59,13 @@ class RecoverySwitched:
     enabled: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """An execution that awaited approval is queued now (already on disk)."""
+
+    execution_id: str
+
+
 class Decided(NamedTuple):
     """What was decided about one alert, on disk. ``body`` is the wire's DECIDED."""
 

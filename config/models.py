@@ -88,6 +88,14 @@ class LinkConfig(Model):
     address: str | None = None
 
 
+class OperatorLinkConfig(LinkConfig):
+    """Where HTTP is served (loopback only). `tokens`: files (0600) with the tokens of people who may approve over it,
+    by their names; over the unix socket the system says who asks.
+    """
+
+    tokens: dict[Name, Path] = Field(default_factory=dict)
+
+
 AlertType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 AlertService = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:-]{0,127}$")]
 
@@ -120,7 +128,7 @@ class LinksConfig(Model):
     curve: bool = True
     guardian: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5570")
     bridge: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5571")
-    operator: LinkConfig = LinkConfig(address="127.0.0.1:8090")
+    operator: OperatorLinkConfig = OperatorLinkConfig(address="127.0.0.1:8090")
     alertmanager: AlertmanagerConfig = AlertmanagerConfig()
     events: EventsLinkConfig = EventsLinkConfig()
 

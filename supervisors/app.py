@@ -42,7 +42,7 @@ from actors.strays import Strays
 from bridge_link.errors import LinkError
 from config import SystemConfig
 from config.replicas import expanded
-from supervisors.alertmanager_link import TokenFile, alertmanager_plan, first_of
+from supervisors.alertmanager_link import TokenFile, alertmanager_plan, first_of, tokens_of
 from supervisors.api.alertmanager import Door
 from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
@@ -364,7 +364,12 @@ class App:
             end,
         )
         server = ApiServer(
-            create_app(manager, self._opening().is_open, Door(self.recovery.alertmanager, self.token.read)),
+            create_app(
+                manager,
+                self._opening().is_open,
+                Door(self.recovery.alertmanager, self.token.read),
+                tokens_of(self.config.links.operator.tokens),
+            ),
             self.config.links.operator.address,
             self.places.root / "operator.sock",
             address_file=self.places.address("operator"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,13 +19,14 @@ from actors.access.audit import Audit
 from actors.access.book import Book, ClientBook, PlainBook
 from actors.access.keyring import Keyring
 from actors.alertmanager import AlertmanagerIntake, AlertmanagerParts, AlertmanagerPlan
+from actors.approvals import ApprovalParts, Approvals, NotTaken
 from actors.board import NodeKind, NodeState
 from actors.bridge_commands import BridgeCommands
 from actors.bridge_sessions import BridgeSessions
 from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
 from actors.endpoints.tcp import CLIENT
-from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
+from actors.guardian import Granted, GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
 from actors.journal import events, happened, rows
 from actors.journal.journal import Journal
@@ -41,6 +42,7 @@ from bridge_link.report import as_report
 from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
+from runbooks.approval import Say
 from runbooks.commands import LocalCommands
 from runbooks.network import LocalHttp, LocalTcp
 from runbooks.parse import SHIPPED, Library, load_library
@@ -49,9 +51,10 @@ from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
 from supervisors.library import Supervisor
-from supervisors.manager import RecoveryStatus
+from supervisors.manager import CommandFailed, Record, RecoveryStatus
 from supervisors.memory_watch import MemoryWatch
 from supervisors.open_files import OpenFiles
+from supervisors.people import user_name
 from supervisors.records import JournalRecords
 from supervisors.report_words import said
 from supervisors.telling import Telling
@@ -140,6 +143,19 @@ class Recovery:
         self._ports = Ports(
             services, LocalCommands(), LocalHttp(), LocalTcp(), BridgeCommands(self.sessions, self._bridge_is_ready)
         )
+        self.approvals = Approvals(
+            ApprovalParts(
+                self._journal,
+                system.waits,
+                system.clock,
+                self._ports,
+                library=lambda: load_library((SHIPPED, *plan.runbook_directories)),
+                granted=lambda execution_id: self._tell_guardian(Granted(execution_id)),
+                finished=self._tell_guardian,
+                alert=self._intake.take_mapping,
+                own_user=user_name(os.geteuid()),
+            )
+        )
         self._pumps: dict[str, RouterPump] = {}
         self._files = OpenFiles(system.clock.now)
         self._memory = MemoryWatch(
@@ -217,7 +233,17 @@ class Recovery:
             self._intake.decider_began,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
-        return (alerts, *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()))
+        return (
+            alerts,
+            self._approvals_spec(),
+            *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()),
+        )
+
+    def _approvals_spec(self) -> ChildSpec:
+        """Without the journal there is nothing to approve; with it the desk looks at what is over once a second."""
+        desk = self.approvals
+        watched = Watched(lambda: None, lambda: True, lambda: None, trouble=desk.look)
+        return ChildSpec(id="approvals", start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=5.0)
 
     def _link_pumps(self) -> Mapping[str, RouterPump]:
         """Made when they are first needed: their keys must be there. Raises KeyRefused."""
@@ -384,6 +410,24 @@ class Recovery:
         self.commanded(GUARDIAN_PATH, "recovery on" if enabled else "recovery off", by, "")
         return self.status()
 
+    # -- approvals ----------------------------------------------------------------------------------------------------
+
+    def waiting_approvals(self) -> Sequence[Record]:
+        return [_with_times(one) for one in self.approvals.waiting()]
+
+    def approve(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record:
+        """``by``: the authenticated name. Raises CommandFailed, JournalTrouble."""
+        return self._vote(execution_id, by, Say.APPROVE, plan, why)
+
+    def reject(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record:
+        return self._vote(execution_id, by, Say.REJECT, plan, why)
+
+    def _vote(self, execution_id: str, by: str, says: Say, plan: str | None, why: str) -> Record:
+        try:
+            return self.approvals.vote(execution_id, by, says, plan, why)
+        except NotTaken as refused:
+            raise CommandFailed(str(refused)) from None
+
     def statistics(self) -> Mapping[str, Any]:
         """The platform's five figures, and executions by status."""
         figures = self._journal.read(rows.counts)
@@ -421,6 +465,10 @@ class Recovery:
             case _:
                 words = "execution (with execution_id), alert (with id), statistics, alerts, events or where"
                 raise BadQuestion(f"ask for {words}")
+
+
+def _with_times(shown: Mapping[str, Any]) -> Record:
+    return {key: rfc3339(value) if key.endswith("_at") else value for key, value in shown.items()}
 
 
 def _node_of(what: str) -> str:

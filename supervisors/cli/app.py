@@ -11,6 +11,7 @@ import typer
 
 from supervisors.cli.commands import (
     alert,
+    approval,
     audit,
     daemon,
     events,
@@ -37,6 +38,9 @@ def make_app() -> typer.Typer:
     app.command("apply")(reload.apply)
     app.command("alerts")(recovery.alerts)
     app.command("executions")(recovery.executions)
+    app.command("approvals")(approval.approvals)
+    app.command("approve")(approval.approve)
+    app.command("reject")(approval.reject)
     app.command("events")(events.events)
     app.command("logs")(looking.logs)
     app.command("why")(looking.why)
