@@ -14,6 +14,7 @@ from typing import IO, Final
 
 import psutil
 
+from runbooks.model import Trouble
 from runbooks.ports import CommandResult, PortError
 
 TOKEN_VARIABLE: Final = "SELFHEAL_RUNBOOK_TOKEN"  # noqa: S105  the name of a variable, no secret
@@ -57,7 +58,7 @@ class LocalCommands:
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
-            raise PortError(f"cannot run {argv[0]!r}: {error}") from error
+            raise PortError(f"cannot run {argv[0]!r}: {error}", Trouble.PERMANENT) from error
 
     def _wait(self, child: subprocess.Popen[bytes], timeout_s: float, token: str) -> int | None:
         try:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, yes_no
 from runbooks.engine_words import Answer
-from runbooks.model import Call, CallType
+from runbooks.model import Call, CallType, Trouble
 from runbooks.ports import HttpAnswer
 
 
@@ -18,7 +18,7 @@ def _http(call: Call, context: Context) -> CallOutcome:
     )
     if _is_expected(answer, given):
         return CallOutcome(ok=True, output=f"HTTP {answer.status} {answer.body}".strip())
-    return CallOutcome(ok=False, error=f"HTTP {answer.status} {answer.body}".strip())
+    return CallOutcome(ok=False, error=f"HTTP {answer.status} {answer.body}".strip(), trouble=Trouble.REFUSED)
 
 
 def _is_expected(answer: HttpAnswer, given: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 
 from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family
 from runbooks.engine_words import Answer
-from runbooks.model import Call, CallType
+from runbooks.model import Call, CallType, Trouble
 
 
 def _command(call: Call, context: Context) -> CallOutcome:
@@ -15,7 +15,9 @@ def _command(call: Call, context: Context) -> CallOutcome:
     if done.code == 0:
         return CallOutcome(ok=True, output=done.output)
     ended = f"took longer than {call.timeout_s:g} s" if done.code is None else f"exit {done.code}"
-    return CallOutcome(ok=False, output=done.output, error=f"{ended}: {done.error or done.output}".rstrip(": "))
+    trouble = Trouble.TIMEOUT if done.code is None else Trouble.REFUSED
+    said = f"{ended}: {done.error or done.output}".rstrip(": ")
+    return CallOutcome(ok=False, output=done.output, error=said, trouble=trouble)
 
 
 def _command_ok(call: Call, context: Context) -> CheckOutcome:
