@@ -17,6 +17,7 @@ import structlog
 
 from actors.approval_words import shown
 from actors.clock import Clock
+from actors.deciding.words import Granted
 from actors.iopool import IoPool
 from actors.journal import consents, happened
 from actors.journal.consents import Ballot, Came, Case, Request
@@ -36,6 +37,7 @@ from runbooks.approval import (
     refusal,
     rules_of,
 )
+from runbooks.deciding.timing import Moment, on_scale
 from runbooks.model import OnTimeout, Risk, Runbook, Status
 from runbooks.parameters import BadParameter, resolve
 from runbooks.parse import BadRunbook, Library, parse
@@ -57,7 +59,7 @@ class NotTaken(Exception):
 class ApprovalParts:
     """Args:
     library: the runbook files as they are on the disk now (read anew, may block).
-    granted: an execution is queued now, by its id.
+    granted: an execution is queued now.
     finished: an execution has ended.
     alert: an alert of the daemon's own.
     own_user: whose programs hold the local key.
@@ -68,7 +70,7 @@ class ApprovalParts:
     clock: Clock
     ports: Ports
     library: Callable[[], Library]
-    granted: Callable[[str], object]
+    granted: Callable[[Granted], object]
     finished: Callable[[ExecutionFinished], object]
     alert: Callable[[Mapping[str, Any]], object]
     own_user: str = "root"
@@ -135,12 +137,15 @@ class Approvals:
             self._is_loading = False
 
     def _take_up(self, cases: Sequence[Case]) -> None:
+        """Armed twice: by the wall clock, and by one that setting the clock does not move."""
         for one in cases:
-            expires_at = self._expires_at(one)
-            left_s = expires_at - self.parts.clock.wall()
+            expires_at, moment = self._expires_at(one), self.parts.clock.moment()
+            decided = one.execution
+            age_s = moment.up_s - on_scale(decided.decided_at, decided.decided_mark, moment)
+            left_s = min(expires_at - moment.wall_s, expires_at - decided.decided_at - age_s)
             with self._lock:
                 until = self.parts.clock.now() + left_s
-                self._open.setdefault(one.execution.id, _Open(expires_at, until, one.request is not None))
+                self._open.setdefault(decided.id, _Open(expires_at, until, one.request is not None))
         self.look()
 
     def _expires_at(self, found: Case) -> float:
@@ -254,7 +259,7 @@ class Approvals:
         ballot = Ballot(execution_id, hashed, vote, why, void)
         came = self._submit(
             lambda db: consents.vote(
-                db, PATH, rules, ballot, self.parts.clock.wall, lambda: self._is_late(execution_id)
+                db, PATH, rules, ballot, self.parts.clock.moment, lambda: self._is_late(execution_id)
             )
         )
         return self._followed(execution, rules.quorum, hashed, came, void)
@@ -276,7 +281,7 @@ class Approvals:
         if came.is_end:
             self._forget(execution.id)
         if came.verdict is Verdict.GRANTED:
-            self.parts.granted(execution.id)
+            self.parts.granted(Granted(execution.id))
         elif came.verdict is Verdict.REJECTED:
             self.parts.finished(ExecutionFinished(execution.id, Status.REJECTED, came.detail))
             if void is not None:
@@ -321,7 +326,7 @@ class Approvals:
         if found is None or found.execution.status is not Status.AWAITING_APPROVAL:
             self._forget(key)
             return
-        now, execution = self.parts.clock.wall(), found.execution
+        now, execution = self.parts.clock.moment(), found.execution
         instead, text = self._safe_action(found, now)
         came = self._submit(lambda db: consents.expire(db, PATH, execution, now, instead))
         self._forget(key)
@@ -329,10 +334,10 @@ class Approvals:
             return  # somebody was faster
         self.parts.finished(ExecutionFinished(key, Status.EXPIRED, came.detail))
         if instead is not None:
-            self.parts.granted(instead.id)
+            self.parts.granted(Granted(instead.id, instead))
         self._alert("approval_expired", execution, f"{execution.runbook}: {came.detail}{text}", "critical")
 
-    def _safe_action(self, found: Case, now: float) -> tuple[Execution | None, str]:
+    def _safe_action(self, found: Case, now: Moment) -> tuple[Execution | None, str]:
         """What is begun instead, and why there is nothing although it was asked for."""
         try:
             rules = rules_of(parse(found.execution.source, found.execution.runbook))
@@ -359,13 +364,14 @@ class Approvals:
             found.execution.severity,
             safe.priority,
             Status.QUEUED,
-            now,
+            now.wall_s,
+            decided_mark=now.mark,
         )
         return made, ""
 
     def _end(self, execution: Execution, status: Status, detail: str) -> None:
-        now = self.parts.clock.wall()
-        self._submit(lambda db: happened.finish_execution(db, PATH, execution, status, detail, now))
+        now = self.parts.clock.moment()
+        self._submit(lambda db: happened.finish_execution(db, PATH, execution, status, detail, now.wall_s, now.mark))
         self._forget(execution.id)
         self.parts.finished(ExecutionFinished(execution.id, status, detail))
         self._alert("approval_void", execution, f"{execution.id}: {detail}", "critical")

@@ -175,8 +175,8 @@ class GuardianActor(SupervisedActor):
                 self._claimed(message)
             case RecoverySwitched():
                 self._look_at_queue()
-            case Granted(execution_id):
-                self._granted(execution_id)
+            case Granted(execution_id, execution):
+                self._granted(execution_id, execution)
             case AlertsOver():
                 self._cancel_over()
             case _Cancelled(ids):
@@ -399,13 +399,24 @@ class GuardianActor(SupervisedActor):
                 history.latches.pop(target, None)
         self._look_at_queue()
 
-    def _granted(self, execution_id: str) -> None:
+    def _granted(self, execution_id: str, new: Execution | None) -> None:
+        if new is not None and execution_id not in self._desk.executions:
+            self._adopt(new)
+            return
         run, execution = self._desk.history.get(execution_id), self._desk.executions.get(execution_id)
         if run is None or execution is None or run.status is not Status.AWAITING_APPROVAL:
             self.log.warning("an approval of nothing that waits for one", execution=execution_id)
             return
         self._desk.executions[execution_id] = replace(execution, status=Status.QUEUED)
         self._desk.history.put(replace(run, status=Status.QUEUED))
+        self._look_at_queue()
+
+    def _adopt(self, new: Execution) -> None:
+        """What begins instead of a run nobody approved: queued on disk, and decided about by no alert."""
+        self._desk.executions[new.id] = new
+        up_s = self.context.system.clock.moment().up_s
+        known = (new.id, new.runbook, new.target, new.fingerprint, new.status)
+        self._desk.history.put(PastRun(*known, up_s, None, new.severity, None, new.priority))
         self._look_at_queue()
 
     def _cancel_over(self) -> None:

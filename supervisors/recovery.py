@@ -26,7 +26,7 @@ from actors.bridge_sessions import BridgeSessions
 from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
 from actors.endpoints.tcp import CLIENT
-from actors.guardian import Granted, GuardianActor, GuardianParts, RecoverySwitched
+from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
 from actors.journal import events, happened, rows
 from actors.journal.journal import Journal
@@ -150,7 +150,7 @@ class Recovery:
                 system.clock,
                 self._ports,
                 library=lambda: load_library((SHIPPED, *plan.runbook_directories)),
-                granted=lambda execution_id: self._tell_guardian(Granted(execution_id)),
+                granted=self._tell_guardian,
                 finished=self._tell_guardian,
                 alert=self._intake.take_mapping,
                 own_user=user_name(os.geteuid()),
@@ -231,6 +231,7 @@ class Recovery:
             self.is_enabled,
             self._plan.max_concurrent,
             self._intake.decider_began,
+            self.approvals.asked,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
         return (

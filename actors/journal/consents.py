@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from actors.journal import audit, events, happened, rows
 from actors.journal.rows import Execution
 from runbooks.approval import Reading, Say, Verdict, Vote, refusal, verdict
+from runbooks.deciding.timing import Moment
 from runbooks.model import Approval, Call, CallType, Status
 
 
@@ -139,35 +140,36 @@ def vote(
     path: str,
     rules: Approval,
     ballot: Ballot,
-    wall: Callable[[], float],
+    moment: Callable[[], Moment],
     is_late: Callable[[], bool],
 ) -> Came:
     """Take one vote, and what follows from it.
 
     Args:
-        wall: the time of the transaction itself, Unix seconds.
+        moment: that of the transaction itself.
         is_late: whether the time is over by a clock nobody can set.
     """
     found = case(db, ballot.execution_id)
     if found is None or found.execution.status is not Status.AWAITING_APPROVAL:
         return Came(Verdict.WAITING, refused=not_awaited(ballot.execution_id, found))
-    request, now = found.request, wall()
+    request, now = found.request, moment()
     if request is None:
         return Came(Verdict.WAITING, refused=f"{ballot.execution_id}: its plan is being worked out; ask again")
-    if now >= request.expires_at or is_late():
+    if now.wall_s >= request.expires_at or is_late():
         return Came(Verdict.EXPIRED, refused=f"{ballot.execution_id}: nobody approved it in time")
     if ballot.plan_hash != request.plan_hash:
         return Came(Verdict.WAITING, refused=_other_plan(request, ballot))
     refused = refusal(rules, request.asked_by, found.votes, ballot.vote)
     if refused is not None:
         return Came(Verdict.WAITING, refused=refused, votes=len(found.votes))
-    _write_vote(db, path, found.execution, ballot, now)
+    _write_vote(db, path, found.execution, ballot, now.wall_s)
     if ballot.void is not None:
         detail = f"void: {ballot.void}"
-        happened.finish_execution(db, path, found.execution, Status.REJECTED, detail, now)
+        happened.finish_execution(db, path, found.execution, Status.REJECTED, detail, now.wall_s, now.mark)
         return Came(Verdict.REJECTED, is_end=True, detail=detail)
     votes = (*found.votes, ballot.vote)
-    return _follow(db, path, found.execution, votes, verdict(rules, votes, now, request.expires_at), ballot.why, now)
+    came = verdict(rules, votes, now.wall_s, request.expires_at)
+    return _follow(db, path, found.execution, votes, came, ballot.why, now)
 
 
 def _follow(
@@ -177,11 +179,11 @@ def _follow(
     votes: Sequence[Vote],
     came: Verdict,
     why: str,
-    now: float,
+    now: Moment,
 ) -> Came:
     if came is Verdict.REJECTED:
         detail = f"rejected by {votes[-1].who}" + (f": {why}" if why else "")
-        happened.finish_execution(db, path, execution, Status.REJECTED, detail, now)
+        happened.finish_execution(db, path, execution, Status.REJECTED, detail, now.wall_s, now.mark)
         return Came(came, votes=len(votes), is_end=True, detail=detail)
     if came is Verdict.GRANTED:
         db.execute(
@@ -190,8 +192,8 @@ def _follow(
         )
         people = ", ".join(one.who for one in votes)
         text = f"{execution.runbook} on {execution.target} approved by {people}"
-        events.add(db, now, path, "approval_granted", text, {"execution_id": execution.id})
-        audit.note(db, now, "granted", {"execution_id": execution.id, "by": [one.who for one in votes]})
+        events.add(db, now.wall_s, path, "approval_granted", text, {"execution_id": execution.id})
+        audit.note(db, now.wall_s, "granted", {"execution_id": execution.id, "by": [one.who for one in votes]})
         return Came(came, votes=len(votes), is_end=True)
     return Came(came, votes=len(votes))
 
@@ -209,7 +211,7 @@ def _write_vote(db: sqlite3.Connection, path: str, execution: Execution, ballot:
 
 
 def expire(
-    db: sqlite3.Connection, path: str, execution: Execution, now: float, instead: Execution | None = None
+    db: sqlite3.Connection, path: str, execution: Execution, now: Moment, instead: Execution | None = None
 ) -> Came:
     """Its time is over: it never runs. ``instead`` is queued in the same transaction."""
     if not _is_awaited(db, execution.id):
@@ -220,8 +222,8 @@ def expire(
         rows.add_execution(db, instead)
         facts = {"sha256": instead.sha256, "parameters": audit.digest(rows.dump(dict(instead.parameters)))}
         which = {"execution_id": instead.id, "runbook": instead.runbook, "target": instead.target}
-        audit.note(db, now, "decided", {**which, **facts, "outcome": "safe_action", "instead_of": execution.id})
-    happened.finish_execution(db, path, execution, Status.EXPIRED, detail, now)
+        audit.note(db, now.wall_s, "decided", {**which, **facts, "outcome": "safe_action", "instead_of": execution.id})
+    happened.finish_execution(db, path, execution, Status.EXPIRED, detail, now.wall_s, now.mark)
     return Came(Verdict.EXPIRED, is_end=True, detail=detail)
 
 
