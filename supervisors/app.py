@@ -41,6 +41,7 @@ from actors.strays import Strays
 from bridge_link.errors import LinkError
 from config import SystemConfig
 from config.replicas import expanded
+from supervisors.action_ports import Outside, actions_plan
 from supervisors.alertmanager_link import TokenFile, alertmanager_plan, first_of
 from supervisors.api.alertmanager import Door
 from supervisors.api.app import create_app
@@ -63,7 +64,7 @@ from supervisors.pacing_memory import LedgerMemory
 from supervisors.pulse import Pulse
 from supervisors.recovery import Recovery, RecoveryPlan, retention_of
 from supervisors.reload import OwnFile, Reloader, reload_by_signal
-from supervisors.runbook_ports import SteeredServices
+from supervisors.runbook_ports import LiveScaling, MeasuredServices, SteeredServices
 from supervisors.service_plans import endpoint_plan, service_plan
 from supervisors.single_root import RootLock
 from supervisors.status_line import status_line
@@ -135,6 +136,7 @@ class App:
         self.cleaner = self._cleaner()
         self.system = ActorSystem(reporter=self._reported, memory=self.memory)
         self.steering = self._steering()
+        self.scaling = LiveScaling(self.catalog)
         self.recovery = Recovery(
             RecoveryPlan(
                 state_dir=state_dir,
@@ -149,9 +151,11 @@ class App:
                 retention=retention_of(config.journal),
                 events_address=config.links.events_address,
                 endpoints={name: bridge.kind for name, bridge in config.bridges.items()},
+                actions=actions_plan(config),
             ),
             self.system,
             SteeredServices(self.steering),
+            Outside(self.scaling, MeasuredServices(self.catalog, self.live)),
         )
         self.token = TokenFile(config.links.alertmanager.token_file)
         self._listen_outside()
@@ -347,7 +351,7 @@ class App:
         def end(keep_services: bool, by: str) -> None:
             daemon.ask_to_stop(keep_services, by)
 
-        reloader = self._reloader()
+        reloader = self.scaling.reloader = self._reloader()
         manager = LocalManager(
             self.system,
             self.steering,

@@ -40,10 +40,9 @@ from bridge_link.report import as_report
 from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
-from runbooks.commands import LocalCommands
-from runbooks.network import LocalHttp, LocalTcp
 from runbooks.parse import SHIPPED, Library, load_library
-from runbooks.ports import Ports, Services
+from runbooks.ports import Services
+from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
@@ -83,10 +82,13 @@ class RecoveryPlan:
     events_address: str | None = None
     endpoints: Mapping[str, str] | None = None
     """The kinds of the bridge endpoints, by name."""
+    actions: ActionsPlan = field(default_factory=ActionsPlan)
 
 
 class Recovery:
-    def __init__(self, plan: RecoveryPlan, system: ActorSystem, services: Services) -> None:
+    def __init__(
+        self, plan: RecoveryPlan, system: ActorSystem, services: Services, outside: Outside | None = None
+    ) -> None:
         self._plan = plan
         self._system = system
         room = Room(plan.state_dir, plan.room)
@@ -124,9 +126,9 @@ class Recovery:
             ),
             plan.alertmanager,
         )
-        self._ports = Ports(
-            services, LocalCommands(), LocalHttp(), LocalTcp(), BridgeCommands(self.sessions, self._bridge_is_ready)
-        )
+        bridges = BridgeCommands(self.sessions, self._bridge_is_ready)
+        self._ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
+        self._purger = Purger(quarantine.purge, system.io.run, system.clock.now)
         self._pumps: dict[str, RouterPump] = {}
         self._files = OpenFiles(system.clock.now)
         self._memory = MemoryWatch(
@@ -163,6 +165,7 @@ class Recovery:
             publisher.ring()
 
     def _trouble(self) -> str | None:
+        self._purger.look()
         trouble = self._journal.trouble
         if trouble is None or not self._unrecorded:
             return trouble
