@@ -6,12 +6,13 @@ Started again after a crash, of this actor or of the daemon, it goes on from its
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext
@@ -43,7 +44,7 @@ from runbooks.engine_words import (
     Woke,
     WriteRecord,
 )
-from runbooks.model import Call, Status
+from runbooks.model import Call, Facts, Status
 from runbooks.parameters import BadParameter
 from runbooks.parse import BadRunbook, parse
 from runbooks.plan import Plan, bind
@@ -62,6 +63,13 @@ class ExecutionFinished:
     execution_id: str
     status: Status
     detail: str
+
+
+class _Loaded(NamedTuple):
+    """What is on record of a run: (time, record), oldest first, and the alert it answers."""
+
+    records: list[tuple[float, Record]]
+    facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +140,12 @@ class RunbookActor(SupervisedActor):
         return None
 
     def _load(self) -> None:
-        journal, execution_id = self._parts.journal, self._execution.id
-        self.context.system.io.run(lambda: journal.read(lambda db: rows.records(db, execution_id)), self.ref, "load")
+        journal, execution = self._parts.journal, self._execution
+
+        def read(db: sqlite3.Connection) -> _Loaded:
+            return _Loaded(rows.records(db, execution.id), rows.facts_of(db, execution.alert_seq))
+
+        self.context.system.io.run(lambda: journal.read(read), self.ref, "load")
 
     def handle(self, message: Any) -> Any:
         match message:
@@ -144,10 +156,10 @@ class RunbookActor(SupervisedActor):
                 self._load()
             case IoDone(error=error) if error is not None:
                 raise error
-            case IoDone(tag="load", result=records):
-                self._begin(records)
-            case IoDone(tag=RunCall(ticket=ticket), result=CallOutcome(ok, output, error)):
-                self._take(CallDone(ticket, ok, output, error))
+            case IoDone(tag="load", result=_Loaded(records, facts)):
+                self._begin(records, facts)
+            case IoDone(tag=RunCall(ticket=ticket), result=CallOutcome(ok, output, error, result, trouble)):
+                self._take(CallDone(ticket, ok, output, error, result, trouble))
             case IoDone(tag=RunCheck(ticket=ticket), result=CheckOutcome(answer, detail)):
                 self._take(CheckDone(ticket, answer, detail))
             case IoDone(tag=Fence(ticket=ticket)):
@@ -169,10 +181,10 @@ class RunbookActor(SupervisedActor):
 
     # -- the engine -------------------------------------------------------------------------------------------------
 
-    def _begin(self, records: list[tuple[float, Record]]) -> None:
+    def _begin(self, records: list[tuple[float, Record]], facts: Facts) -> None:
         clock = self.context.system.clock
         try:
-            plan = self._plan()
+            plan = self._plan(facts)
         except (BadRunbook, BadParameter, BadTemplate) as bad:
             status = Status.UNKNOWN if records else Status.REJECTED  # a step may stand
             self._finish(Finish(status, str(bad)))
@@ -187,9 +199,10 @@ class RunbookActor(SupervisedActor):
             step = engine.start(plan, clock.now())
         self._carry_out(step)
 
-    def _plan(self) -> Plan:
+    def _plan(self, facts: Facts) -> Plan:
         """Of the very bytes the decision was about."""
-        return bind(parse(self._execution.source, self._execution.runbook), self._execution.parameters)
+        runbook = parse(self._execution.source, self._execution.runbook)
+        return bind(runbook, self._execution.parameters, facts, seed=self._execution.id)
 
     def _take(self, event: Event) -> None:
         if self._state is not None:

@@ -25,6 +25,7 @@ from typing import Any, Final
 import psutil
 
 from runbooks import command_host
+from runbooks.model import Trouble
 from runbooks.ports import CommandResult, PortError
 
 TOKEN_VARIABLE: Final = "SELFHEAL_RUNBOOK_TOKEN"  # noqa: S105  the name of a variable, no secret
@@ -153,7 +154,7 @@ class LocalCommands:
             raise PortError(f"{name!r}: its host was killed; what was left of it is ended")
         answer: dict[str, Any] = json.loads(line)
         if "refused" in answer:
-            raise PortError(f"cannot run {name!r}: {answer['refused']}")
+            raise PortError(f"cannot run {name!r}: {answer['refused']}", Trouble.PERMANENT)
         if answer["left"]:
             raise PortError(f"{name!r}: these processes would not die: {', '.join(map(str, answer['left']))}")
         return CommandResult(answer["code"], _text(answer["out"]), _text(answer["err"]), is_cut=answer["cut"])

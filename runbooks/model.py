@@ -105,6 +105,22 @@ class OnFailure(enum.Enum):
     HALT = "halt"
 
 
+class Trouble(enum.Enum):
+    """Why a call failed, as far as it decides whether another try is worth it (``Retry.on``)."""
+
+    TIMEOUT = "timeout"
+    """It took longer than its time."""
+    UNREACHABLE = "unreachable"
+    """Nobody answered."""
+    REFUSED = "refused"
+    """Somebody answered and did not do it: an exit code, a status, a word."""
+    UNVERIFIED = "unverified"
+    """It said it was done, and the world does not show it."""
+    PERMANENT = "permanent"
+    """Another try would end the same: no such program, no such service, arguments that do not fit."""
+    OTHER = "other"
+
+
 class Mode(enum.Enum):
     """How much a runbook may do by itself."""
 
@@ -165,6 +181,7 @@ class CallType(enum.Enum):
     NOTIFIED = "notified"
     CUSTOM_OK = "custom_ok"
     ALERT_CLEARED = "alert_cleared"
+    TIME_PASSED = "time_passed"
 
 
 DOING: Final = frozenset(
@@ -212,6 +229,7 @@ OF_AN_ACTION: Final = frozenset(
         CallType.CLEANUP_DONE,
         CallType.CLEANUP_RESTORED,
         CallType.NOTIFIED,
+        CallType.TIME_PASSED,
     }
 )
 """Looks that are about an action; they make no sense as a precondition or criterion."""
@@ -246,12 +264,18 @@ class Retry:
     max_delay_s: float = 60.0
     jitter: bool = False
     on: tuple[str, ...] = ()
-    """Classes of failure worth another try (``calls.family.Trouble`` values); empty: all but the permanent ones."""
+    """Classes of failure worth another try (``Trouble`` values); empty: all but the permanent ones."""
 
-    def pause_s(self, attempt: int) -> float:
-        """Seconds to wait after attempt number ``attempt`` (from 1) failed."""
-        grown = self.delay_s * self.factor ** min(attempt - 1, 64)
-        return min(grown, self.max_delay_s)
+    def pause_s(self, attempt: int, share: float = 0.0) -> float:
+        """Seconds to wait after attempt number ``attempt`` (from 1) failed. With ``jitter`` up to half of it is left
+        out: ``share`` (0 to 1) of that half.
+        """
+        grown = min(self.delay_s * self.factor ** min(attempt - 1, 64), self.max_delay_s)
+        return grown * (1 - 0.5 * share) if self.jitter else grown
+
+    def is_worth(self, trouble: Trouble) -> bool:
+        """Whether a failure of this class is tried again."""
+        return trouble.value in self.on if self.on else trouble is not Trouble.PERMANENT
 
 
 @dataclass(frozen=True, slots=True)

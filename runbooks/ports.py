@@ -10,9 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from runbooks.model import Trouble
+
 
 class PortError(Exception):
-    """A port could not do what was asked. The text says what, where and what to do."""
+    """A port could not do what was asked. The text says what, where and what to do; ``trouble`` of what class it is."""
+
+    def __init__(self, text: str = "", trouble: Trouble = Trouble.OTHER) -> None:
+        super().__init__(text)
+        self.trouble = trouble
 
 
 @dataclass(frozen=True, slots=True)

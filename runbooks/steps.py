@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from runbooks.calls import bridges, cleanup, custom, files, hosts, net, notify, programs, scaling, services
+from runbooks.calls import bridges, cleanup, custom, files, hosts, net, notify, programs, scaling, services, waiting
 from runbooks.calls.family import Act, Before, CallOutcome, CheckOutcome, Context, Family, Look
 from runbooks.catalogue import SECRET, is_secret
 from runbooks.engine_words import Answer, Snapshot, Try
@@ -28,6 +28,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     cleanup.FAMILY,
     notify.FAMILY,
     custom.FAMILY,
+    waiting.FAMILY,
 )
 _ACTS: Final[dict[CallType, Act]] = {kind: act for family in FAMILIES for kind, act in family.acts.items()}
 _LOOKS: Final[dict[CallType, Look]] = {kind: look for family in FAMILIES for kind, look in family.looks.items()}
@@ -40,7 +41,7 @@ def make_call(call: Call, snapshot: Snapshot | None, ports: Ports, token: str, o
     try:
         made = _ACTS[call.type](_revealed(call, ports, secrets), Context(snapshot or {}, ports, token, of))
     except PortError as error:
-        made = CallOutcome(ok=False, error=str(error))
+        made = CallOutcome(ok=False, error=str(error), trouble=error.trouble)
     except Exception as error:  # a port that breaks is a failed call, never a crashed run
         made = CallOutcome(ok=False, error=f"{type(error).__name__}: {error}")
     return made if not secrets else _redacted(made, secrets)
@@ -103,4 +104,5 @@ def _revealed(call: Call, ports: Ports, secrets: dict[str, str]) -> Call:
 
 
 def _redacted(made: CallOutcome, secrets: Mapping[str, str]) -> CallOutcome:
-    return CallOutcome(made.ok, *(redacted(said, secrets) for said in (made.output, made.error, made.result)))
+    said = {name: redacted(getattr(made, name), secrets) for name in ("output", "error", "result")}
+    return replace(made, **said)

@@ -9,7 +9,7 @@ from typing import Any
 from actors.journal import rows
 from actors.journal.journal import Journal
 from runbooks.model import Status
-from runbooks.past import StepView, step_views
+from runbooks.step_views import StepView, step_views
 from supervisors.manager import Record, Transition
 from supervisors.tree_json import rfc3339
 

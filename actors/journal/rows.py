@@ -105,6 +105,13 @@ def alert(db: sqlite3.Connection, msg_id: str) -> dict[str, Any] | None:
     return None if row is None else {**dict(row), "body": json.loads(row["body"] or "{}")}
 
 
+def facts_of(db: sqlite3.Connection, seq: int) -> JsonMap:
+    """The alert of that number; nothing when its body is forgotten."""
+    row = db.execute("SELECT body FROM alerts WHERE seq = ?", (seq,)).fetchone()
+    facts: JsonMap = json.loads(row["body"] or "{}") if row is not None else {}
+    return facts
+
+
 # -- executions -------------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +197,9 @@ def add_record(db: sqlite3.Connection, execution_id: str, record: Record, at: fl
         "ok": record.ok,
         "detail": record.detail,
         "snapshot": record.snapshot,
+        "bound": record.bound,
+        "outputs": record.outputs,
+        "trouble": record.trouble,
     }
     db.execute("INSERT INTO steps(execution_id, at, record) VALUES (?,?,?)", (execution_id, at, dump(body)))
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family
 from runbooks.engine_words import Answer, Try
-from runbooks.model import Call, CallType
+from runbooks.model import Call, CallType, Trouble
 from runbooks.ports import BridgeRequest, Bridges, BridgeState, PortError, Ports
 
 MAX_ID_CHARS: Final = 64
@@ -89,7 +89,7 @@ def _said(state: BridgeState, text: str) -> str:
 
 def _command(call: Call, context: Context) -> CallOutcome:
     ok, said = command(call, context.ports, request_of(context.token, context.of))
-    return CallOutcome(ok, output=said) if ok else CallOutcome(ok, error=said)
+    return CallOutcome(ok, output=said) if ok else CallOutcome(ok, error=said, trouble=Trouble.REFUSED)
 
 
 def _is_done(call: Call, context: Context) -> CheckOutcome:

@@ -10,18 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runbooks.engine_words import Answer, Snapshot, Try
-from runbooks.model import Call, CallType
+from runbooks.model import Call, CallType, Trouble
 from runbooks.ports import Ports
 
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """``result`` is what the call gave back as a JSON value, for the ``outputs`` of its step."""
+    """``result`` is what the call gave back as a JSON value, for the ``outputs`` of its step. ``trouble``: the class of
+    its failure.
+    """
 
     ok: bool
     output: str = ""
     error: str = ""
     result: Any = None
+    trouble: Trouble = Trouble.OTHER
 
 
 @dataclass(frozen=True, slots=True)

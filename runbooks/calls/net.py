@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, yes_no
 from runbooks.engine_words import Answer
-from runbooks.model import Call, CallType
+from runbooks.model import Call, CallType, Trouble
 from runbooks.ports import HttpAnswer
 
 KEY: Final = "Idempotency-Key"
@@ -25,7 +25,7 @@ def _http(call: Call, context: Context) -> CallOutcome:
     answer = context.ports.http.request(method, given["url"], call.timeout_s, headers, given.get("body"))
     said = f"HTTP {answer.status} {answer.body[:MAX_SAID_CHARS]}".strip()
     if not _is_expected(answer, given):
-        return CallOutcome(ok=False, error=said)
+        return CallOutcome(ok=False, error=said, trouble=Trouble.REFUSED)
     return CallOutcome(ok=True, output=said, result=_as_json(answer.body))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family
 from runbooks.engine_words import Answer
-from runbooks.model import Call, CallType
+from runbooks.model import Call, CallType, Trouble
 from runbooks.ports import CommandResult
 
 
@@ -27,10 +27,11 @@ def _command(call: Call, context: Context) -> CallOutcome:
     done = _run(call, context)
     if done.code == 0:
         return CallOutcome(ok=True, output=done.output, result=_as_json(done.output))
-    ended = (
-        f"killed: took longer than {call.timeout_s:g} s, or was cancelled" if done.code is None else f"exit {done.code}"
-    )
-    return CallOutcome(ok=False, output=done.output, error=f"{ended}: {done.error or done.output}".rstrip(": "))
+    is_killed = done.code is None
+    ended = f"killed: took longer than {call.timeout_s:g} s, or was cancelled" if is_killed else f"exit {done.code}"
+    said = f"{ended}: {done.error or done.output}".rstrip(": ")
+    trouble = Trouble.TIMEOUT if is_killed else Trouble.REFUSED
+    return CallOutcome(ok=False, output=done.output, error=said, trouble=trouble)
 
 
 def _command_ok(call: Call, context: Context) -> CheckOutcome:
