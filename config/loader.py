@@ -105,6 +105,9 @@ def _absolute(data: Any, base: Path) -> Any:
         made["runbooks"] = _with_runbook_paths(made["runbooks"], base)
     if isinstance(made.get("secrets"), dict):
         made["secrets"] = {name: _with_path(one, "file", base) for name, one in made["secrets"].items()}
+    watch = made.get("watch")
+    if isinstance(watch, dict) and isinstance(watch.get("paths"), list):
+        made["watch"] = {**watch, "paths": [_from_base(one, base) for one in watch["paths"]]}
     return made
 
 

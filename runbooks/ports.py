@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from runbooks.database_words import Databases
 from runbooks.model import Trouble
 
 
@@ -369,3 +370,4 @@ class Ports:
     usages: Usages | None = None
     hosts: Hosts | None = None
     secrets: Secrets | None = None
+    databases: Databases | None = None

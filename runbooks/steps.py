@@ -9,7 +9,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from runbooks.calls import bridges, cleanup, custom, files, hosts, net, notify, programs, scaling, services, waiting
+from runbooks.calls import (
+    bridges,
+    cleanup,
+    custom,
+    databases,
+    files,
+    hosts,
+    net,
+    notify,
+    programs,
+    scaling,
+    services,
+    waiting,
+)
 from runbooks.calls.family import Act, Before, CallOutcome, CheckOutcome, Context, Family, Look
 from runbooks.catalogue import SECRET, is_secret
 from runbooks.engine_words import Answer, Snapshot, Try
@@ -28,6 +41,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     cleanup.FAMILY,
     notify.FAMILY,
     custom.FAMILY,
+    databases.FAMILY,
     waiting.FAMILY,
 )
 _ACTS: Final[dict[CallType, Act]] = {kind: act for family in FAMILIES for kind, act in family.acts.items()}

@@ -14,6 +14,7 @@ from runbooks.calls.notify import DEFAULT_CHANNEL
 from runbooks.cleaning import LocalCleanups
 from runbooks.commands import LocalCommands
 from runbooks.config_files import LocalFiles
+from runbooks.databases import LocalDatabases
 from runbooks.functions import CustomFunctions
 from runbooks.hosts import LocalHosts
 from runbooks.network import LocalHttp, LocalTcp
@@ -86,6 +87,7 @@ def action_ports(
         http,
         LocalTcp(),
         bridges,
+        databases=LocalDatabases(),
         files=LocalFiles(plan.file_roots),
         cleanups=LocalCleanups(plan.cleanup_roots, quarantine),
         notices=LocalNotices(channels, state_dir / "notices", http, commands, secrets, _log),
