@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext
+from actors.failpoints import reached
 from actors.journal import happened, rows
 from actors.journal.alert_batches import NewDecision
 from actors.journal.journal import Journal
@@ -23,6 +24,7 @@ from actors.kernel import SupervisedActor
 from actors.messages import AddChild, IoDone, Wake
 from actors.recent import Recent
 from actors.runbook import ExecutionFinished, RunbookActor, RunbookParts
+from actors.runbook_calls import DECIDED
 from actors.saying import Sayer
 from actors.spec import ChildSpec, ExitReason, Restart
 from runbooks.matching import Decision, History, Outcome, PastRun, decide, severity_of, startable
@@ -57,6 +59,14 @@ class RecoverySwitched:
     """A person switched recovery on or off (already remembered)."""
 
     enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndUnbegun:
+    """A person wants the end of an execution that waits. One that has begun hears of it from the journal."""
+
+    execution_id: str
+    reason: str
 
 
 class Decided(NamedTuple):
@@ -162,8 +172,8 @@ class GuardianActor(SupervisedActor):
                 self._load_more(0)
             case IoDone(tag=LookAgain()):
                 self._loaded_more(message)
-            case ExecutionFinished():
-                self._finished(message)
+            case ExecutionFinished() | EndUnbegun():
+                self._about_execution(message)
             case RecoverySwitched():
                 self._start_queued()
                 self._show(NodeState.READY)
@@ -283,6 +293,8 @@ class GuardianActor(SupervisedActor):
             if execution is not None or self._sayer.may_say(str(stands.get("outcome"))):
                 self.log.info("alert decided", alert=one.alert.msg_id, **dict(stands))
             told.append(Decided(one.alert, stands))
+            if execution is not None:
+                reached(DECIDED)
             if execution is not None and execution.status is Status.RUNNING:
                 self._start(execution)
         self._parts.decided(told)
@@ -328,6 +340,27 @@ class GuardianActor(SupervisedActor):
         self._parts.finished(finished)
         self._start_queued()
         self._show(NodeState.READY)
+
+    def _about_execution(self, message: ExecutionFinished | EndUnbegun) -> None:
+        if isinstance(message, EndUnbegun):
+            self._end_unbegun(message)
+        else:
+            self._finished(message)
+
+    def _end_unbegun(self, wanted: EndUnbegun) -> None:
+        execution = self._executions.get(wanted.execution_id)
+        if execution is None or execution.status is Status.RUNNING:
+            return
+        path, at = self.context.path, self.context.system.clock.wall()
+        status, detail = Status.CANCELLED, f"cancelled: {wanted.reason}"
+
+        def written(done: Future[bool]) -> None:
+            if done.exception() is None and done.result():
+                self.ref.tell(ExecutionFinished(execution.id, status, detail))
+
+        self._parts.journal.submit(
+            lambda db: happened.finish_execution(db, path, execution, status, detail, at)
+        ).add_done_callback(written)
 
     def _start_queued(self) -> None:
         queue = [

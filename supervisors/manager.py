@@ -267,6 +267,9 @@ class Manager(Protocol):
     def execution(self, execution_id: str) -> Record:
         """One execution. Raises ``UnknownNode``."""
 
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        """End an execution at its next safe place; what it did is rolled back. Returns once that is remembered."""
+
     def recovery_status(self) -> RecoveryStatus:
         """Whether alerts start runbooks now."""
 

@@ -98,6 +98,10 @@ class RemoteManager:
     def execution(self, execution_id: str) -> Record:
         return cast("Record", self._get(f"/v1/executions/{quote(execution_id, safe='')}")["executions"][0])
 
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        path = f"/v1/executions/{quote(execution_id, safe='')}/cancel"
+        return cast("Record", self._ask("POST", path, _ANSWER_S, json={"by": by, "why": why})["executions"][0])
+
     def recovery_status(self) -> RecoveryStatus:
         return cast("RecoveryStatus", _without_schema(self._get("/v1/recovery")))
 

@@ -50,17 +50,23 @@ def _sum_up(db: sqlite3.Connection, path: str, decided: Sequence[tuple[OpenAlert
             events.add(db, part[0][1].at, path, "alerts_decided", f"{len(part)} alerts: {outcome}", evidence)
 
 
-def begin_execution(db: sqlite3.Connection, path: str, execution: Execution, at: float) -> None:
-    if rows.begin_execution(db, execution.id, at):
-        events.add(db, at, path, "execution_started", f"{execution.runbook} started", _which(execution))
-
-
 def finish_execution(
     db: sqlite3.Connection, path: str, execution: Execution, status: Status, detail: str, at: float
-) -> None:
-    if rows.finish_execution(db, execution.id, status, detail, at):
-        evidence = _which(execution) | {"status": status.value} | ({"detail": detail[:500]} if detail else {})
-        events.add(db, at, path, "execution_ended", f"{execution.runbook} {status.value}", evidence)
+) -> bool:
+    """The end of one that nobody carries out: queued, or waiting for a person. Whether it ends now."""
+    is_ended = rows.finish_execution(db, execution.id, status, detail, at)
+    if is_ended:
+        tell_end(db, path, execution, status, detail, at)
+    return is_ended
+
+
+def tell_start(db: sqlite3.Connection, path: str, execution: Execution, at: float) -> None:
+    events.add(db, at, path, "execution_started", f"{execution.runbook} started", _which(execution))
+
+
+def tell_end(db: sqlite3.Connection, path: str, execution: Execution, status: Status, detail: str, at: float) -> None:
+    evidence = _which(execution) | {"status": status.value} | ({"detail": detail[:500]} if detail else {})
+    events.add(db, at, path, "execution_ended", f"{execution.runbook} {status.value}", evidence)
 
 
 def _which(execution: Execution) -> dict[str, Any]:

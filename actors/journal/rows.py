@@ -176,18 +176,6 @@ def past_runs(db: sqlite3.Connection, since: float) -> list[PastRun]:
     ]
 
 
-def begin_execution(db: sqlite3.Connection, execution_id: str, at: float) -> bool:
-    """Whether it begins now, for the first time."""
-    is_first = db.execute(
-        "SELECT 1 FROM executions WHERE id=? AND started_at IS NULL AND ended_at IS NULL", (execution_id,)
-    ).fetchone()
-    db.execute(
-        "UPDATE executions SET status='running', started_at=coalesce(started_at, ?) WHERE id=? AND ended_at IS NULL",
-        (at, execution_id),
-    )
-    return is_first is not None
-
-
 def add_record(db: sqlite3.Connection, execution_id: str, record: Record, at: float) -> None:
     body = {
         "kind": record.kind.value,
@@ -214,11 +202,14 @@ def _record(body: dict[str, Any]) -> Record:
     return Record(**{**body, "kind": Kind(body["kind"])})
 
 
-def finish_execution(db: sqlite3.Connection, execution_id: str, status: Status, detail: str, at: float) -> bool:
-    """Whether it ends now; an end is written once."""
+def finish_execution(
+    db: sqlite3.Connection, execution_id: str, status: Status, detail: str, at: float, epoch: int | None = None
+) -> bool:
+    """Whether it ends now; an end is written once, and by none but the incarnation of this ``epoch`` (None: any)."""
     ended = db.execute(
-        "UPDATE executions SET status=?, detail=?, ended_at=? WHERE id=? AND ended_at IS NULL",
-        (status.value, detail, at, execution_id),
+        "UPDATE executions SET status=?, detail=?, ended_at=?"
+        " WHERE id=? AND ended_at IS NULL AND epoch=coalesce(?, epoch)",
+        (status.value, detail, at, execution_id, epoch),
     )
     return ended.rowcount == 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 APPLICATION_ID: Final = 0x5E1FEA1
-VERSION: Final = 2
+VERSION: Final = 3
 _FIRST: Final = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS alerts(
@@ -38,7 +38,15 @@ CREATE TABLE IF NOT EXISTS firings(
   starts_at REAL NOT NULL, resolved_at REAL) STRICT;
 CREATE INDEX IF NOT EXISTS firings_of ON firings(fingerprint, alert_seq)
 """
-MIGRATIONS: Final = {1: _FIRST, 2: _SECOND}
+_RUNS: Final = """
+ALTER TABLE executions ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE executions ADD COLUMN stalls INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE executions ADD COLUMN stop TEXT;
+CREATE TABLE IF NOT EXISTS latches(target TEXT PRIMARY KEY, execution_id TEXT, at REAL, why TEXT) STRICT
+"""
+"""``epoch``: which incarnation carries the run out; ``stalls``: how many since anything was last written of it."""
+_THIRD: Final = _RUNS
+MIGRATIONS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD}
 """What makes each version of the one before it: statements, parted by semicolons."""
 _PRAGMAS: Final = {
     "journal_mode": "wal",

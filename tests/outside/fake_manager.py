@@ -231,6 +231,10 @@ class FakeManager:
                 return one
         raise UnknownNode(execution_id, what="execution")
 
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        self.calls.append(("cancel", execution_id, by, why))
+        return self.execution(execution_id)
+
     def recovery_status(self) -> RecoveryStatus:
         return RecoveryStatus(enabled=self.enabled, active=1, queued=0)
 
