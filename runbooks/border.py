@@ -8,11 +8,21 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from runbooks.catalogue import check_arguments
-from runbooks.model import OF_AN_ACTION, READING, CallType, Effect, Op, ParameterType
-from runbooks.templating import has_stray_brace
+from runbooks.model import OF_AN_ACTION, READING, CallType, Effect, Mode, Op, ParameterType
+from runbooks.patterns import check_pattern
+from runbooks.templating import has_stray_brace, placeholders
 
 DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -35,14 +45,6 @@ def seconds(value: object) -> float:
     if not 0 <= result <= _MAX_S:
         raise ValueError("is no duration between 0 and 30 days")
     return result
-
-
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as bad:
-        raise ValueError(f"is no regular expression: {bad}") from bad
-    return text
 
 
 def _pointer(text: object) -> object:
@@ -85,7 +87,9 @@ class PredicateModel(Border):
     any: list[PredicateModel] | None = Field(default=None, min_length=1)
     not_: PredicateModel | None = Field(default=None, alias="not")
     field: Pointer | None = None
-    op: Literal["eq", "ne", "in", "ge", "gt", "le", "lt", "matches", "contains", "exists"] | None = None
+    op: Literal["eq", "ne", "in", "ge", "gt", "le", "lt", "matches", "regex", "contains", "exists", "absent"] | None = (
+        None
+    )
     value: Any = None
 
     @model_validator(mode="after")
@@ -96,8 +100,23 @@ class PredicateModel(Border):
         if (self.field is None) != (self.op is None):
             raise ValueError("field and op belong together")
         if self.op is not None:
-            _check_operand(Op(self.op), self.value)
+            _check_operand(*self.comparison)
         return self
+
+    @property
+    def comparison(self) -> tuple[Op, Any]:
+        """The operator and its value: ``regex`` is another word for matches, ``absent`` for exists with false."""
+        match self.op:
+            case "regex":
+                return Op.MATCHES, self.value
+            case "absent" if self.value is None:
+                return Op.EXISTS, False
+            case "absent":
+                raise ValueError("absent takes no value")
+            case "exists" if self.value is None:
+                return Op.EXISTS, True
+            case _:
+                return Op(self.op), self.value
 
 
 def _check_operand(op: Op, value: Any) -> None:
@@ -108,7 +127,7 @@ def _check_operand(op: Op, value: Any) -> None:
     if op is Op.MATCHES:
         if not isinstance(value, str):
             raise ValueError("matches needs a regular expression as value")
-        _pattern(value)
+        check_pattern(value)
     if op in (Op.GE, Op.GT, Op.LE, Op.LT) and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise ValueError(f"{op.value} needs a number as value")
 
@@ -119,7 +138,7 @@ class ParameterModel(Border):
     required: bool = False
     default: Scalar | None = None
     enum: list[Scalar] | None = Field(default=None, min_length=1)
-    pattern: Annotated[str, BeforeValidator(_pattern)] | None = None
+    pattern: Annotated[str, AfterValidator(check_pattern)] | None = None
     minimum: float | None = Field(default=None, strict=False)
     maximum: float | None = Field(default=None, strict=False)
     redact: bool = False
@@ -138,6 +157,20 @@ def _check_call(call_type: CallType, arguments: dict[str, Any]) -> None:
     check_arguments(call_type, arguments)
     for name, value in arguments.items():
         _no_stray_brace(value, name)
+        _no_chosen_secret(value, name)
+
+
+def _no_chosen_secret(template: Any, where: str) -> None:
+    """Which secret is used is the file's to say, never an alert's."""
+    match template:
+        case {"secret": str(name)} if any(placeholders(name)):
+            raise ValueError(f"{where}: a secret's name holds no placeholder")
+        case dict():
+            for key, value in template.items():
+                _no_chosen_secret(value, f"{where}/{key}")
+        case list():
+            for number, value in enumerate(template):
+                _no_chosen_secret(value, f"{where}/{number}")
 
 
 class CallModel(Border):
@@ -311,7 +344,10 @@ _MUTATING_RULE: Final[dict[str, Any]] = {
 }
 
 
-_WAITED: Final = {kind.value for kind in READING if kind not in OF_AN_ACTION}
+_WAITED: Final = READING - OF_AN_ACTION
+NETWORK: Final = frozenset({CallType.TCP_CONNECT, CallType.HTTP_OK, CallType.DNS_RESOLVES, CallType.PING})
+_SAME_AS: Final = {"api_call": "http_request", "bridge_call": "bridge_command"}
+"""Other words for an action type, from the platform's earlier files and the designed schema."""
 
 
 class ActionModel(Border):
@@ -328,12 +364,15 @@ class ActionModel(Border):
         "http_request",
         "api_call",
         "bridge_command",
+        "bridge_call",
         "configuration_change",
         "resource_cleanup",
         "database_operation",
         "notify",
         "custom_function",
         "wait_until",
+        "network_operation",
+        "wait",
     ]
     effect: Literal["none", "idempotent", "mutating", "irreversible"]
     command: Argv | None = None
@@ -353,7 +392,7 @@ class ActionModel(Border):
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
-        if self.action_type == "wait_until":
+        if self.only_looks:
             self._check_wait()
             return self
         _check_call(self.call_type, self.arguments)
@@ -376,22 +415,43 @@ class ActionModel(Border):
 
     def _check_wait(self) -> None:
         acting = (self.probe, self.verify, self.rollback, self.command, self.irreversible_reason)
-        if self.effect != "none" or any(acting) or self.retry != RetryModel():
-            raise ValueError("wait_until only looks: effect none, no command, probe, verify, rollback or retry")
-        criterion = self.parameters.get("criterion")
-        if criterion not in _WAITED:
-            raise ValueError(f"wait_until needs parameters.criterion: {', '.join(sorted(_WAITED))}")
-        _check_call(CallType(criterion), self.arguments)
+        if self.effect != "none" or any(acting) or self.retry != RetryModel() or self.outputs:
+            raise ValueError(
+                f"{self.action_type} only looks: effect none, no command, probe, verify, rollback, retry or outputs"
+            )
+        if self.action_type == "wait":
+            if set(self.parameters) != {"for"} or seconds(self.parameters["for"]) <= 0:
+                raise ValueError('wait needs parameters.for, how long, and nothing else: {"for": "5s"}')
+            return
+        known = sorted(kind.value for kind in (NETWORK if self.action_type == "network_operation" else _WAITED))
+        if self.parameters.get(self._criterion_key) not in known:
+            raise ValueError(f"{self.action_type} needs parameters.{self._criterion_key}: {', '.join(known)}")
+        _check_call(self.call_type, self.arguments)
         for name in ("every", "hold_for"):
             seconds(self.parameters.get(name, 1))
 
     @property
+    def only_looks(self) -> bool:
+        return self.action_type in ("wait_until", "network_operation", "wait")
+
+    @property
+    def _criterion_key(self) -> str:
+        return "operation" if self.action_type == "network_operation" else "criterion"
+
+    @property
     def call_type(self) -> CallType:
-        return CallType("http_request" if self.action_type == "api_call" else self.action_type)
+        """What is asked of the world; of a step that only looks, what is looked at."""
+        match self.action_type:
+            case "wait":
+                return CallType.TIME_PASSED
+            case "wait_until" | "network_operation":
+                return CallType(self.parameters[self._criterion_key])
+            case _:
+                return CallType(_SAME_AS.get(self.action_type, self.action_type))
 
     @property
     def arguments(self) -> dict[str, Any]:
-        own = {} if self.action_type != "wait_until" else {"criterion", "every", "hold_for"}
+        own = {self._criterion_key, "every", "hold_for", "for"} if self.only_looks else set()
         given = {key: value for key, value in self.parameters.items() if key not in own}
         return {**given, **({"argv": self.command} if self.command is not None else {})}
 
@@ -426,3 +486,19 @@ class RunbookModel(Border):
     success_criteria: list[CheckModel] = Field(min_length=1)
     max_execution_time: Annotated[Seconds, Field(gt=0)] = 600.0
     rollback_on_failure: bool = True
+    auto_execute: bool = True
+    requires_approval: bool = False
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if not self.auto_execute and "mode" in self.model_fields_set and self.mode in ("auto", "dry_run"):
+            raise ValueError(f"auto_execute false means mode observe, and mode is {self.mode!r}")
+        if self.requires_approval and self.approval is None:
+            raise ValueError('requires_approval needs approval, for example {"timeout": "15m"}')
+        if "requires_approval" in self.model_fields_set and not self.requires_approval and self.approval is not None:
+            raise ValueError("requires_approval is false, and there is an approval")
+        return self
+
+    @property
+    def effective_mode(self) -> Mode:
+        return Mode(self.mode) if self.auto_execute or self.mode == "off" else Mode.OBSERVE

@@ -74,6 +74,7 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.CUSTOM_FUNCTION: _takes("name", may=("parameters",)),
     CallType.CUSTOM_OK: _takes("name", may=("parameters",)),
     CallType.ALERT_CLEARED: _takes(),
+    CallType.TIME_PASSED: _takes(),
 }
 
 
@@ -169,6 +170,7 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "severity": _is_text,
     "name": _is_text,
 }
+_MAY_BE_SECRET: Final = frozenset({"url", "headers", "body", "parameters", "set"})
 _URLS: Final = frozenset({CallType.HTTP_REQUEST, CallType.HTTP_OK})
 
 
@@ -187,13 +189,26 @@ def check_arguments(call_type: CallType, arguments: Mapping[str, Any]) -> None:
             f"{call_type.value} does not know {', '.join(unknown)}; it takes {', '.join(sorted(takes.known))}"
         )
     for name, value in arguments.items():
+        if _holds_secret(value) and name not in _MAY_BE_SECRET:
+            raise ValueError(
+                f"{call_type.value}: no secret may stand in {name}: all users of the machine can read it;"
+                " let the program read it from a file or its environment"
+                if name == "argv"
+                else f"{call_type.value}: no secret may stand in {name}"
+            )
         if not _fits(call_type, name, value):
             raise ValueError(f"{call_type.value}: {name} cannot be {value!r:.80}")
 
 
+def _holds_secret(value: Any) -> bool:
+    if isinstance(value, dict):
+        return is_secret(value) or any(map(_holds_secret, value.values()))
+    return isinstance(value, list) and any(map(_holds_secret, value))
+
+
 def _fits(call_type: CallType, name: str, value: Any) -> bool:
     if is_secret(value):
-        return name != "argv"
+        return True
     if name == "url":
         return _is_url(value) if call_type in _URLS else _is_text(value)
     return _FITS[name](value)

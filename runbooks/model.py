@@ -181,6 +181,7 @@ class CallType(enum.Enum):
     NOTIFIED = "notified"
     CUSTOM_OK = "custom_ok"
     ALERT_CLEARED = "alert_cleared"
+    TIME_PASSED = "time_passed"
 
 
 DOING: Final = frozenset(
@@ -227,6 +228,7 @@ OF_AN_ACTION: Final = frozenset(
         CallType.CLEANUP_DONE,
         CallType.CLEANUP_RESTORED,
         CallType.NOTIFIED,
+        CallType.TIME_PASSED,
     }
 )
 """Looks that are about an action; they make no sense as a precondition or criterion."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from runbooks import patterns
 from runbooks.model import Facts, Parameter, ParameterType
 from runbooks.predicates import MATCHED_CHARS, MISSING, pointed
 
@@ -80,7 +81,7 @@ def _is_plain_path(value: str) -> bool:
 def _range_problem(parameter: Parameter, value: Any) -> str:
     if parameter.choices and value not in parameter.choices:
         return f"is none of {', '.join(map(repr, parameter.choices))}"
-    if parameter.pattern is not None and not re.fullmatch(parameter.pattern, str(value)):
+    if parameter.pattern is not None and not patterns.fits(parameter.pattern, str(value)):
         return f"does not match {parameter.pattern!r}"
     if parameter.minimum is not None and value < parameter.minimum:
         return f"is less than {parameter.minimum:g}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from runbooks import patterns
 from runbooks.model import AllOf, AnyOf, Facts, FieldTest, Not, Op, Predicate
 
 MISSING: Final = object()
@@ -111,7 +112,7 @@ def _passes(value: Any, op: Op, wanted: Any) -> bool:
         case Op.CONTAINS:
             return _contains(value, wanted)
         case Op.MATCHES:
-            return isinstance(value, str) and re.search(wanted, value[:MATCHED_CHARS], re.IGNORECASE) is not None
+            return isinstance(value, str) and patterns.finds(wanted, value[:MATCHED_CHARS])
         case _:
             return _is_number(value) and _compared(value, op, wanted)
 

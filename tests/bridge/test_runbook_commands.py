@@ -46,7 +46,7 @@ RUNBOOK: dict[str, Any] = {
             "id": "work",
             "name": "Have it work",
             "action_type": "bridge_command",
-            "effect": "irreversible",
+            "effect": "mutating",
             "irreversible_reason": "what is done is done",
             "parameters": {
                 "endpoint": "mql4",
