@@ -86,6 +86,7 @@ class RecoveryPlan:
     events_address: str | None = None
     endpoints: Mapping[str, str] | None = None
     """The kinds of the bridge endpoints, by name."""
+    on_switch_off: StopPolicy = StopPolicy.FINISH
 
 
 class Recovery:
@@ -383,8 +384,17 @@ class Recovery:
     def switch(self, *, enabled: bool, by: str) -> RecoveryStatus:
         """Remembered before it counts. Raises JournalTrouble."""
         switched = {"enabled": enabled, "by": by, "at": self._system.clock.wall()}
-        self._journal.submit(lambda db: rows.set_setting(db, SWITCH_KEY, switched)).result(10.0)
+        stop = StopRun(self._plan.on_switch_off, f"recovery was switched off by {by}")
+
+        def write(db: sqlite3.Connection) -> None:
+            rows.set_setting(db, SWITCH_KEY, switched)
+            if not enabled:
+                runs.ask_all_to_stop(db, stop.as_json())
+
+        self._journal.submit(write).result(10.0)
         self._switch = switched
+        if not enabled:
+            self.stop_runs(stop)
         self._tell_guardian(RecoverySwitched(enabled))
         self.commanded(GUARDIAN_PATH, "recovery on" if enabled else "recovery off", by, "")
         return self.status()
@@ -409,12 +419,12 @@ class Recovery:
         self._tell_guardian(EndUnbegun(execution_id, stop.reason))
         self.commanded(GUARDIAN_PATH, f"cancel {execution_id}", by, why)
 
-    def stop_runs(self, policy: StopPolicy, reason: str) -> int:
+    def stop_runs(self, stop: StopRun) -> int:
         """Tell all running executions to end at their next safe place; how many there were."""
         paths = [path for path in list(self._system.names) if path.startswith(f"{RUNBOOKS_PATH}/")]
         running = [ref for path in paths if (ref := self._system.whereis(path)) is not None]
         for ref in running:
-            ref.tell(StopRun(policy, reason))
+            ref.tell(stop)
         return len(running)
 
     def statistics(self) -> Mapping[str, Any]:

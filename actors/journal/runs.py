@@ -119,6 +119,12 @@ def ask_stop(db: sqlite3.Connection, execution_id: str, stop: JsonMap) -> bool:
     return asked.rowcount == 1
 
 
+def ask_all_to_stop(db: sqlite3.Connection, stop: JsonMap) -> None:
+    """``ask_stop`` for every run that has begun."""
+    query = "UPDATE executions SET stop=coalesce(stop, ?) WHERE ended_at IS NULL AND status='running'"
+    db.execute(query, (dump(dict(stop)),))
+
+
 def untold_failures(db: sqlite3.Connection) -> list[dict[str, Any]]:
     """Latches whose alert is not on record: the daemon died between the two."""
     rows = db.execute(
