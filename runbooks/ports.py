@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from runbooks.database_words import Databases
 from runbooks.model import Trouble
 
 
@@ -175,10 +176,11 @@ class Bridges(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything runbook steps act through. ``bridges``: None where there are none."""
+    """Everything runbook steps act through. ``bridges``, ``databases``: None where there are none."""
 
     services: Services
     commands: Commands
     http: Http
     tcp: Tcp
     bridges: Bridges | None = None
+    databases: Databases | None = None
