@@ -72,7 +72,7 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.DATABASE_OPERATION: _takes("operation", may=_OPERATION),
     CallType.DATABASE_OK: _DATABASE,
     CallType.DATABASE_SESSIONS_BELOW: _takes("url", "share", may=("engine",)),
-    CallType.DATABASE_UNBLOCKED: _takes("url", may=("engine", "blocked_for")),
+    CallType.DATABASE_UNBLOCKED: _takes("url", may=("engine", "blocked_for", "keys")),
     CallType.DATABASE_RESTORED: _takes("url", "keys", may=("engine",)),
     CallType.NOTIFY: _takes("message", may=("channel", "severity")),
     CallType.NOTIFIED: _takes(may=("channel",)),

@@ -135,19 +135,21 @@ def _result(done: SessionsEnded) -> dict[str, Any]:
 def _health(call: Call, context: Context) -> CallOutcome:
     """What is wrong, as a result: it fails only when nobody can tell."""
     service = call.arguments.get("service")
-    state = None if service is None else context.ports.services.status(str(service))
+    view = None
     if "url" in call.arguments:
         view = _port(context).view(_database(call.arguments), _limits(call.arguments), call.timeout_s)
-    elif state is not None:
-        view = DatabaseView(
-            "unknown",
-            DatabaseTrouble.UNSEEN if state.ready else DatabaseTrouble.DOWN,
-            f"service {service!r} is {state.state}; without a url nobody can look inside",
-        )
-    else:
-        raise PortError(f"service {service!r} is not configured" if service else "health needs a url or a service")
-    result = _seen(view) | ({} if state is None else {"service_state": state.state, "service_ready": state.ready})
-    return CallOutcome(ok=True, output=f"{view.trouble.value}: {view.detail}", result=result)
+    state = None if service is None else context.ports.services.status(str(service))
+    if view is None and state is None:
+        raise PortError("health needs a url or a service" if service is None else f"no service {service!r} is configured")
+    if view is None and state is not None:
+        trouble = DatabaseTrouble.UNSEEN if state.ready else DatabaseTrouble.DOWN
+        told = f"service {service!r} is {state.state}, and without a url nobody looks inside"
+        result = {"trouble": trouble.value, "detail": told}
+    elif view is not None:
+        result = _seen(view)
+    if state is not None:
+        result |= {"service_state": state.state, "service_ready": state.ready, "service_wanted": state.is_wanted}
+    return CallOutcome(ok=True, output=f"{result['trouble']}: {result['detail']}", result=result)
 
 
 def _seen(view: DatabaseView) -> dict[str, Any]:
@@ -187,9 +189,13 @@ def _before(call: Call, context: Context) -> tuple[str, Any]:
     name = _snapshot_name(call)
     if not call.arguments.get("keys"):
         return name, None
-    patterns, idle_for_s = tuple(map(str, call.arguments["keys"])), _seconds(call.arguments, "blocked_for", 0.0)
-    keys = _port(context).lock_keys(_database(call.arguments), patterns, idle_for_s, call.timeout_s)
-    return name, [asdict(key) for key in keys]
+    return name, [asdict(key) for key in _lock_keys(call, context)]
+
+
+def _lock_keys(call: Call, context: Context) -> tuple[LockKey, ...]:
+    patterns = tuple(map(str, call.arguments["keys"]))
+    idle_for_s = _seconds(call.arguments, "blocked_for", DatabaseLimits().blocked_for_s)
+    return _port(context).lock_keys(_database(call.arguments), patterns, idle_for_s, call.timeout_s)
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
@@ -218,11 +224,15 @@ def _sessions_below(call: Call, context: Context) -> CheckOutcome:
 
 
 def _unblocked(call: Call, context: Context) -> CheckOutcome:
+    """With ``keys``: no lock key fits that was left so long."""
     view = _view(call, context)
     told = f"{view.engine} {view.trouble.value}: {view.detail}"
     if view.trouble in _OUT:
         return CheckOutcome(Answer.UNKNOWN, told)
-    return yes_no(view.trouble is not DatabaseTrouble.BLOCKED, told)
+    if view.trouble is DatabaseTrouble.BLOCKED or "keys" not in call.arguments:
+        return yes_no(view.trouble is not DatabaseTrouble.BLOCKED, told)
+    names = [key.name for key in _lock_keys(call, context)]
+    return yes_no(not names, f"lock keys left: {', '.join(names)}" if names else told)
 
 
 def _restored(call: Call, context: Context) -> CheckOutcome:
