@@ -218,6 +218,12 @@ def existing_runbook_directories(config: SystemConfig) -> Iterator[Complaint]:
             yield ("runbooks", "directories", number), f"{directory} is no folder", "create it, or mend the path"
 
 
+def databases_are_services(config: SystemConfig) -> Iterator[Complaint]:
+    for name in config.runbooks.databases:
+        if name not in config.services:
+            yield ("runbooks", "databases", name), "there is no such service", "name the service that the database is"
+
+
 def replicas_fit(config: SystemConfig) -> Iterator[Complaint]:
     """Each replica has a name and ports of its own."""
     problems = {name: scale_problem(config, name, service.replicas) for name, service in config.services.items()}
@@ -247,5 +253,6 @@ ALL_CHECKS: Final[tuple[Check, ...]] = (
     no_port_clash,
     reachable_budgets,
     existing_runbook_directories,
+    databases_are_services,
     replicas_fit,
 )

@@ -163,10 +163,24 @@ class LinksConfig(Model):
         return self.guardian.address.rpartition(":")[0] + ":0"
 
 
+class SecretName(Model):
+    """The value of a secret in `secrets`."""
+
+    secret: str
+
+
+class DatabaseConfig(Model):
+    """How runbooks look into the database that a service is: `postgresql://`, `redis://`, `rediss://` or `unix://`."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^(postgresql|postgres|redis|rediss|unix)://")] | SecretName
+
+
 class RunbooksConfig(Model):
     """Folders with runbooks beside the shipped library."""
 
     directories: tuple[Path, ...] = ()
+    databases: dict[Name, DatabaseConfig] = Field(default_factory=dict)
+    """By the name of their service. The user should be allowed to see and end others' sessions."""
 
 
 class IntensityConfig(Model):

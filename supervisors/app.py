@@ -61,7 +61,7 @@ from supervisors.outside_acts import OutsideActs, Plan
 from supervisors.overseers import Overseers
 from supervisors.pacing_memory import LedgerMemory
 from supervisors.pulse import Pulse
-from supervisors.recovery import BRIDGES_PATH, Recovery, RecoveryPlan, retention_of
+from supervisors.recovery import BRIDGES_PATH, Recovery, RecoveryPlan, database_urls, retention_of
 from supervisors.reload import OwnFile, Reloader, reload_by_signal
 from supervisors.report_words import said
 from supervisors.runbook_ports import SteeredServices
@@ -153,6 +153,7 @@ class App:
                 room=RoomLimits(config.journal.ballast, config.journal.min_free),
                 retention=retention_of(config.journal),
                 events_address=config.links.events_address,
+                databases=database_urls(config.runbooks),
                 endpoints={name: bridge.kind for name, bridge in config.bridges.items()},
             ),
             self.system,

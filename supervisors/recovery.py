@@ -39,7 +39,7 @@ from bridge_link.publisher import EventPublisher
 from bridge_link.pump import RouterPump
 from bridge_link.report import as_report
 from bridge_link.wire import Kind
-from config.models import JournalConfig
+from config.models import JournalConfig, RunbooksConfig
 from guardian_link.messages import BadAlert
 from runbooks.commands import LocalCommands
 from runbooks.databases import LocalDatabases
@@ -85,6 +85,8 @@ class RecoveryPlan:
     events_address: str | None = None
     endpoints: Mapping[str, str] | None = None
     """The kinds of the bridge endpoints, by name."""
+    databases: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
+    """The urls of services that are databases; ``{"secret": NAME}`` for one that is a secret."""
 
 
 class Recovery:
@@ -133,7 +135,7 @@ class Recovery:
             LocalHttp(),
             LocalTcp(),
             BridgeCommands(self.sessions, self._bridge_is_ready),
-            databases=LocalDatabases(),
+            databases=LocalDatabases(plan.databases),
         )
         self._pumps: dict[str, RouterPump] = {}
         self._files = OpenFiles(system.clock.now)
@@ -414,6 +416,13 @@ def _node_of(what: str) -> str:
 def _as_reached(pump: RouterPump | EventPublisher) -> str:
     """A link's address as a program on this machine uses it."""
     return f"{pump.address}\n".replace("//0.0.0.0:", "//127.0.0.1:")
+
+
+def database_urls(runbooks: RunbooksConfig) -> Mapping[str, str | Mapping[str, str]]:
+    return {
+        name: one.url if isinstance(one.url, str) else {"secret": one.url.secret}
+        for name, one in runbooks.databases.items()
+    }
 
 
 def retention_of(journal: JournalConfig) -> Retention:
