@@ -33,6 +33,7 @@ from runbooks.engine_words import (
     Fence,
     Fenced,
     Finish,
+    Phase,
     Record,
     Recorded,
     RunCall,
@@ -272,8 +273,8 @@ class RunbookActor(SupervisedActor):
         state = self._state
         if state is None:
             return "starting"
-        if state.present is None:  # the index is a precondition's or criterion's
-            return f"{state.phase.value} {state.index + 1}"
+        if state.phase in (Phase.PRECONDITION, Phase.CRITERION, Phase.FINISHED):  # there the index is no step's
+            return state.phase.value
         total = len(state.plan.actions)
         number = min(state.index + 1, total)
         return f'step {number}/{total} "{state.action.id}" {state.phase.value}' if total else state.phase.value
