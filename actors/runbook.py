@@ -274,7 +274,7 @@ class RunbookActor(SupervisedActor):
         if state is None:
             return "starting"
         if state.phase in (Phase.PRECONDITION, Phase.CRITERION, Phase.FINISHED):  # there the index is no step's
-            return state.phase.value
+            return str(state.phase.value)
         total = len(state.plan.actions)
         number = min(state.index + 1, total)
         return f'step {number}/{total} "{state.action.id}" {state.phase.value}' if total else state.phase.value
