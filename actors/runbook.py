@@ -326,6 +326,8 @@ class RunbookActor(SupervisedActor):
         state = self._state
         if state is None:
             return "starting"
+        if state.phase in (Phase.PRECONDITION, Phase.CRITERION, Phase.FINISHED):  # there the index is no step's
+            return str(state.phase.value)
         total = len(state.plan.actions)
         number = min(state.index + 1, total)
         return f'step {number}/{total} "{state.action.id}" {state.phase.value}' if total else state.phase.value

@@ -202,6 +202,18 @@ class CleanupConfig(Model):
     max_size: Annotated[Bytes, Field(ge=1024 * 1024)] = 1024**3
 
 
+class SecretName(Model):
+    """The value of a secret in `secrets`."""
+
+    secret: str
+
+
+class DatabaseConfig(Model):
+    """How runbooks look into the database that a service is: `postgresql://`, `redis://`, `rediss://` or `unix://`."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^(postgresql|postgres|redis|rediss|unix)://")] | SecretName
+
+
 class RunbooksConfig(Model):
     """Folders with runbooks beside the shipped library, and what runbooks may touch."""
 
@@ -210,6 +222,8 @@ class RunbooksConfig(Model):
     cleanup: CleanupConfig = CleanupConfig()
     functions: tuple[str, ...] = ()
     """The entry points (group `selfheal.functions`) that runbooks may call."""
+    databases: dict[Name, DatabaseConfig] = Field(default_factory=dict)
+    """By the name of their service. The url's user should be allowed to see and end others' sessions."""
 
 
 class RunbookSecretConfig(Model):
@@ -218,12 +232,6 @@ class RunbookSecretConfig(Model):
     file: Path
     world_readable: bool = False
     """The file may be readable by every user; else that is refused."""
-
-
-class SecretName(Model):
-    """The value of a secret in `secrets`."""
-
-    secret: str
 
 
 class LogChannel(Model):
