@@ -101,7 +101,7 @@ def _decide(alert: Facts, runbooks: Sequence[Runbook], history: History, now: fl
 
 def _candidates(alert: Facts, runbooks: Sequence[Runbook]) -> Sequence[Runbook]:
     fitting = [one for one in _about(runbooks, alert) if is_in_use(one) and holds(one.match, alert)]
-    return fitting if len(fitting) < 2 else sorted(fitting, key=_rank)
+    return fitting if len(fitting) < 2 else sorted(fitting, key=rank)
 
 
 def is_in_use(runbook: Runbook) -> bool:
@@ -138,7 +138,8 @@ def _about(runbooks: Sequence[Runbook], alert: Facts) -> Sequence[Runbook]:
     return index.about(kind)
 
 
-def _rank(runbook: Runbook) -> tuple[int, int, str]:
+def rank(runbook: Runbook) -> tuple[int, int, str]:
+    """The order in which runbooks that fit are asked: priority, then how much the rule asks for, then the id."""
     return (-runbook.priority, -specificity(runbook.match), runbook.id)
 
 
