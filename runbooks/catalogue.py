@@ -73,7 +73,7 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.NOTIFIED: _takes(may=("channel",)),
     CallType.CUSTOM_FUNCTION: _takes("name", may=("parameters",)),
     CallType.CUSTOM_OK: _takes("name", may=("parameters",)),
-    CallType.ALERT_CLEARED: _takes(),
+    CallType.ALERT_CLEARED: _takes(may=("quiet_for",)),
     CallType.TIME_PASSED: _takes(),
 }
 
@@ -160,6 +160,7 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "at_least": _is_amount,
     "engine": lambda value: value in ("postgresql", "redis") or is_placeholder(value),
     "operation": _is_text,
+    "quiet_for": _is_duration,
     "idle_for": _is_duration,
     "blocked_for": _is_duration,
     "keys": _are_texts,

@@ -173,12 +173,23 @@ class Bridges(Protocol):
         """
 
 
+class Alerts(Protocol):
+    def going_on(self, execution_id: str, quiet_s: float) -> str:
+        """Why the condition behind the execution's alert is not gone; "" when it is. An alert that is never said to be
+        over is so when none like it came within the last ``quiet_s`` seconds.
+
+        Raises:
+            PortError: nobody can tell now.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything runbook steps act through. ``bridges``: None where there are none."""
+    """Everything runbook steps act through. ``bridges``, ``alerts``: None where there are none."""
 
     services: Services
     commands: Commands
     http: Http
     tcp: Tcp
     bridges: Bridges | None = None
+    alerts: Alerts | None = None

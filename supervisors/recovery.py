@@ -27,6 +27,7 @@ from actors.endpoints.tcp import CLIENT
 from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
 from actors.journal import events, rows
+from actors.journal.conditions import JournalAlerts
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
@@ -125,7 +126,12 @@ class Recovery:
             plan.alertmanager,
         )
         self._ports = Ports(
-            services, LocalCommands(), LocalHttp(), LocalTcp(), BridgeCommands(self.sessions, self._bridge_is_ready)
+            services,
+            LocalCommands(),
+            LocalHttp(),
+            LocalTcp(),
+            BridgeCommands(self.sessions, self._bridge_is_ready),
+            JournalAlerts(self._journal, system.clock),
         )
         self._pumps: dict[str, RouterPump] = {}
         self._files = OpenFiles(system.clock.now)
