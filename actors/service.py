@@ -52,6 +52,7 @@ from actors.service_fsm import (
     HealthSeen,
     Launched,
     LaunchRefused,
+    NoneLives,
     PauseAsked,
     RestartPolicy,
     ResumeAsked,
@@ -160,7 +161,7 @@ class ServiceActor(SupervisedActor):
                 self._io_done(message)
             case RunEnded(status):
                 self._end_seen(status)
-            case RunSeen():
+            case RunSeen() | NoneLives():
                 self._take(message)
             case RestartPermit(at_once):
                 self._is_permitted = at_once
@@ -282,6 +283,8 @@ class ServiceActor(SupervisedActor):
         found = self._adopt() or self._untold()
         if found is not None:
             return found
+        if self._run.unknown is not None:
+            self.ref.tell(NoneLives())
         handle = self._runtime.launch(self._plan.launch, self._last_run + 1, self._ended)
         self._parts.live.by_service[self._plan.name] = (self._runtime, handle)
         self._observe(handle)
@@ -552,6 +555,8 @@ def _shown(run: ServiceRun) -> tuple[NodeState, str | None]:
     seen, state = run.seen, _SHOWN[run.state]
     if run.ended is not None:
         return _ended_state(run.ended), run.detail
+    if run.state in (RunState.WAITING, RunState.LAUNCHING) and run.unknown is not None:
+        return NodeState.UNKNOWN, run.unknown
     if run.state not in LIVE:
         return state, run.detail
     if seen.unknown is not None and not run.rules.is_probed:

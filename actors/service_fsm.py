@@ -76,6 +76,7 @@ class ServiceRun:
     """``missing`` are the dependencies not ready yet; ``stop`` is how this run is being ended by us, and why.
 
     ``is_looking``: whether a run lives already is being looked up while the dependencies are missing.
+    ``unknown``: why nobody could tell whether one lives; it is being asked again, and holds until that is answered.
     ``seen`` is what the runtime sees of it beyond its being alive; ``was_ready`` is kept over a pause from outside.
     ``is_paused``: a person wants it frozen: nothing is started, health does not count, and an end is no reason for
     another run.
@@ -89,6 +90,7 @@ class ServiceRun:
     stop: ExitReason | None = None
     detail: str | None = None
     is_looking: bool = False
+    unknown: str | None = None
     seen: Observed = NOTHING_SEEN
     was_ready: bool = False
     is_paused: bool = False
@@ -160,6 +162,11 @@ class LaunchRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class NoneLives:
+    """It can be told again: none lived, and one is being launched."""
+
+
+@dataclass(frozen=True, slots=True)
 class RetryDue:
     """Time to ask again whether the service runs."""
 
@@ -210,6 +217,7 @@ Event = (
     | Cleared
     | Launched
     | LaunchRefused
+    | NoneLives
     | RetryDue
     | RunEnded
     | HealthSeen
@@ -353,6 +361,8 @@ def _take_more(now: _Step, event: Event) -> None:
     match event:
         case RunSeen(seen):
             _seen(now, seen)
+        case NoneLives():
+            now.run = replace(now.run, unknown=None)
         case Cleared(trouble) if now.run.is_fresh:
             _cleared(now, trouble)
         case RulesChanged(rules, ready):
@@ -375,6 +385,7 @@ def _try_again(now: _Step, event: RetryDue | StopDue) -> None:
 
 
 def _retry(now: _Step) -> None:
+    now.run = replace(now.run, unknown=now.run.detail)
     if now.run.is_fresh:
         _clear(now)
     elif now.run.is_paused:
@@ -423,6 +434,7 @@ def _cleared(now: _Step, trouble: str | None) -> None:
     elif now.run.is_paused:
         now.end(paused_reason("stopped with its group"))
     else:
+        now.run = replace(now.run, unknown=None)
         _launch_if_free(now)
 
 

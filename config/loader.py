@@ -104,6 +104,9 @@ def _absolute(data: Any, base: Path) -> Any:
     runbooks = made.get("runbooks")
     if isinstance(runbooks, dict) and isinstance(runbooks.get("directories"), list):
         made["runbooks"] = {**runbooks, "directories": [_from_base(one, base) for one in runbooks["directories"]]}
+    watch = made.get("watch")
+    if isinstance(watch, dict) and isinstance(watch.get("paths"), list):
+        made["watch"] = {**watch, "paths": [_from_base(one, base) for one in watch["paths"]]}
     return made
 
 

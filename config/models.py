@@ -59,6 +59,46 @@ class WatchdogConfig(Model):
     restart_when_dead: bool = False
 
 
+class ServiceLimitsConfig(Model):
+    """For services that state none in `required_resources`: percent of one core, MiB. null: no limit."""
+
+    cpu_percent: Annotated[float, Field(gt=0)] | None = None
+    memory_mb: Annotated[int, Field(ge=1)] | None = None
+
+
+class BoxLimitsConfig(Model):
+    """Percent of all cores, of the memory, of each watched disk. null: not watched."""
+
+    cpu_percent: Annotated[float, Field(gt=0, le=100)] | None = 95.0
+    memory_percent: Annotated[float, Field(gt=0, le=100)] | None = 92.0
+    disk_percent: Annotated[float, Field(gt=0, le=100)] | None = 90.0
+
+
+class DaemonLimitsConfig(Model):
+    """Of the daemon itself: percent of one core, MiB. null: not watched."""
+
+    cpu_percent: Annotated[float, Field(gt=0)] | None = 80.0
+    memory_mb: Annotated[int, Field(ge=1)] | None = 1024
+
+
+class WatchConfig(Model):
+    """What the daemon raises alerts about by itself: what is over its limit for `for`, until it has been at or below
+    `clear` percent of the limit for `clear_for`. Disks: the state directory's, the services' working directories', and
+    those of `paths`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    every: PositiveSeconds = 5.0
+    for_: Seconds = Field(default=60.0, alias="for")
+    clear_for: Seconds = 30.0
+    clear: Annotated[float, Field(gt=0, le=100)] = 90.0
+    service: ServiceLimitsConfig = ServiceLimitsConfig()
+    box: BoxLimitsConfig = BoxLimitsConfig()
+    daemon: DaemonLimitsConfig = DaemonLimitsConfig()
+    paths: tuple[Path, ...] = ()
+
+
 class JournalConfig(Model):
     """What the journal keeps, and the room it needs: alerts with all they said (`keep`, at most `max_alerts`), then
     only their ids (`keep_ids`, at most `max_ids`), so that one sent again is still known; a ballast file that is given
@@ -356,6 +396,7 @@ class SystemConfig(Model):
     journal: JournalConfig = JournalConfig()
     runbooks: RunbooksConfig = RunbooksConfig()
     watchdog: WatchdogConfig = WatchdogConfig()
+    watch: WatchConfig = WatchConfig()
     exit_with: str | None = None
     groups: dict[Name, GroupConfig] = Field(default_factory=dict)
     services: dict[Name, ServiceConfig] = Field(default_factory=dict)

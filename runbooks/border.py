@@ -211,6 +211,7 @@ class CallModel(Border):
         "database_ok",
         "database_sessions_below",
         "database_unblocked",
+        "database_restored",
         "notified",
         "custom_ok",
         "alert_cleared",

@@ -31,7 +31,11 @@ def _takes(*required: str, may: tuple[str, ...] = ()) -> Arguments:
 _SERVICE: Final = _takes("service")
 _ENDPOINT: Final = _takes("endpoint")
 _ARGV: Final = _takes("argv", may=("working_dir",))
-_DATABASE: Final = ("engine", "url")
+_DATABASE: Final = _takes("url", may=("engine",))
+_OPERATION: Final = ("url", "engine", "service", "share", "idle_for", "blocked_for", "keys", "keep")
+OPERATIONS: Final = ("health", "terminate_idle", "terminate_blocking", "clear_locks", "restore_locks")
+ALIASES: Final = {"kill_idle": "terminate_idle", "unblock": "terminate_blocking"}
+"""Redis's words for the same operations."""
 ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.SERVICE_RESTART: _SERVICE,
     CallType.SERVICE_START: _SERVICE,
@@ -65,10 +69,11 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.CLEANUP_DONE: _takes("root"),
     CallType.CLEANUP_RESTORED: _takes("root"),
     CallType.DISK_FREE: _takes("path", "at_least"),
-    CallType.DATABASE_OPERATION: _takes(*_DATABASE, "operation", may=("idle_for", "blocked_for", "keys", "keep")),
-    CallType.DATABASE_OK: _takes(*_DATABASE),
-    CallType.DATABASE_SESSIONS_BELOW: _takes(*_DATABASE, "share"),
-    CallType.DATABASE_UNBLOCKED: _takes(*_DATABASE, may=("blocked_for",)),
+    CallType.DATABASE_OPERATION: _takes("operation", may=_OPERATION),
+    CallType.DATABASE_OK: _DATABASE,
+    CallType.DATABASE_SESSIONS_BELOW: _takes("url", "share", may=("engine",)),
+    CallType.DATABASE_UNBLOCKED: _takes("url", may=("engine", "blocked_for")),
+    CallType.DATABASE_RESTORED: _takes("url", "keys", may=("engine",)),
     CallType.NOTIFY: _takes("message", may=("channel", "severity")),
     CallType.NOTIFIED: _takes(may=("channel",)),
     CallType.CUSTOM_FUNCTION: _takes("name", may=("parameters",)),
@@ -159,8 +164,8 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "path": _is_text,
     "at_least": _is_amount,
     "engine": lambda value: value in ("postgresql", "redis") or is_placeholder(value),
-    "operation": _is_text,
     "quiet_for": _is_duration,
+    "operation": lambda value: value in (*OPERATIONS, *ALIASES),
     "idle_for": _is_duration,
     "blocked_for": _is_duration,
     "keys": _are_texts,

@@ -178,6 +178,7 @@ class CallType(enum.Enum):
     DATABASE_OK = "database_ok"
     DATABASE_SESSIONS_BELOW = "database_sessions_below"
     DATABASE_UNBLOCKED = "database_unblocked"
+    DATABASE_RESTORED = "database_restored"
     NOTIFIED = "notified"
     CUSTOM_OK = "custom_ok"
     ALERT_CLEARED = "alert_cleared"
@@ -216,6 +217,8 @@ NEEDS_SNAPSHOT: Final = frozenset(
         CallType.CLEANUP_RESTORE,
         CallType.CLEANUP_DONE,
         CallType.CLEANUP_RESTORED,
+        CallType.DATABASE_OPERATION,
+        CallType.DATABASE_RESTORED,
     }
 )
 """Calls that compare the world with what it was before the action."""
@@ -227,6 +230,7 @@ OF_AN_ACTION: Final = frozenset(
         CallType.CONFIGURATION_RESTORED,
         CallType.CLEANUP_DONE,
         CallType.CLEANUP_RESTORED,
+        CallType.DATABASE_RESTORED,
         CallType.NOTIFIED,
         CallType.TIME_PASSED,
     }

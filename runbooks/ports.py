@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from runbooks.database_words import Databases
 from runbooks.model import Trouble
 
 
@@ -185,7 +186,7 @@ class Alerts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything runbook steps act through. ``bridges``, ``alerts``: None where there are none."""
+    """Everything runbook steps act through. ``bridges``, ``alerts``, ``databases``: None where there are none."""
 
     services: Services
     commands: Commands
@@ -193,3 +194,4 @@ class Ports:
     tcp: Tcp
     bridges: Bridges | None = None
     alerts: Alerts | None = None
+    databases: Databases | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from runbooks.calls import alerts, bridges, net, programs, services, waiting
+from runbooks.calls import alerts, bridges, databases, net, programs, services, waiting
 from runbooks.calls.family import Act, Before, CallOutcome, CheckOutcome, Context, Family, Look
 from runbooks.engine_words import Answer, Snapshot, Try
 from runbooks.model import Call, CallType
@@ -20,6 +20,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     net.FAMILY,
     bridges.FAMILY,
     alerts.FAMILY,
+    databases.FAMILY,
     waiting.FAMILY,
 )
 _ACTS: Final[dict[CallType, Act]] = {kind: act for family in FAMILIES for kind, act in family.acts.items()}

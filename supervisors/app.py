@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from actors.board import NodeKind
+from actors.board import NodeKind, NodeState, NodeStatus
 from actors.bridge_endpoint import BridgeEndpointActor, EndpointPast
 from actors.clock import SystemClock
 from actors.context import ActorSystem
@@ -47,7 +47,7 @@ from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
 from supervisors.catalog import Catalog, moment
 from supervisors.daemon import Daemon, View, on_terminal
-from supervisors.decisions.model import Ask, Refused
+from supervisors.decisions.model import Ask, Refused, ReportKind
 from supervisors.exit_with import code_at_end
 from supervisors.instance import instance_of
 from supervisors.leftovers import Cleaner, leftovers
@@ -61,9 +61,12 @@ from supervisors.outside_acts import OutsideActs, Plan
 from supervisors.overseers import Overseers
 from supervisors.pacing_memory import LedgerMemory
 from supervisors.pulse import Pulse
-from supervisors.recovery import Recovery, RecoveryPlan, retention_of
+from supervisors.recovery import BRIDGES_PATH, Recovery, RecoveryPlan, retention_of
 from supervisors.reload import OwnFile, Reloader, reload_by_signal
+from supervisors.report_words import said
 from supervisors.runbook_ports import SteeredServices
+from supervisors.self_alerts import SelfAlerts, WatchParts
+from supervisors.self_measures import Measures, Sources
 from supervisors.service_plans import endpoint_plan, service_plan
 from supervisors.single_root import RootLock
 from supervisors.status_line import status_line
@@ -80,11 +83,13 @@ from supervisors.watched import (
     watched_keeper,
     watched_logs,
     watched_systemd,
+    watched_usage,
 )
 
 MISSED_COUNTED: Final = register("daemon.missed.counted", "a restart while no daemon lived is counted, not forgotten")
 RESTART_COUNTED: Final = register("daemon.restart.counted", "a restart is counted, the new run was not asked for")
 KEEPER_LEFT: Final = register("daemon.leave.said", "in an orderly end the keeper was told goodbye")
+DOWN: Final = frozenset({NodeState.STOPPED, NodeState.CRASH_LOOP, NodeState.FAILED})
 
 if TYPE_CHECKING:
     from actors.runtimes.docker import DockerRuntime
@@ -153,6 +158,8 @@ class App:
             self.system,
             SteeredServices(self.steering),
         )
+        self.usage = UsageBook(self.live)
+        self.self_alerts = self._self_alerts()
         self.token = TokenFile(config.links.alertmanager.token_file)
         self._listen_outside()
         self.log_keeper = LogKeeper(self._log_limits(config), self._log_writers)
@@ -327,10 +334,34 @@ class App:
         elif report.kind.value in ("parked", "gave_up") and self.steering.path_or_none(name) == path:
             self.ledger.judged(name)
         self.recovery.reported(path, report)
+        if report.kind is ReportKind.PARKED:
+            self.self_alerts.parked(name, said(report))
         if name == self.catalog.config.exit_with and self.steering.path_or_none(name) == path:
             code = code_at_end(report)
             if code is not None:
                 self._end_with(name, code)
+
+    def _self_alerts(self) -> SelfAlerts:
+        board, path_of = self.system.board, self.steering.path_or_none
+
+        def status(name: str) -> NodeStatus | None:
+            return board.get(path_of(name) or f"{BRIDGES_PATH}/{name}")
+
+        def is_down(name: str) -> bool:
+            found = status(name)
+            return name not in self.live.by_service and found is not None and found.state in DOWN
+
+        sources = Sources(lambda: self.catalog.config, is_down, self.usage.figures, self.places.root, self.system.clock)
+        return SelfAlerts(
+            WatchParts(
+                lambda: self.catalog.config.watch,
+                Measures(sources).measure,
+                status,
+                self.recovery.own_alerts,
+                self.system.clock,
+                self.system.io.run,
+            )
+        )
 
     def _end_with(self, service: str, code: int) -> None:
         if self._daemon is not None:
@@ -351,7 +382,7 @@ class App:
         manager = LocalManager(
             self.system,
             self.steering,
-            UsageBook(self.live),
+            self.usage,
             self.recovery.records,
             self.recovery,
             lambda name: log_path(self.places.root, name),
@@ -437,6 +468,7 @@ class App:
         nodes = {
             "exit-watcher": watched_exits(self.watcher, look),
             "log-keeper": watched_logs(self.log_keeper),
+            "usage-watch": watched_usage(self.self_alerts),
         }
         if self.nursery is not None:
             nodes["keeper"] = watched_keeper(self.nursery, self._pulse(), self.recovery.told)

@@ -32,6 +32,7 @@ from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
 from actors.monitor import MonitorActor, Watched
+from actors.own_alerts import OwnAlerts
 from actors.questions import BadQuestion
 from actors.runbook import RunbookParts
 from actors.spec import ChildSpec
@@ -42,6 +43,7 @@ from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
 from runbooks.commands import LocalCommands
+from runbooks.databases import LocalDatabases
 from runbooks.network import LocalHttp, LocalTcp
 from runbooks.parse import SHIPPED, Library, load_library
 from runbooks.ports import Ports, Services
@@ -125,13 +127,15 @@ class Recovery:
             ),
             plan.alertmanager,
         )
+        self.own_alerts = OwnAlerts(self._journal, system.clock, self._tell_guardian, self._intake.say_once)
         self._ports = Ports(
             services,
             LocalCommands(),
             LocalHttp(),
             LocalTcp(),
             BridgeCommands(self.sessions, self._bridge_is_ready),
-            JournalAlerts(self._journal, system.clock),
+            alerts=JournalAlerts(self._journal, system.clock),
+            databases=LocalDatabases(),
         )
         self._pumps: dict[str, RouterPump] = {}
         self._files = OpenFiles(system.clock.now)
@@ -295,15 +299,12 @@ class Recovery:
     # -- what happens -------------------------------------------------------------------------------------------------
 
     def reported(self, path: str, report: Report) -> None:
-        """A supervisor's report, on its thread: handed to the journal; parked children are alerted once."""
+        """A supervisor's report, on its thread: handed to the journal."""
         quiet = {ReportKind.STOPPED} | (set() if path.startswith(OUTER) else {ReportKind.STARTED})
         if report.kind in quiet and report.reason is None:
             return
         evidence = dict(report.reason.evidence) if report.reason is not None else {}
         self._event(path, report.kind.value, said(report), {key: str(value) for key, value in evidence.items()})
-        if report.kind is ReportKind.PARKED:
-            alert = {"type": "crash_loop", "service": path.rsplit("/", 1)[-1], "message": said(report)}
-            self._intake.take_mapping({**alert, "severity": "high", "source": "selfheal"})
 
     def commanded(self, path: str, command: str, by: str, why: str) -> None:
         """A person's or a runbook's command."""

@@ -9,16 +9,20 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+from actors.kernel import SupervisedActor
 from tests.conformance.__main__ import main
-from tests.conformance.runner import Differed, like, run, skipped_for
+from tests.conformance.adapter import Adapter
+from tests.conformance.runner import QUIET_S, Differed, like, run, skipped_for
 
 FOLDER = Path(__file__).parent / "conformance" / "scenarios"
 SCENARIOS: dict[str, dict[str, Any]] = {
@@ -113,6 +117,48 @@ def test_a_falsified_expectation_fails(key: str) -> None:
     scenario["steps"][0]["expect"][key] = WRONG[key]
     with pytest.raises(Differed, match=key):
         run(scenario)
+
+
+class SlowThreads(Adapter):
+    """A loaded machine: at one place threads get no time for longer than ``QUIET_S``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, *, is_after: bool) -> None:
+        super().__init__()
+        method = getattr(owner, name)
+
+        def run_slowly(actor: Any, *args: Any) -> Any:
+            """Other scenarios run beside this one."""
+            is_mine = actor.context.system is self.system
+            if is_mine and not is_after:
+                threading.Event().wait(2 * QUIET_S)
+            done = method(actor, *args)
+            if is_mine and is_after:
+                threading.Event().wait(2 * QUIET_S)
+            return done
+
+        monkeypatch.setattr(owner, name, run_slowly)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_after"),
+    [("on_receive", False), ("_end", True)],
+    ids=["with a message in hand", "before it tells its end"],
+)
+def test_it_is_not_quiet_while_a_thread_gets_no_time(
+    monkeypatch: pytest.MonkeyPatch, name: str, is_after: bool
+) -> None:
+    run(SCENARIOS["MORE-205"], SlowThreads(monkeypatch, SupervisedActor, name, is_after=is_after))
+
+
+def test_it_is_not_quiet_before_a_supervisor_is_told() -> None:
+    adapter = Adapter()
+
+    def observe(path: str, message: object) -> None:
+        adapter.diary.observe(path, message)
+        threading.Event().wait(2 * QUIET_S)
+
+    adapter.system = replace(adapter.system, observer=observe)
+    run(SCENARIOS["MORE-205"], adapter)
 
 
 @pytest.mark.parametrize(

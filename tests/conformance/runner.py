@@ -24,9 +24,9 @@ def skipped_for(scenario: dict[str, Any]) -> str | None:
     return next((tag for tag in scenario.get("tags", ()) if tag in SKIPPED_TAGS), None)
 
 
-def run(scenario: dict[str, Any]) -> None:
+def run(scenario: dict[str, Any], adapter: Adapter | None = None) -> None:
     """Raises Differed, naming the step and both values."""
-    adapter = Adapter()
+    adapter = adapter or Adapter()
     try:
         returned = adapter.start(scenario["supervisor"])
         adapter.diary.wait_until_quiet(QUIET_S)

@@ -8,10 +8,10 @@ refuses to make such a spec at all. ``RefusedSupervisor`` brings the refusal to 
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,24 @@ from supervisors.decisions.model import Flags
 from supervisors.supervisor import SupervisorActor
 
 TIMEOUT_S = 20.0
+Key = tuple[str, int]
+"""One run of one node: its path and incarnation."""
+
+
+class Inbox(queue.Queue[Any]):
+    """Knows whether its actor is at work: what it took out is done when it asks for the next. Its start is work too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unfinished_tasks = 1
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        self.task_done()
+        return super().get(block, timeout)
+
+    @property
+    def is_done(self) -> bool:
+        return self.unfinished_tasks == 0
 
 
 @dataclass
@@ -37,9 +55,9 @@ class Diary:
     downs: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     root_reason: str | None = None
     last_at: float = field(default_factory=time.monotonic)
-    made: int = 0
-    begun: int = 0
-    inboxes: dict[str, Callable[[], bool]] = field(default_factory=dict)
+    inboxes: dict[Key, Inbox] = field(default_factory=dict)
+    ending: set[threading.Thread] = field(default_factory=set)
+    """Of actors that said their end, and have still to tell their supervisor."""
     supervisors: set[str] = field(default_factory=set)
 
     def observe(self, path: str, message: object) -> None:
@@ -50,14 +68,14 @@ class Diary:
                     self.starts[name] += 1
                     self.live[name] += 1
                     self._write(name, "start", "ok")
-                case ChildIgnored():
-                    self.inboxes.pop(name, None)
+                case ChildIgnored(incarnation=incarnation):
+                    self._ends(name, incarnation)
                     self._write(name, "start", "ignore")
-                case ChildStartFailed():
-                    self.inboxes.pop(name, None)
+                case ChildStartFailed(incarnation=incarnation):
+                    self._ends(name, incarnation)
                     self._write(name, "start", "error")
-                case ChildExited(reason=reason):
-                    self.inboxes.pop(name, None)
+                case ChildExited(incarnation=incarnation, reason=reason):
+                    self._ends(name, incarnation)
                     self.live[name] -= 1
                     self.downs[name] += 1
                     if name == "root":
@@ -70,17 +88,20 @@ class Diary:
             self.events.append(f"{what} {name} {how}")
         self.last_at = time.monotonic()
 
-    def make(self) -> None:
-        """An actor is made; its thread has still to begin."""
-        with self.lock:
-            self.made += 1
+    def _ends(self, name: str, incarnation: int) -> None:
+        self.inboxes.pop((name, incarnation), None)
+        self.ending.add(threading.current_thread())
 
-    def attempt(self, path: str, is_inbox_empty: Callable[[], bool]) -> int:
+    def make(self, context: ActorContext, inbox: object) -> None:
+        """An actor is made; its thread has still to begin."""
+        assert isinstance(inbox, Inbox)
+        with self.lock:
+            self.inboxes[short(context.path), context.incarnation] = inbox
+
+    def attempt(self, path: str) -> int:
         """A start attempt begins; its number among those of this path."""
         name = short(path)
         with self.lock:
-            self.begun += 1
-            self.inboxes[name] = is_inbox_empty
             self.attempts[name] += 1
             self.last_at = time.monotonic()
             return self.attempts[name]
@@ -90,7 +111,7 @@ class Diary:
             self.last_at = time.monotonic()
 
     def wait_until_quiet(self, quiet_s: float) -> None:
-        """Wait until no event came for ``quiet_s`` seconds and no message waits for an actor's thread to run.
+        """Wait until no event came for ``quiet_s`` seconds, and no actor is at work or has something to do.
 
         The second half is for a loaded machine, on which a thread may get no time for longer than that.
         """
@@ -102,7 +123,8 @@ class Diary:
                 self.lock.wait(max(left, 0.01))
 
     def _is_idle(self) -> bool:
-        return self.made == self.begun and all(is_empty() for is_empty in self.inboxes.values())
+        self.ending = {thread for thread in self.ending if thread.is_alive()}
+        return not self.ending and all(inbox.is_done for inbox in self.inboxes.values())
 
 
 def short(path: str) -> str:
@@ -110,16 +132,24 @@ def short(path: str) -> str:
     return path.split("/", 1)[1] if "/" in path else "root"
 
 
-class ScriptedChild(SupervisedActor):
+class Scripted:
+    """An actor whose inbox knows whether it is at work."""
+
+    @staticmethod
+    def _create_actor_inbox() -> Inbox:
+        return Inbox()
+
+
+class ScriptedChild(Scripted, SupervisedActor):
     """Starts and stops as its script says."""
 
     def __init__(self, context: ActorContext, diary: Diary, starts: list[Any], stop: Any) -> None:
         super().__init__(context)
         self._diary, self._starts, self._reaction = diary, starts, stop
-        diary.make()
+        diary.make(context, self.actor_inbox)
 
     def setup(self) -> object:
-        attempt = self._diary.attempt(self.context.path, self.actor_inbox.empty)
+        attempt = self._diary.attempt(self.context.path)
         return _begin(self._starts[min(attempt, len(self._starts)) - 1])
 
     def stop_requested(self, reason: ExitReason) -> None:
@@ -135,7 +165,7 @@ class ScriptedChild(SupervisedActor):
                 self.exit(reason)
 
 
-class ScriptedSupervisor(SupervisorActor):
+class ScriptedSupervisor(Scripted, SupervisorActor):
     """An ordinary supervisor that counts its start attempts, and declines when its script says so."""
 
     def __init__(
@@ -143,24 +173,24 @@ class ScriptedSupervisor(SupervisorActor):
     ) -> None:
         super().__init__(context, flags, specs, lambda: IGNORE if declines else None)
         self._diary = diary
-        diary.make()
+        diary.make(context, self.actor_inbox)
 
     def setup(self) -> object:
         self._diary.supervisors.add(short(self.context.path))
-        self._diary.attempt(self.context.path, self.actor_inbox.empty)
+        self._diary.attempt(self.context.path)
         return super().setup()
 
 
-class RefusedSupervisor(SupervisedActor):
+class RefusedSupervisor(Scripted, SupervisedActor):
     """Stands for a nested supervisor whose flags or specs cannot be used: its start fails with the refusal."""
 
     def __init__(self, context: ActorContext, diary: Diary, refusal: BadSpec) -> None:
         super().__init__(context)
         self._diary, self._refusal = diary, refusal
-        diary.make()
+        diary.make(context, self.actor_inbox)
 
     def setup(self) -> object:
-        self._diary.attempt(self.context.path, self.actor_inbox.empty)
+        self._diary.attempt(self.context.path)
         raise self._refusal
 
 

@@ -87,10 +87,11 @@ def _outcome(row: Row) -> Outcome:
             try:
                 passed, result = _play(row, world)
             except Unlike as unlike:
-                has_twins = bool(world.witnesses.twins())
-                if isinstance(unlike, OtherWay) and not has_twins:
+                twins = world.witnesses.twins()
+                if isinstance(unlike, OtherWay) and not twins:
                     raise
-                text = "twins" if has_twins else str(unlike).replace(world.tag, "")
+                found = [f"twins of {name}" for name in twins] + [str(unlike)]
+                text = "; ".join(dict.fromkeys(found)).replace(world.tag, "")
                 return Outcome(row, text, time.monotonic() - began, _evidence(world))
             detail = "" if result in (OK, NOT_AGAIN) else _evidence(world)
     except OtherWay:
@@ -106,7 +107,7 @@ def _evidence(world: World) -> str:
     texts = [f"--- {one.name}\n{one.read_text(errors='replace')[-6000:]}" for one in paths if one.exists()]
     births = {path.name: path.read_text().split() for path in sorted(world.witnesses.folder.iterdir())}
     passes = {path.parent.name: path.read_text().split() for path in sorted(world.folder.glob("*/passed"))}
-    return "\n".join([*texts, f"--- witnesses {births}", f"--- passed {passes}"])
+    return "\n".join([f"--- witnesses {births}", f"--- passed {passes}", *texts])
 
 
 def _play(row: Row, world: World) -> tuple[tuple[str, ...], str]:

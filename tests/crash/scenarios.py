@@ -15,7 +15,6 @@ from supervisors.manager import ManagerError
 from tests.crash import witness
 from tests.crash.stage import Stage
 from tests.crash.world import OtherWay
-from tests.system.running import free_port
 
 Step = Callable[[Stage], None]
 Services = dict[str, dict[str, Any]]
@@ -65,7 +64,7 @@ def only_b(stage: Stage) -> Services:
 
 
 def boxed(stage: Stage) -> Services:
-    box = witness.container(stage.world.witnesses.folder, stage.box, stage.port(free_port))
+    box = witness.container(stage.world.witnesses.folder, stage.box)
     return only_b(stage) | {stage.box: box}
 
 

@@ -32,7 +32,6 @@ class Stage:
     daemon: DaemonProcess | None = None
     wanted: Mapping[str, int] = field(default_factory=dict)
     is_counted: bool = True
-    _port: int | None = None
 
     def __post_init__(self) -> None:
         self.notes = self.world.notes("none")
@@ -40,12 +39,6 @@ class Stage:
     @property
     def box(self) -> str:
         return f"box-{self.world.tag}"
-
-    def port(self, find: Callable[[], int]) -> int:
-        """One port for the world's container, whatever is configured."""
-        if self._port is None:
-            self._port = find()
-        return self._port
 
     @property
     def has_struck(self) -> bool:

@@ -16,7 +16,6 @@ from typing import Any, Final
 from tests.crash import witness
 from tests.crash.warm import DaemonProcess
 from tests.crash.world import World
-from tests.system.running import free_port
 
 LIMIT_S: Final = 180.0
 LOOK_S: Final = 0.03
@@ -87,7 +86,7 @@ class Storm:
                 services[f"p{number}"] = witness.process(folder, f"p{number}", **_PATIENCE, **probed)
             if number < self.containers:
                 name = f"box{number}-{self.world.tag}"
-                services[name] = witness.container(folder, name, free_port(), **_PATIENCE)
+                services[name] = witness.container(folder, name, number, **_PATIENCE)
         self.names = list(services)
         self.world.configure(services)
 

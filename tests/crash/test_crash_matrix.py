@@ -6,18 +6,23 @@ The whole of it is ``make crash-matrix``; a longer storm ``benchmarks/kill_storm
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.crash import witness
 from tests.crash.matrix import BadChoice, check_routes, single_rows
 from tests.crash.scenarios import ROUTES
 from tests.crash.storm import Storm, table
 from tests.crash.world import World
-from tests.support.docker_engine import require_engine
+from tests.support.docker_engine import engine_client, require_engine
+from tests.support.eventually import eventually
 from tests.support.tables import TABLE
 
 Record = Callable[[str, object], None]
@@ -35,6 +40,38 @@ def test_a_place_without_a_route_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delitem(ROUTES, "keeper.told")
     with pytest.raises(BadChoice, match=r"keeper\.told"):
         single_rows("*", is_quick=True, has_docker=True)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_container_bears_witness_of_a_twin_and_of_no_stranger(tmp_path: Path, count: int) -> None:
+    """A stranger may have any port that the kernel gives out, and the very same at another address."""
+    require_engine()
+    first_given_out = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0]
+    assert int(first_given_out) > witness.FIRST_PORT + 1000
+    seen, box = witness.Witnesses(tmp_path), witness.container(tmp_path, "box")
+    facts = {"command": box["command"], "network_mode": box["network"], "volumes": box["volumes"], "init": True}
+    with ExitStack() as stack:
+        stranger = stack.enter_context(socket.socket())
+        stranger.bind(("127.0.0.1", witness.FIRST_PORT))
+        stranger.listen()
+        engine = engine_client()
+        stack.callback(engine.close)
+        for _ in range(count):
+            container = engine.containers.run(box["image"], name=f"twin-{uuid.uuid4().hex[:8]}", detach=True, **facts)
+            stack.callback(container.remove, force=True)
+            eventually(lambda: _listens(witness.own_address(), witness.FIRST_PORT), within_s=30)
+        eventually(lambda: seen.births("box") == count, within_s=30)
+        if count == 1:
+            container.reload()
+            assert (container.status, seen.twins()) == ("running", {})
+        else:
+            assert eventually(seen.twins, within_s=30) == {"box": 1}
+
+
+def _listens(address: str, port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex((address, port)) == 0
 
 
 @pytest.mark.timeout(1800)
