@@ -23,6 +23,7 @@ from actors.board import NodeKind, NodeState
 from actors.bridge_commands import BridgeCommands
 from actors.bridge_sessions import BridgeSessions
 from actors.context import ActorSystem
+from actors.deciding.words import WARM_UP_S
 from actors.endpoints.tcp import CLIENT
 from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
@@ -50,6 +51,7 @@ from runbooks.ports import Ports, Services
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
+from supervisors.held import Held
 from supervisors.library import Supervisor
 from supervisors.manager import RecoveryStatus
 from supervisors.memory_watch import MemoryWatch
@@ -86,6 +88,7 @@ class RecoveryPlan:
     events_address: str | None = None
     endpoints: Mapping[str, str] | None = None
     """The kinds of the bridge endpoints, by name."""
+    warm_up_s: float = WARM_UP_S
 
 
 class Recovery:
@@ -100,7 +103,8 @@ class Recovery:
         self._happenings = Happenings(self._journal, lambda: self._publisher.address if self._publisher else None)
         self._unrecorded = 0
         self._unwritten: dict[str, str] = {}
-        self.records = JournalRecords(self._journal)
+        self.held = Held(self._journal, system.clock, system.board, self._tell_guardian)
+        self.records = JournalRecords(self._journal, self.held.waiting)
         self._library = _load(plan)
         self._switch: Mapping[str, Any] = {}
         self._book = self._clients()
@@ -205,6 +209,10 @@ class Recovery:
             self.is_enabled,
             self._plan.max_concurrent,
             self._intake.decider_began,
+            health=self.held.health,
+            alert=self._intake.take_mapping,
+            show_queue=self.held.show_queue,
+            warm_up_s=self._plan.warm_up_s,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
         return (alerts, *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()))

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from supervisors.api.alertmanager import Door, alertmanager_router
 from supervisors.api.failures import AnswerOurFaults, answer_failures
 from supervisors.api.guard import LoopbackOnly
+from supervisors.api.held import held_router
 from supervisors.api.logs import logs_router
 from supervisors.api.patience import AnswersWhenOpen
 from supervisors.api.reload import reload_router
@@ -56,6 +57,7 @@ def create_app(manager: Manager, is_open: threading.Event | None = None, alertma
         app.include_router(alertmanager_router(alertmanager))
     app.include_router(services_router(manager))
     app.include_router(v1_router(manager))
+    app.include_router(held_router(manager))
     app.include_router(reload_router(manager))
     app.include_router(logs_router(manager))
     return app
