@@ -179,6 +179,7 @@ class GuardianActor(SupervisedActor):
                 self._granted(execution_id)
             case AlertsOver():
                 self._cancel_over()
+                self._later.look_at_pending()
             case _Cancelled(ids):
                 for execution_id in ids:
                     self._finished(ExecutionFinished(execution_id, Status.CANCELLED, THE_ALERT_IS_OVER))

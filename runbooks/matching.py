@@ -17,7 +17,7 @@ from runbooks.deciding import breaker, consent, gate, holding, limits, quiet, ra
 from runbooks.deciding.words import Decision, Health, History, Outcome, PastRun, Silence, Waits
 from runbooks.model import SEVERITIES, Action, Facts, Mode, OnRepeat, Runbook, Status
 from runbooks.parameters import BadParameter, resolve
-from runbooks.plan import bind
+from runbooks.plan import bind, resolved
 from runbooks.predicates import MISSING, holds, pointed, specificity, types_asked, why_not
 from runbooks.templating import BadTemplate
 
@@ -259,7 +259,7 @@ def _observed(answer: Decision, runbook: Runbook) -> Decision:
     would = f"would {_WOULD.get(answer.outcome, 'not run')}{why}"
     if runbook.mode is Mode.DRY_RUN:
         hidden = {one.name: "***" for one in runbook.parameters if one.redact}
-        plan = bind(runbook, {**answer.parameters, **hidden})
+        plan = resolved(bind(runbook, {**answer.parameters, **hidden}))
         text = f"{runbook.id} is a dry run; it {would} ({'; '.join(map(_shown, plan.actions))})"
     else:
         text = f"{runbook.id} only observes; it {would} ({', '.join(action.id for action in runbook.actions)})"

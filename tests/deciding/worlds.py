@@ -86,6 +86,7 @@ class Virtual:
             )
             self.history.put(run)
             if is_run:
+                assert run.target not in self.history.latches
                 self.made.append((self.now, "begin", run.execution_id))
         return decision
 
@@ -109,6 +110,7 @@ class Virtual:
             self.history, self.now, lambda run: held_back(run, by_id.get(run.runbook_id), self.history, self.now)
         )
         for run in found.startable:
+            assert run.target not in self.history.latches
             self.history.put(replace(run, status=Status.RUNNING, started_at=self.now))
             self.made.append((self.now, "begin", run.execution_id))
 
