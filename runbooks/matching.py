@@ -72,7 +72,10 @@ def decide(
     try:
         if not history.is_recovery_on:
             return Decision(Outcome.RECOVERY_OFF, "recovery is switched off")
-        return _decide(alert, library.runbooks, history, now, _Asked(seq, passed, only))
+        candidates = _candidates(alert, library.runbooks) if only is None else (only,)
+        if not candidates:  # as nearly always
+            return Decision(Outcome.NO_MATCH, _no_match(alert, library.runbooks))
+        return _chosen(alert, candidates, history, now, _Asked(seq, passed))
     except Exception as error:  # a limiter that breaks must not let runs through
         return Decision(Outcome.REJECTED, f"the alert could not be decided: {type(error).__name__}: {error}")
 
@@ -80,12 +83,11 @@ def decide(
 class _Asked(NamedTuple):
     seq: int
     passed: frozenset[Waits]
-    only: Runbook | None
 
 
-def _decide(alert: Facts, runbooks: Sequence[Runbook], history: History, now: float, asked: _Asked) -> Decision:
+def _chosen(alert: Facts, candidates: Sequence[Runbook], history: History, now: float, asked: _Asked) -> Decision:
     refusals: list[str] = []
-    for runbook in _candidates(alert, runbooks) if asked.only is None else (asked.only,):
+    for runbook in candidates:
         try:
             values = resolve(runbook.parameters, alert)
             target = bind(runbook, values).target
@@ -94,9 +96,7 @@ def _decide(alert: Facts, runbooks: Sequence[Runbook], history: History, now: fl
             continue
         wanted = Decision(Outcome.RUN, "matched", runbook, target, values, fingerprint(runbook, alert))
         return _limited(wanted, runbook, alert, history, now, asked)
-    if refusals:
-        return Decision(Outcome.REJECTED, "; ".join(refusals))
-    return Decision(Outcome.NO_MATCH, _no_match(alert, runbooks))
+    return Decision(Outcome.REJECTED, "; ".join(refusals))
 
 
 def _candidates(alert: Facts, runbooks: Sequence[Runbook]) -> Sequence[Runbook]:
