@@ -24,7 +24,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parents[1]
 KINDS = (
     "service_failure", "database_down", "high_cpu", "memory_high", "disk_low", "network_down", "mql4_error",
-    "powershell_error", "python_error", "config_drift", "position_limit", "margin_call", "drawdown", "latency", "errors",
+    "powershell_error", "python_error", "config_drift", "position_limit", "margin_call", "drawdown", "latency",
+    "errors",
 )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def _takes(*required: str, may: tuple[str, ...] = ()) -> Arguments:
 
 _SERVICE: Final = _takes("service")
 _ENDPOINT: Final = _takes("endpoint")
-_ARGV: Final = _takes("argv", may=("working_dir",))
+_ARGV: Final = _takes("argv", may=("working_dir", "run_as", "environment"))
 _DATABASE: Final = _takes("url", may=("engine",))
 _OPERATION: Final = ("url", "engine", "service", "share", "idle_for", "blocked_for", "keys", "keep")
 OPERATIONS: Final = ("health", "terminate_idle", "terminate_blocking", "clear_locks", "restore_locks")
@@ -51,7 +51,7 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.COMMAND: _ARGV,
     CallType.COMMAND_OK: _ARGV,
     CallType.HTTP_REQUEST: _takes("url", may=("method", "headers", "body", "expect")),
-    CallType.HTTP_OK: _takes("url", may=("expect",)),
+    CallType.HTTP_OK: _takes("url", may=("expect", "value")),
     CallType.TCP_CONNECT: _takes("port", may=("host",)),
     CallType.DNS_RESOLVES: _takes("host", may=("address",)),
     CallType.PING: _takes("host", may=("count",)),
@@ -63,7 +63,17 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.CONFIGURATION_IS: _takes("file", may=("format", "set", "remove")),
     CallType.CONFIGURATION_RESTORED: _takes("file"),
     CallType.RESOURCE_CLEANUP: _takes(
-        "root", may=("patterns", "older_than", "larger_than", "keep_newest", "most_files", "quarantine", "until_free")
+        "root",
+        may=(
+            "patterns",
+            "older_than",
+            "larger_than",
+            "keep_newest",
+            "most_files",
+            "quarantine",
+            "until_free",
+            "open_files",
+        ),
     ),
     CallType.CLEANUP_RESTORE: _takes("root"),
     CallType.CLEANUP_DONE: _takes("root"),
@@ -81,6 +91,23 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.ALERT_CLEARED: _takes(may=("quiet_for",)),
     CallType.TIME_PASSED: _takes(),
 }
+
+
+RESULTS: Final[Mapping[CallType, frozenset[str]]] = {
+    CallType.SERVICE_RESTART: frozenset({"run"}),
+    CallType.SERVICE_START: frozenset({"run"}),
+    CallType.SERVICE_STOP: frozenset(),
+    CallType.SERVICE_SCALE: frozenset({"replicas"}),
+}
+"""The fields of what a call gives back, for ``outputs``; a type that is not here gives back what it likes (a program's
+or a server's JSON). A contract test holds it against the real calls.
+"""
+EXAMPLES: Final[Mapping[CallType, Any]] = {
+    CallType.SERVICE_RESTART: {"run": 2},
+    CallType.SERVICE_START: {"run": 2},
+    CallType.SERVICE_SCALE: {"replicas": 1},
+}
+"""Such results, where a runbook's own test says nothing else."""
 
 
 def is_placeholder(value: Any) -> bool:
@@ -109,6 +136,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_port(value: Any) -> bool:
     return is_placeholder(value) or (isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536)
+
+
+def _are_named_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) or is_secret(one) for one in value.values())
 
 
 def _are_statuses(value: Any) -> bool:
@@ -141,11 +172,13 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "port": _is_port,
     "argv": _are_texts,
     "method": lambda value: value in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
-    "headers": lambda value: (
-        isinstance(value, dict) and all(isinstance(one, str) or is_secret(one) for one in value.values())
-    ),
+    "headers": _are_named_texts,
+    "environment": _are_named_texts,
+    "run_as": _is_text,
+    "open_files": lambda value: isinstance(value, bool),
     "body": lambda _: True,
     "expect": _are_statuses,
+    "value": _is_text,
     "endpoint": _is_text,
     "command": _is_text,
     "parameters": _is_map,

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
-from runbooks.deciding import breaker, consent, gate, holding, limits, quiet, radius, repeats
+from runbooks.approval import needs_approval
+from runbooks.deciding import breaker, gate, holding, limits, quiet, radius, repeats
 from runbooks.deciding.words import Decision, Health, History, Outcome, PastRun, Silence, Waits
 from runbooks.model import SEVERITIES, Action, Facts, Mode, OnRepeat, Runbook, Status
 from runbooks.parameters import BadParameter, resolve
@@ -101,7 +102,7 @@ def _chosen(alert: Facts, candidates: Sequence[Runbook], history: History, now: 
 
 def _candidates(alert: Facts, runbooks: Sequence[Runbook]) -> Sequence[Runbook]:
     fitting = [one for one in _about(runbooks, alert) if is_in_use(one) and holds(one.match, alert)]
-    return fitting if len(fitting) < 2 else sorted(fitting, key=_rank)
+    return fitting if len(fitting) < 2 else sorted(fitting, key=rank)
 
 
 def is_in_use(runbook: Runbook) -> bool:
@@ -138,7 +139,8 @@ def _about(runbooks: Sequence[Runbook], alert: Facts) -> Sequence[Runbook]:
     return index.about(kind)
 
 
-def _rank(runbook: Runbook) -> tuple[int, int, str]:
+def rank(runbook: Runbook) -> tuple[int, int, str]:
+    """The order in which runbooks that fit are asked: priority, then how much the rule asks for, then the id."""
     return (-runbook.priority, -specificity(runbook.match), runbook.id)
 
 
@@ -239,7 +241,7 @@ def _room(wanted: Decision, runbook: Runbook, history: History, now: float, *, i
     too_wide = radius.too_wide(runbook, history, now)
     if too_wide:
         return replace(wanted, outcome=Outcome.BLAST_RADIUS, reason=too_wide)
-    if consent.needs_approval(runbook):
+    if needs_approval(runbook):
         return replace(wanted, outcome=Outcome.AWAITING_APPROVAL, reason="somebody must approve it")
     busy = next((run for run in history.open_on(target) if run.status in AT_WORK), None)
     if busy is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from actors.journal.journal import Journal
-from actors.journal.rows import OpenAlert
+from actors.journal.rows import Execution, OpenAlert
 from actors.runbook import ExecutionFinished, RunbookParts
 from runbooks.deciding.queue import Waiting
 from runbooks.deciding.words import Health, Silence
@@ -49,9 +49,10 @@ class RecoverySwitched:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """An execution that awaited approval is queued now (already on disk)."""
+    """An execution is queued now (already on disk): one that awaited approval, or ``execution``, which nobody knew."""
 
     execution_id: str
+    execution: Execution | None = None
 
 
 @dataclass(frozen=True, slots=True)

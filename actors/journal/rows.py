@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from actors.journal import audit
 from runbooks.deciding.timing import Moment, on_scale
 from runbooks.engine_words import Kind, Record
 from runbooks.matching import PastRun
@@ -225,7 +226,11 @@ def add_record(db: sqlite3.Connection, execution_id: str, record: Record, at: fl
         "outputs": record.outputs,
         "trouble": record.trouble,
     }
-    db.execute("INSERT INTO steps(execution_id, at, record) VALUES (?,?,?)", (execution_id, at, dump(body)))
+    text = dump(body)
+    db.execute("INSERT INTO steps(execution_id, at, record) VALUES (?,?,?)", (execution_id, at, text))
+    said = {key: body[key] for key in ("step_id", "attempt", "ok")}
+    attested = {"execution_id": execution_id, "record": record.kind.value, **said, "sha256": audit.digest(text)}
+    audit.note(db, at, "step", attested)
 
 
 def records(db: sqlite3.Connection, execution_id: str) -> list[tuple[float, Record]]:

@@ -11,6 +11,8 @@ import typer
 
 from supervisors.cli.commands import (
     alert,
+    approval,
+    audit,
     daemon,
     events,
     keys,
@@ -37,6 +39,9 @@ def make_app() -> typer.Typer:
     app.command("apply")(reload.apply)
     app.command("alerts")(recovery.alerts)
     app.command("executions")(recovery.executions)
+    app.command("approvals")(approval.approvals)
+    app.command("approve")(approval.approve)
+    app.command("reject")(approval.reject)
     app.command("events")(events.events)
     app.command("logs")(looking.logs)
     app.command("why")(looking.why)
@@ -46,6 +51,7 @@ def make_app() -> typer.Typer:
     app.add_typer(_with(group("Whether alerts start runbooks."), recovery.COMMANDS), name="recovery")
     app.add_typer(_with(group("Alerts that start nothing for a while."), silence.COMMANDS), name="silence")
     app.add_typer(_with(group("Who may speak to the daemon over its links."), keys.COMMANDS), name="keys")
+    app.add_typer(_with(group("The record of what was decided and done."), audit.COMMANDS), name="audit")
     app.add_typer(_with(group("The runbooks that answer alerts."), runbook.COMMANDS), name="runbook")
     return app
 
