@@ -40,7 +40,7 @@ def held_router(manager: Manager) -> APIRouter:
         made = manager.add_silence(order.matchers, order.for_s, by=order.by, why=order.why)
         return {"schema": SCHEMA, "silences": [made]}
 
-    @routes.delete("/silences/{silence_id}")
+    @routes.delete("/silences/{silence_id:path}")
     def end(silence_id: str, by: By = "http") -> dict[str, Any]:
         return {"schema": SCHEMA, "silences": [manager.end_silence(silence_id, by=by)]}
 

@@ -14,6 +14,8 @@ from supervisors.manager import SCHEMA
 from supervisors.phrases import age, clean
 from supervisors.tree_json import unix_seconds
 
+MOST_S = 366 * 86400.0
+
 
 @command
 def add(
@@ -29,7 +31,7 @@ def add(
 ) -> None:
     """No recovery for alerts that all MATCHERS fit."""
     with outside.manager() as manager:
-        _print(outside, [manager.add_silence(matchers, seconds_of(for_), by=outside.by, why=why)])
+        _print(outside, [manager.add_silence(matchers, seconds_of(for_, "--for", MOST_S), by=outside.by, why=why)])
 
 
 @command
