@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +25,12 @@ from actors.bridge_commands import BridgeCommands
 from actors.bridge_sessions import BridgeSessions
 from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
+from actors.deciding.words import WARM_UP_S
 from actors.endpoints.tcp import CLIENT
 from actors.guardian import RUNBOOKS_PATH, EndUnbegun, GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
 from actors.journal import events, happened, rows, runs
+from actors.journal.conditions import JournalAlerts
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
@@ -54,6 +56,7 @@ from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
+from supervisors.held import Held
 from supervisors.library import Supervisor
 from supervisors.manager import CommandFailed, Record, RecoveryStatus, UnknownNode
 from supervisors.memory_watch import MemoryWatch
@@ -94,6 +97,7 @@ class RecoveryPlan:
     """The kinds of the bridge endpoints, by name."""
     sinks: tuple[Sink, ...] = (LogSink(),)
     """Where every alert is told first."""
+    warm_up_s: float = WARM_UP_S
     audit_tip: Path | None = None
     audit_say: Callable[[str], object] | None = None
     """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
@@ -126,7 +130,8 @@ class Recovery:
         self._happenings = Happenings(self._journal, lambda: self._publisher.address if self._publisher else None)
         self._unrecorded = 0
         self._unwritten: dict[str, str] = {}
-        self.records = JournalRecords(self._journal)
+        self.held = Held(self._journal, system.clock, system.board, self._tell_guardian)
+        self.records = JournalRecords(self._journal, self.held.waiting)
         self._library = _load(plan)
         self._switch: Mapping[str, Any] = {}
         self._book = self._clients()
@@ -155,7 +160,8 @@ class Recovery:
             plan.alertmanager,
         )
         bridges = BridgeCommands(self.sessions, self._bridge_is_ready)
-        self._ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
+        ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
+        self._ports = replace(ports, alerts=JournalAlerts(self._journal, system.clock))
         self._purger = Purger(quarantine.purge, system.io.run, system.clock.now)
         self.own_alerts = OwnAlerts(self._journal, system.clock, self._tell_guardian, self.plain.offer)
         self.approvals = Approvals(
@@ -247,7 +253,11 @@ class Recovery:
             self.is_enabled,
             self._plan.max_concurrent,
             self._decider_began,
-            self.approvals.asked,
+            health=self.held.health,
+            alert=self._intake.take_mapping,
+            show_queue=self.held.show_queue,
+            warm_up_s=self._plan.warm_up_s,
+            asked=self.approvals.asked,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
         return (
