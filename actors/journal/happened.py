@@ -56,9 +56,15 @@ def begin_execution(db: sqlite3.Connection, path: str, execution: Execution, at:
 
 
 def finish_execution(
-    db: sqlite3.Connection, path: str, execution: Execution, status: Status, detail: str, at: float
+    db: sqlite3.Connection,
+    path: str,
+    execution: Execution,
+    status: Status,
+    detail: str,
+    at: float,
+    mark: str | None = None,
 ) -> None:
-    if rows.finish_execution(db, execution.id, status, detail, at):
+    if rows.finish_execution(db, execution.id, status, detail, at, mark):
         evidence = _which(execution) | {"status": status.value} | ({"detail": detail[:500]} if detail else {})
         events.add(db, at, path, "execution_ended", f"{execution.runbook} {status.value}", evidence)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 APPLICATION_ID: Final = 0x5E1FEA1
-VERSION: Final = 2
+VERSION: Final = 3
 _FIRST: Final = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS alerts(
@@ -38,7 +38,25 @@ CREATE TABLE IF NOT EXISTS firings(
   starts_at REAL NOT NULL, resolved_at REAL) STRICT;
 CREATE INDEX IF NOT EXISTS firings_of ON firings(fingerprint, alert_seq)
 """
-MIGRATIONS: Final = {1: _FIRST, 2: _SECOND}
+_DECIDING: Final = """
+ALTER TABLE executions ADD COLUMN decided_mark TEXT;
+ALTER TABLE executions ADD COLUMN started_mark TEXT;
+ALTER TABLE executions ADD COLUMN ended_mark TEXT;
+CREATE INDEX IF NOT EXISTS alerts_of_execution ON alerts(execution_id) WHERE execution_id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS latches(target TEXT PRIMARY KEY, execution_id TEXT, at REAL, why TEXT) STRICT;
+CREATE TABLE IF NOT EXISTS silences(
+  id TEXT PRIMARY KEY, matchers TEXT NOT NULL, by TEXT NOT NULL, why TEXT NOT NULL, at REAL NOT NULL,
+  mark TEXT NOT NULL, for_s REAL NOT NULL, ended_at REAL, ended_by TEXT) STRICT;
+CREATE TABLE IF NOT EXISTS pending(
+  key TEXT PRIMARY KEY, waits TEXT NOT NULL, runbook TEXT NOT NULL, alert_seq INTEGER NOT NULL, at REAL NOT NULL,
+  mark TEXT NOT NULL, last_at REAL NOT NULL, last_mark TEXT NOT NULL, wait_s REAL NOT NULL, count INTEGER NOT NULL,
+  severity TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS escalations(
+  root TEXT NOT NULL, rung INTEGER NOT NULL, at REAL NOT NULL, mark TEXT NOT NULL, execution_id TEXT,
+  text TEXT NOT NULL, PRIMARY KEY(root, rung)) STRICT
+"""
+_THIRD: Final = ";".join((_DECIDING,))  # noqa: FLY002  there are more
+MIGRATIONS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD}
 """What makes each version of the one before it: statements, parted by semicolons."""
 _PRAGMAS: Final = {
     "journal_mode": "wal",
