@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from runbooks.deciding import breaker, consent, gate, holding, limits, quiet, radius, repeats
 from runbooks.deciding.words import Decision, Health, History, Outcome, PastRun, Silence, Waits
@@ -36,6 +36,7 @@ __all__ = [
     "severity_of",
 ]
 MOST_INDEXES: Final = 8
+MOST_TARGETS: Final = 4096
 MOST_REASON_CHARS: Final = 2000
 NOTHING_PASSED: Final[frozenset[Waits]] = frozenset()
 AT_WORK: Final = frozenset({Status.RUNNING, Status.QUEUED})
@@ -88,7 +89,7 @@ def _decide(alert: Facts, runbooks: Sequence[Runbook], history: History, now: fl
     for runbook in _candidates(alert, runbooks) if asked.only is None else (asked.only,):
         try:
             values = resolve(runbook.parameters, alert)
-            target = bind(runbook, values).target
+            target = _target(runbook, values)
         except (BadParameter, BadTemplate) as bad:
             refusals.append(f"{runbook.id}: {bad}")
             continue
@@ -97,6 +98,23 @@ def _decide(alert: Facts, runbooks: Sequence[Runbook], history: History, now: fl
     if refusals:
         return Decision(Outcome.REJECTED, "; ".join(refusals))
     return Decision(Outcome.NO_MATCH, _no_match(alert, runbooks))
+
+
+_targets: dict[tuple[int, str], tuple[Runbook, str]] = {}
+"""What was bound before, by the runbook's identity (which is held) and the values: alerts are much alike."""
+
+
+def _target(runbook: Runbook, values: Mapping[str, Any]) -> str:
+    """The target, once it is sure that everything can be filled. Raises BadTemplate."""
+    key = (id(runbook), repr(values))
+    known = _targets.get(key)
+    if known is not None:
+        return known[1]
+    if len(_targets) >= MOST_TARGETS:
+        _targets.clear()
+    target = bind(runbook, values).target
+    _targets[key] = (runbook, target)
+    return target
 
 
 def _candidates(alert: Facts, runbooks: Sequence[Runbook]) -> Sequence[Runbook]:
