@@ -25,6 +25,7 @@ from actors.deciding.words import (
     AlertsOver,
     AlertsStored,
     Decided,
+    EndUnbegun,
     Granted,
     GuardianParts,
     Latched,
@@ -34,7 +35,8 @@ from actors.deciding.words import (
     SilenceBegun,
     SilenceEnded,
 )
-from actors.journal import rows, verdicts
+from actors.failpoints import reached
+from actors.journal import happened, rows, verdicts
 from actors.journal.alert_batches import NewDecision
 from actors.journal.holds import THE_ALERT_IS_OVER, StoredRung
 from actors.journal.rows import Execution, OpenAlert
@@ -44,6 +46,7 @@ from actors.kernel import SupervisedActor
 from actors.messages import AddChild, IoDone, Wake
 from actors.recent import Recent
 from actors.runbook import ExecutionFinished, RunbookActor
+from actors.runbook_calls import DECIDED
 from actors.saying import Sayer
 from actors.spec import ChildSpec, ExitReason, Restart
 from runbooks.deciding.ladder import Rung
@@ -56,6 +59,7 @@ __all__ = [
     "AlertsOver",
     "AlertsStored",
     "Decided",
+    "EndUnbegun",
     "Granted",
     "GuardianActor",
     "GuardianParts",
@@ -169,14 +173,14 @@ class GuardianActor(SupervisedActor):
 
     def _handle_later(self, message: Any) -> None:
         match message:
-            case ExecutionFinished():
-                self._finished(message)
+            case ExecutionFinished() | EndUnbegun():
+                self._about_execution(message)
             case Claimed():
                 self._claimed(message)
             case RecoverySwitched():
                 self._look_at_queue()
-            case Granted(execution_id):
-                self._granted(execution_id)
+            case Granted(execution_id, execution):
+                self._granted(execution_id, execution)
             case AlertsOver():
                 self._cancel_over()
             case _Cancelled(ids):
@@ -340,6 +344,8 @@ class GuardianActor(SupervisedActor):
             if execution is not None or self._sayer.may_say(str(stands.get("outcome"))):
                 self.log.info("alert decided", alert=one.verdict.alert.msg_id, **dict(stands))
             told.append(Decided(one.verdict.alert, stands))
+            if execution is not None:
+                reached(DECIDED)
             if execution is not None and execution.status is Status.RUNNING:
                 self._start(execution)
             elif execution is not None and execution.status is Status.AWAITING_APPROVAL:
@@ -399,13 +405,24 @@ class GuardianActor(SupervisedActor):
                 history.latches.pop(target, None)
         self._look_at_queue()
 
-    def _granted(self, execution_id: str) -> None:
+    def _granted(self, execution_id: str, new: Execution | None) -> None:
+        if new is not None and execution_id not in self._desk.executions:
+            self._adopt(new)
+            return
         run, execution = self._desk.history.get(execution_id), self._desk.executions.get(execution_id)
         if run is None or execution is None or run.status is not Status.AWAITING_APPROVAL:
             self.log.warning("an approval of nothing that waits for one", execution=execution_id)
             return
         self._desk.executions[execution_id] = replace(execution, status=Status.QUEUED)
         self._desk.history.put(replace(run, status=Status.QUEUED))
+        self._look_at_queue()
+
+    def _adopt(self, new: Execution) -> None:
+        """What begins instead of a run nobody approved: queued on disk, and decided about by no alert."""
+        self._desk.executions[new.id] = new
+        up_s = self.context.system.clock.moment().up_s
+        known = (new.id, new.runbook, new.target, new.fingerprint, new.status)
+        self._desk.history.put(PastRun(*known, up_s, None, new.severity, None, new.priority))
         self._look_at_queue()
 
     def _cancel_over(self) -> None:
@@ -473,6 +490,27 @@ class GuardianActor(SupervisedActor):
 
     def _arm(self) -> None:
         self._later.arm(soon=self._queue.is_held_back)
+
+    def _about_execution(self, message: ExecutionFinished | EndUnbegun) -> None:
+        if isinstance(message, EndUnbegun):
+            self._end_unbegun(message)
+        else:
+            self._finished(message)
+
+    def _end_unbegun(self, wanted: EndUnbegun) -> None:
+        execution = self._desk.executions.get(wanted.execution_id)
+        if execution is None or execution.status is Status.RUNNING:
+            return
+        path, now = self.context.path, self.context.system.clock.moment()
+        status, detail = Status.CANCELLED, f"cancelled: {wanted.reason}"
+
+        def written(done: Future[bool]) -> None:
+            if done.exception() is None and done.result():
+                self.ref.tell(ExecutionFinished(execution.id, status, detail))
+
+        self._parts.journal.submit(
+            lambda db: happened.finish_execution(db, path, execution, status, detail, now.wall_s, now.mark)
+        ).add_done_callback(written)
 
     def _show(self, state: NodeState, trouble: str | None = None) -> None:
         history = self._desk.history

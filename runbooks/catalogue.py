@@ -30,9 +30,9 @@ def _takes(*required: str, may: tuple[str, ...] = ()) -> Arguments:
 
 _SERVICE: Final = _takes("service")
 _ENDPOINT: Final = _takes("endpoint")
-_ARGV: Final = _takes("argv", may=("working_dir",))
-_DATABASE: Final = _takes("url", may=("engine",))
-_OPERATION: Final = ("url", "engine", "service", "share", "idle_for", "blocked_for", "keys", "keep")
+_ARGV: Final = _takes("argv", may=("working_dir", "run_as", "environment"))
+_DATABASE: Final = ("service", "url", "engine")
+_OPERATION: Final = (*_DATABASE, "share", "idle_for", "blocked_for", "keys", "keep")
 OPERATIONS: Final = ("health", "terminate_idle", "terminate_blocking", "clear_locks", "restore_locks")
 ALIASES: Final = {"kill_idle": "terminate_idle", "unblock": "terminate_blocking"}
 """Redis's words for the same operations."""
@@ -51,7 +51,7 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.COMMAND: _ARGV,
     CallType.COMMAND_OK: _ARGV,
     CallType.HTTP_REQUEST: _takes("url", may=("method", "headers", "body", "expect")),
-    CallType.HTTP_OK: _takes("url", may=("expect",)),
+    CallType.HTTP_OK: _takes("url", may=("expect", "value")),
     CallType.TCP_CONNECT: _takes("port", may=("host",)),
     CallType.DNS_RESOLVES: _takes("host", may=("address",)),
     CallType.PING: _takes("host", may=("count",)),
@@ -63,17 +63,27 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.CONFIGURATION_IS: _takes("file", may=("format", "set", "remove")),
     CallType.CONFIGURATION_RESTORED: _takes("file"),
     CallType.RESOURCE_CLEANUP: _takes(
-        "root", may=("patterns", "older_than", "larger_than", "keep_newest", "most_files", "quarantine", "until_free")
+        "root",
+        may=(
+            "patterns",
+            "older_than",
+            "larger_than",
+            "keep_newest",
+            "most_files",
+            "quarantine",
+            "until_free",
+            "open_files",
+        ),
     ),
     CallType.CLEANUP_RESTORE: _takes("root"),
     CallType.CLEANUP_DONE: _takes("root"),
     CallType.CLEANUP_RESTORED: _takes("root"),
     CallType.DISK_FREE: _takes("path", "at_least"),
     CallType.DATABASE_OPERATION: _takes("operation", may=_OPERATION),
-    CallType.DATABASE_OK: _DATABASE,
-    CallType.DATABASE_SESSIONS_BELOW: _takes("url", "share", may=("engine",)),
-    CallType.DATABASE_UNBLOCKED: _takes("url", may=("engine", "blocked_for")),
-    CallType.DATABASE_RESTORED: _takes("url", "keys", may=("engine",)),
+    CallType.DATABASE_OK: _takes(may=_DATABASE),
+    CallType.DATABASE_SESSIONS_BELOW: _takes("share", may=_DATABASE),
+    CallType.DATABASE_UNBLOCKED: _takes(may=(*_DATABASE, "blocked_for", "keys")),
+    CallType.DATABASE_RESTORED: _takes("keys", may=_DATABASE),
     CallType.NOTIFY: _takes("message", may=("channel", "severity")),
     CallType.NOTIFIED: _takes(may=("channel",)),
     CallType.CUSTOM_FUNCTION: _takes("name", may=("parameters",)),
@@ -128,6 +138,10 @@ def _is_port(value: Any) -> bool:
     return is_placeholder(value) or (isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536)
 
 
+def _are_named_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) or is_secret(one) for one in value.values())
+
+
 def _are_statuses(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, int) and 100 <= one < 600 for one in value)
 
@@ -158,11 +172,13 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "port": _is_port,
     "argv": _are_texts,
     "method": lambda value: value in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
-    "headers": lambda value: (
-        isinstance(value, dict) and all(isinstance(one, str) or is_secret(one) for one in value.values())
-    ),
+    "headers": _are_named_texts,
+    "environment": _are_named_texts,
+    "run_as": _is_text,
+    "open_files": lambda value: isinstance(value, bool),
     "body": lambda _: True,
     "expect": _are_statuses,
+    "value": _is_text,
     "endpoint": _is_text,
     "command": _is_text,
     "parameters": _is_map,
@@ -196,6 +212,17 @@ _MAY_BE_SECRET: Final = frozenset({"url", "headers", "body", "parameters", "set"
 _URLS: Final = frozenset({CallType.HTTP_REQUEST, CallType.HTTP_OK})
 
 
+_OF_DATABASES: Final = frozenset(
+    {
+        CallType.DATABASE_OPERATION,
+        CallType.DATABASE_OK,
+        CallType.DATABASE_SESSIONS_BELOW,
+        CallType.DATABASE_UNBLOCKED,
+        CallType.DATABASE_RESTORED,
+    }
+)
+
+
 def check_arguments(call_type: CallType, arguments: Mapping[str, Any]) -> None:
     """Whether a call has what its type needs and nothing else.
 
@@ -210,6 +237,8 @@ def check_arguments(call_type: CallType, arguments: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{call_type.value} does not know {', '.join(unknown)}; it takes {', '.join(sorted(takes.known))}"
         )
+    if call_type in _OF_DATABASES and not arguments.keys() & {"service", "url"}:
+        raise ValueError(f"{call_type.value} needs service (a database of the configuration) or url")
     for name, value in arguments.items():
         if _holds_secret(value) and name not in _MAY_BE_SECRET:
             raise ValueError(

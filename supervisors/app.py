@@ -19,6 +19,7 @@ import structlog
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.bridge_endpoint import BridgeEndpointActor, EndpointPast
+from actors.chain.place import say_to_syslog
 from actors.clock import SystemClock
 from actors.context import ActorSystem
 from actors.exit_watcher import ExitWatcher
@@ -29,6 +30,7 @@ from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
 from actors.monitor import Watched
 from actors.refs import ActorRef
+from actors.runbook import StopPolicy
 from actors.runtimes.base import Runtime
 from actors.runtimes.cgroups import open_cgroups
 from actors.runtimes.kept import KeeperNursery
@@ -41,7 +43,8 @@ from actors.strays import Strays
 from bridge_link.errors import LinkError
 from config import SystemConfig
 from config.replicas import expanded
-from supervisors.alertmanager_link import TokenFile, alertmanager_plan, first_of
+from supervisors.action_ports import Outside, actions_plan
+from supervisors.alertmanager_link import TokenFile, alertmanager_plan, first_of, tokens_of
 from supervisors.api.alertmanager import Door
 from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
@@ -60,11 +63,12 @@ from supervisors.opening import Opening, expected
 from supervisors.outside_acts import OutsideActs, Plan
 from supervisors.overseers import Overseers
 from supervisors.pacing_memory import LedgerMemory
+from supervisors.plain_sinks import sinks_of
 from supervisors.pulse import Pulse
 from supervisors.recovery import BRIDGES_PATH, Recovery, RecoveryPlan, retention_of
 from supervisors.reload import OwnFile, Reloader, reload_by_signal
 from supervisors.report_words import said
-from supervisors.runbook_ports import SteeredServices
+from supervisors.runbook_ports import LiveScaling, MeasuredServices, SteeredServices
 from supervisors.self_alerts import SelfAlerts, WatchParts
 from supervisors.self_measures import Measures, Sources
 from supervisors.service_plans import endpoint_plan, service_plan
@@ -140,11 +144,13 @@ class App:
         self.cleaner = self._cleaner()
         self.system = ActorSystem(reporter=self._reported, memory=self.memory)
         self.steering = self._steering()
+        self.scaling = LiveScaling(self.catalog)
         self.recovery = Recovery(
             RecoveryPlan(
                 state_dir=state_dir,
                 enabled=config.recovery.enabled,
                 max_concurrent=config.recovery.max_concurrent,
+                on_switch_off=StopPolicy(config.recovery.on_switch_off),
                 runbook_directories=config.runbooks.directories,
                 guardian_address=config.links.guardian.address,
                 bridge_address=config.links.bridge.address,
@@ -154,9 +160,14 @@ class App:
                 retention=retention_of(config.journal),
                 events_address=config.links.events_address,
                 endpoints={name: bridge.kind for name, bridge in config.bridges.items()},
+                sinks=sinks_of(config.alerting.sinks),
+                audit_tip=config.audit.tip,
+                audit_say=say_to_syslog if config.audit.syslog else None,
+                actions=actions_plan(config),
             ),
             self.system,
             SteeredServices(self.steering),
+            Outside(self.scaling, MeasuredServices(self.catalog, self.live)),
         )
         self.usage = UsageBook(self.live)
         self.self_alerts = self._self_alerts()
@@ -378,7 +389,7 @@ class App:
         def end(keep_services: bool, by: str) -> None:
             daemon.ask_to_stop(keep_services, by)
 
-        reloader = self._reloader()
+        reloader = self.scaling.reloader = self._reloader()
         manager = LocalManager(
             self.system,
             self.steering,
@@ -392,7 +403,12 @@ class App:
             end,
         )
         server = ApiServer(
-            create_app(manager, self._opening().is_open, Door(self.recovery.alertmanager, self.token.read)),
+            create_app(
+                manager,
+                self._opening().is_open,
+                Door(self.recovery.alertmanager, self.token.read),
+                tokens_of(self.config.links.operator.tokens),
+            ),
             self.config.links.operator.address,
             self.places.root / "operator.sock",
             address_file=self.places.address("operator"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from actors.journal.journal import Journal
-from actors.journal.rows import OpenAlert
+from actors.journal.rows import Execution, OpenAlert
 from actors.runbook import ExecutionFinished, RunbookParts
 from runbooks.deciding.queue import Waiting
 from runbooks.deciding.words import Health, Silence
@@ -41,6 +41,14 @@ class AlertsOver:
 
 
 @dataclass(frozen=True, slots=True)
+class EndUnbegun:
+    """A person wants the end of an execution that waits. One that has begun hears of it from the journal."""
+
+    execution_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecoverySwitched:
     """A person switched recovery on or off (already remembered)."""
 
@@ -49,9 +57,10 @@ class RecoverySwitched:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """An execution that awaited approval is queued now (already on disk)."""
+    """An execution is queued now (already on disk): one that awaited approval, or ``execution``, which nobody knew."""
 
     execution_id: str
+    execution: Execution | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,16 +10,32 @@ from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, ye
 from runbooks.engine_words import Answer
 from runbooks.model import Call, CallType, Trouble
 from runbooks.ports import HttpAnswer
+from runbooks.predicates import MISSING, pointed
+
+KEY: Final = "Idempotency-Key"
+"""By it a server knows a repeated request again (draft-ietf-httpapi-idempotency-key-header)."""
+MAX_SAID_CHARS: Final = 4096
+_MUTATING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def _http(call: Call, context: Context) -> CallOutcome:
     given = call.arguments
-    answer = context.ports.http.request(
-        given.get("method", "POST"), given["url"], call.timeout_s, given.get("headers", {}), given.get("body")
-    )
-    if _is_expected(answer, given):
-        return CallOutcome(ok=True, output=f"HTTP {answer.status} {answer.body}".strip())
-    return CallOutcome(ok=False, error=f"HTTP {answer.status} {answer.body}".strip(), trouble=Trouble.REFUSED)
+    method, headers = given.get("method", "POST"), dict(given.get("headers", {}))
+    if method in _MUTATING and context.of is not None and not any(name.lower() == KEY.lower() for name in headers):
+        headers[KEY] = f"{context.token}.{context.of.step}"  # one for all attempts of the step
+    answer = context.ports.http.request(method, given["url"], call.timeout_s, headers, given.get("body"))
+    said = f"HTTP {answer.status} {answer.body[:MAX_SAID_CHARS]}".strip()
+    if not _is_expected(answer, given):
+        return CallOutcome(ok=False, error=said, trouble=Trouble.REFUSED)
+    return CallOutcome(ok=True, output=said, result=_as_json(answer.body))
+
+
+def _as_json(body: str) -> Any:
+    """The body's JSON value, or its text."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body
 
 
 def _is_expected(answer: HttpAnswer, given: Mapping[str, Any]) -> bool:
@@ -32,13 +49,27 @@ def _tcp(call: Call, context: Context) -> CheckOutcome:
 
 
 def _http_ok(call: Call, context: Context) -> CheckOutcome:
-    """404 and 410 are a no; other unexpected answers say nothing about what is asked."""
+    """404 and 410 are a no; other unexpected answers say nothing about what is asked. ``value`` points to what of the
+    JSON answer is seen: without it nobody can tell.
+    """
     url = call.arguments["url"]
     answer = context.ports.http.request("GET", url, call.timeout_s, {})
     if _is_expected(answer, call.arguments):
-        return CheckOutcome(Answer.YES, f"HTTP {answer.status}")
+        return _seen(call, answer)
     is_no = answer.status in (404, 410)
     return CheckOutcome(Answer.NO if is_no else Answer.UNKNOWN, f"{url}: HTTP {answer.status}")
+
+
+def _seen(call: Call, answer: HttpAnswer) -> CheckOutcome:
+    if "value" not in call.arguments:
+        return CheckOutcome(Answer.YES, f"HTTP {answer.status}")
+    try:
+        value = pointed(json.loads(answer.body), call.arguments["value"])
+    except ValueError:
+        value = MISSING
+    if value is MISSING:
+        return CheckOutcome(Answer.UNKNOWN, f"{call.arguments['url']}: nothing at {call.arguments['value']}")
+    return CheckOutcome(Answer.YES, f"HTTP {answer.status}", value)
 
 
 FAMILY: Final = Family(
