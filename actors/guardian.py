@@ -21,6 +21,7 @@ from actors.deciding.words import (
     ESCALATED_FROM,
     ESCALATED_TO,
     INSIDE,
+    OPERATOR,
     RUNG,
     AlertsOver,
     AlertsStored,
@@ -49,6 +50,7 @@ from actors.runbook import ExecutionFinished, RunbookActor
 from actors.runbook_calls import DECIDED
 from actors.saying import Sayer
 from actors.spec import ChildSpec, ExitReason, Restart
+from runbooks.asking import RUNBOOK_LABEL
 from runbooks.deciding.ladder import Rung
 from runbooks.deciding.timing import Moment
 from runbooks.deciding.words import LATCHING, Decision, History, Outcome, PastRun, Pending, Waits
@@ -267,7 +269,13 @@ class GuardianActor(SupervisedActor):
         if alert.client == INSIDE and RUNG in alert.facts.get("labels", ()):
             rung = _rung(alert)
             only = self._desk.runbook(str(alert.facts["labels"].get(ESCALATED_TO, "")))
-        decision = decide(alert.facts, self._parts.library, history, now.up_s, seq=alert.seq, passed=passed, only=only)
+        elif alert.client == OPERATOR:
+            only = self._desk.runbook(str(alert.facts.get("labels", {}).get(RUNBOOK_LABEL, "")))
+        if only is None and alert.client == OPERATOR:  # never another one instead
+            decision = Decision(Outcome.NO_MATCH, "there is no such runbook any more")
+        else:
+            library, seq = self._parts.library, alert.seq
+            decision = decide(alert.facts, library, history, now.up_s, seq=seq, passed=passed, only=only)
         execution = self._execution(alert, decision, now) if decision.starts_execution else None
         key = decision.settles or settles
         settled = history.pending.pop(key, None) if key else None

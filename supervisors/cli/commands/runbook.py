@@ -124,6 +124,26 @@ def graph(
     draw_graph(outside, files or (), config, dot=dot, mermaid=mermaid)
 
 
+@command
+def run(
+    outside: Outside,
+    runbook: Annotated[str, typer.Argument(metavar="ID")],
+    values: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter.")] = None,
+    why: Annotated[str, typer.Option("--why", help="For the record.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and look at its preconditions.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the run.")] = False,
+    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long to wait.")] = "60s",
+    config: Config = None,
+) -> None:
+    """Ask the daemon to run a runbook: all limits hold, and approval where it is asked for."""
+    from supervisors.cli import running  # noqa: PLC0415  slow to import
+
+    if dry_run:
+        running.dry_run(outside, runbook, values or (), config)
+    else:
+        running.run_runbook(outside, runbook, values or (), why, wait_s=seconds_of(timeout) if wait else None)
+
+
 COMMANDS = {
     "list": list_,
     "show": show,
@@ -132,6 +152,7 @@ COMMANDS = {
     "graph": graph,
     "explain": explain,
     "replay": replay,
+    "run": run,
 }
 
 
