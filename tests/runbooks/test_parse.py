@@ -33,6 +33,7 @@ def test_the_good_one_is_good_and_pinned_to_its_bytes() -> None:
     [
         (changed("/id", ...), "/id", "is missing"),
         (changed(f"{ACTION}/timout", "5s"), f"{ACTION}/timout", "did you mean 'timeout'"),
+        (changed(f"{ACTION}/within", "5s"), f"{ACTION}/within", "is no key of this place"),
         (changed(f"{ACTION}/probe", ...), ACTION, "needs probe"),
         (changed(f"{ACTION}/verify", ...), ACTION, "needs verify"),
         (changed(f"{ACTION}/rollback", ...), ACTION, "needs a rollback, or an irreversible_reason"),
