@@ -104,7 +104,9 @@ def test_it_is_read_anew_at_each_call_and_a_wrong_file_is_said(ports: Ports, sec
     show = "import os; print(len(os.environ['TOKEN']))"
 
     def length() -> Any:
-        return do(ports, CallType.COMMAND, argv=(sys.executable, "-c", show), environment={"TOKEN": NAMED}).result
+        return do(ports, CallType.COMMAND, argv=(sys.executable, "-c", show), environment={"TOKEN": NAMED}).result[
+            "output"
+        ]
 
     assert length() == len(CANARY)
     secret.write_text("other-value")
