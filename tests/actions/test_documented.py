@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,36 @@ CANARY = "canary-token-9d1c"
 UNIT = "[Service]\nExecStart=/usr/bin/shop\nCPUQuota=50%  \n"
 LONG_S = 60.0
 pytestmark = pytest.mark.timeout(240)
+
+
+BURNS = """
+import os
+kept = bytearray(os.urandom(40 * 2**20))
+if os.fork() == 0:
+    more = bytearray(os.urandom(40 * 2**20))
+    while True:
+        more[0] ^= 1
+os.waitpid(-1, 0)
+"""
+"""A main process that waits; its child uses the CPU; both use memory."""
+NOTHING = {"name": "Nothing", "action_type": "command", "effect": "idempotent", "command": ["true"]}
+CHECKS: list[tuple[str, dict[str, Any]]] = [
+    ("succeeded", {"type": "service_usage_below", "with": {"service": "worker", "cpu_percent": 20, "memory_mb": 40}}),
+    (
+        "does not hold: burner: cpu_percent",
+        {"type": "service_usage_below", "with": {"service": "burner", "cpu_percent": 5}},
+    ),
+    (
+        "does not hold: burner: memory_mb",
+        {"type": "service_usage_below", "with": {"service": "burner", "memory_mb": 70}},
+    ),
+    ("succeeded", {"type": "service_usage_below", "with": {"service": "burner", "memory_mb": 200}}),
+    ("succeeded", {"type": "service_scaled", "with": {"service": "burner", "replicas": 1}}),
+    ("burner has 1 replicas, 2 wanted", {"type": "service_scaled", "with": {"service": "burner", "replicas": 2}}),
+    ("service 'nobody' is not configured", {"type": "service_scaled", "with": {"service": "nobody", "replicas": 1}}),
+    ("service 'nobody' does not run", {"type": "service_usage_below", "with": {"service": "nobody", "memory_mb": 1}}),
+]
+"""What is said, and what is asked while the burner burns."""
 
 
 def blocks(language: str) -> list[str]:
@@ -102,7 +133,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
                 made = runbook(number, action, fails=fails)
                 (books / f"{made['id']}.json").write_text(json.dumps(made))
         said["runbooks"]["directories"] = [str(books)]
-        services = {"worker": {"command": ["sleep", "1000"], "replicas": 1}}
+        services = {
+            "worker": {"command": ["sleep", "1000"], "replicas": 1},
+            "burner": {"command": [sys.executable, "-c", BURNS], "replicas": 0},
+        }
+        for number, (_, check) in enumerate(CHECKS):
+            made = runbook(number, {**NOTHING, "id": "nothing"}, fails=False)
+            made |= {"id": f"check_{number}", "preconditions": [{"call": check}]}
+            made["match"] = {"field": "/type", "op": "eq", "value": made["id"]}
+            (books / f"check_{number}.json").write_text(json.dumps(made))
         root = str(Path(__file__).resolve().parents[2])
         environment = {"PYTHONPATH": os.pathsep.join([str(folder / "site"), root]), "CANARY_OF_DAEMON": "1"}
         config = write_config(folder, services, **said)
@@ -110,7 +149,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             daemon(config, folder / "state", environment=environment) as running,
             GuardianClient(state_dir=folder / "state") as guardian,
         ):
-            running.until_ready("worker")
+            eventually(lambda: running.services()["worker"]["state"] == "ready", within_s=60)
             yield Place(folder, running, guardian, it)
 
 
@@ -142,13 +181,24 @@ def test_done(place: Place, action_type: str) -> None:
             assert [one.name for one in (shop / "log").iterdir()] == ["2.log"]
             assert len(list((place.folder / "srv" / "spare" / "quarantine").glob("*/*/0000?*"))) == 2
         case "service_scale":
-            assert after["services"] == ["worker", "worker.2"]
+            assert after["services"] == ["burner", "worker", "worker.2"]
         case "http_request" | "notify":
             (request,) = place.web.seen[seen:]
             assert request.headers["Authorization"] == CANARY
             assert re.fullmatch(r"[^.]+\.(drain|tell)", request.headers["Idempotency-Key"])
         case _:
             assert after == before
+
+
+@pytest.mark.xdist_group("documented")
+def test_what_services_use_and_how_many_they_are(place: Place) -> None:
+    assert place.running.call("services", "scale", "burner", "1").returncode == 0
+    try:
+        for number, (wanted, _) in enumerate(CHECKS):
+            said = place.run(f"check_{number}")
+            assert wanted in said, (number, said)
+    finally:
+        assert place.running.call("services", "scale", "burner", "0").returncode == 0
 
 
 @pytest.mark.xdist_group("documented")
