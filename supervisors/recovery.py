@@ -39,7 +39,6 @@ from actors.runbook import RunbookParts
 from actors.spec import ChildSpec
 from bridge_link.publisher import EventPublisher
 from bridge_link.pump import RouterPump
-from bridge_link.report import as_report
 from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
@@ -49,6 +48,7 @@ from runbooks.ports import Services
 from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
+from supervisors.endpoint_errors import endpoint_error
 from supervisors.happenings import Happenings
 from supervisors.library import Supervisor
 from supervisors.manager import CommandFailed, Record, RecoveryStatus
@@ -87,6 +87,8 @@ class RecoveryPlan:
     events_address: str | None = None
     endpoints: Mapping[str, str] | None = None
     """The kinds of the bridge endpoints, by name."""
+    behind: Mapping[str, str] = field(default_factory=dict)
+    """The services behind the endpoints, by the endpoint's name, where one is configured."""
     audit_tip: Path | None = None
     audit_say: Callable[[str], object] | None = None
     """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
@@ -361,7 +363,8 @@ class Recovery:
     def bridge_error(self, endpoint: str, error: Mapping[str, Any]) -> None:
         """An error a bridge endpoint reported becomes an alert."""
         try:
-            self._intake.take_mapping(as_report({"system": endpoint, **error}) | {"source": f"bridge:{endpoint}"})
+            kind = (self._plan.endpoints or {}).get(endpoint)
+            self._intake.take_mapping(endpoint_error(endpoint, kind, self._plan.behind.get(endpoint), error))
         except BadAlert as bad:
             structlog.get_logger().warning("bridge error refused", endpoint=endpoint, problem=str(bad))
 

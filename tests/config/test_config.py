@@ -300,3 +300,13 @@ def test_where_events_are_published(tmp_path: Path, links: str, address: str | N
     file = tmp_path / "selfheal.yaml"
     file.write_text(f"version: 1\nlinks: {links}\n")
     assert load_config(file, {}).links.events_address == address
+
+
+def test_the_service_behind_an_endpoint_is_a_service(tmp_path: Path) -> None:
+    file = tmp_path / "selfheal.yaml"
+    text = "services: {{gateway: {{command: [sleep, '1']}}}}\nbridges: {{mql4: {{kind: zeromq, service: {name}}}}}\n"
+    file.write_text(text.format(name="gatway"))
+    with pytest.raises(ConfigError, match=r"bridges\.mql4\.service.*'gatway'.*gateway"):
+        load_config(file, {})
+    file.write_text(text.format(name="gateway"))
+    assert load_config(file, {}).bridges["mql4"].service == "gateway"
