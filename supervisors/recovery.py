@@ -92,6 +92,8 @@ class RecoveryPlan:
     """The kinds of the bridge endpoints, by name."""
     behind: Mapping[str, str] = field(default_factory=dict)
     """The services behind the endpoints, by the endpoint's name, where one is configured."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """The folders of endpoints of kind spool, by the endpoint's name."""
     audit_tip: Path | None = None
     audit_say: Callable[[str], object] | None = None
     """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
@@ -149,7 +151,7 @@ class Recovery:
             ),
             plan.alertmanager,
         )
-        bridges = BridgeCommands(self.sessions, self._bridge_is_ready)
+        bridges = BridgeCommands(self.sessions, self._bridge_is_ready, plan.behind, plan.folders)
         self._ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
         self._purger = Purger(quarantine.purge, system.io.run, system.clock.now)
         self.own_alerts = OwnAlerts(self._journal, system.clock, self._tell_guardian, self._intake.say_once)

@@ -77,6 +77,9 @@ GRID = {
     "services: {a: {command: [x], dependencies: [bb]}, b: {command: [x]}}": [
         "1: services.a.dependencies[0]: there is no service 'bb'; did you mean 'b'?"
     ],
+    "services: {gate: {command: [x]}}\nbridges: {mql4: {kind: zeromq, service: gat}}": [
+        "2: bridges.mql4.service: there is no service 'gat'; did you mean 'gate'?"
+    ],
     "services:\n  a: {command: [x], dependencies: [b]}\n  b: {command: [x], dependencies: [c]}\n"
     "  c: {command: [x], dependencies: [a]}": [
         "2: services.a.dependencies: these wait for each other: a -> b -> c -> a; "
@@ -300,13 +303,3 @@ def test_where_events_are_published(tmp_path: Path, links: str, address: str | N
     file = tmp_path / "selfheal.yaml"
     file.write_text(f"version: 1\nlinks: {links}\n")
     assert load_config(file, {}).links.events_address == address
-
-
-def test_the_service_behind_an_endpoint_is_a_service(tmp_path: Path) -> None:
-    file = tmp_path / "selfheal.yaml"
-    text = "services: {{gateway: {{command: [sleep, '1']}}}}\nbridges: {{mql4: {{kind: zeromq, service: {name}}}}}\n"
-    file.write_text(text.format(name="gatway"))
-    with pytest.raises(ConfigError, match=r"bridges\.mql4\.service.*'gatway'.*gateway"):
-        load_config(file, {})
-    file.write_text(text.format(name="gateway"))
-    assert load_config(file, {}).bridges["mql4"].service == "gateway"
