@@ -150,6 +150,7 @@ class CallType(enum.Enum):
     COMMAND = "command"
     HTTP_REQUEST = "http_request"
     BRIDGE_COMMAND = "bridge_command"
+    BRIDGE_HEALTH = "bridge_health"
     CONFIGURATION_CHANGE = "configuration_change"
     CONFIGURATION_RESTORE = "configuration_restore"
     RESOURCE_CLEANUP = "resource_cleanup"
@@ -168,7 +169,10 @@ class CallType(enum.Enum):
     DNS_RESOLVES = "dns_resolves"
     PING = "ping"
     COMMAND_OK = "command_ok"
+    BRIDGE_EXISTS = "bridge_exists"
     BRIDGE_READY = "bridge_ready"
+    BRIDGE_HEALTHY = "bridge_healthy"
+    BRIDGE_OFFERS = "bridge_offers"
     BRIDGE_DONE = "bridge_done"
     CONFIGURATION_IS = "configuration_is"
     CONFIGURATION_RESTORED = "configuration_restored"
@@ -195,6 +199,7 @@ DOING: Final = frozenset(
         CallType.COMMAND,
         CallType.HTTP_REQUEST,
         CallType.BRIDGE_COMMAND,
+        CallType.BRIDGE_HEALTH,
         CallType.CONFIGURATION_CHANGE,
         CallType.CONFIGURATION_RESTORE,
         CallType.RESOURCE_CLEANUP,
