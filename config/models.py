@@ -44,10 +44,13 @@ class Model(BaseModel):
 
 
 class RecoveryConfig(Model):
-    """Whether alerts start runbooks, and how many at once."""
+    """Whether alerts start runbooks, how many at once, and what becomes of those under way when a person switches
+    recovery off: the step in flight finishes and all stays as it is, or what the run did is rolled back.
+    """
 
     enabled: bool = True
     max_concurrent: Annotated[int, Field(ge=1, le=100)] = 5
+    on_switch_off: Literal["finish", "rollback"] = "finish"
 
 
 class WatchdogConfig(Model):
@@ -230,6 +233,18 @@ class CleanupConfig(Model):
     max_size: Annotated[Bytes, Field(ge=1024 * 1024)] = 1024**3
 
 
+class SecretName(Model):
+    """The value of a secret in `secrets`."""
+
+    secret: str
+
+
+class DatabaseConfig(Model):
+    """How runbooks look into the database that a service is: `postgresql://`, `redis://`, `rediss://` or `unix://`."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^(postgresql|postgres|redis|rediss|unix)://")] | SecretName
+
+
 class RunbooksConfig(Model):
     """Folders with runbooks beside the shipped library, and what runbooks may touch."""
 
@@ -238,6 +253,8 @@ class RunbooksConfig(Model):
     cleanup: CleanupConfig = CleanupConfig()
     functions: tuple[str, ...] = ()
     """The entry points (group `selfheal.functions`) that runbooks may call."""
+    databases: dict[Name, DatabaseConfig] = Field(default_factory=dict)
+    """By the name of their service. The url's user should be allowed to see and end others' sessions."""
 
 
 class RunbookSecretConfig(Model):
@@ -246,12 +263,6 @@ class RunbookSecretConfig(Model):
     file: Path
     world_readable: bool = False
     """The file may be readable by every user; else that is refused."""
-
-
-class SecretName(Model):
-    """The value of a secret in `secrets`."""
-
-    secret: str
 
 
 class LogChannel(Model):
