@@ -209,7 +209,7 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "severity": _is_text,
     "name": _is_text,
 }
-_MAY_BE_SECRET: Final = frozenset({"url", "headers", "body", "parameters", "set"})
+_MAY_BE_SECRET: Final = frozenset({"url", "headers", "body", "parameters", "set", "environment"})
 _URLS: Final = frozenset({CallType.HTTP_REQUEST, CallType.HTTP_OK})
 
 

@@ -49,7 +49,9 @@ from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
 from runbooks.approval import Say
+from runbooks.asking import asked_facts
 from runbooks.model import Status
+from runbooks.parameters import BadParameter
 from runbooks.parse import SHIPPED, Library, load_library
 from runbooks.ports import Services
 from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
@@ -76,6 +78,9 @@ UPPER: Final = {"journal": "root/journal", "ledger": "root/runtimes/exit-watcher
 """Nodes whose troubles are told by these words; all others are links."""
 OUTER: Final = ("root/services/", "root/bridges/")
 """What a start is an event of; our own actors' starts are none."""
+
+
+ASKED_WITHIN_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,6 +495,28 @@ class Recovery:
             return self.approvals.vote(execution_id, by, says, plan, why)
         except NotTaken as refused:
             raise CommandFailed(str(refused)) from None
+
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str) -> Record:
+        """What was decided about the wish.
+
+        Raises:
+            UnknownNode: there is no such runbook.
+            CommandFailed: it is disabled, the values do not fit, or nothing was decided in time.
+        """
+        runbook = self._library.get(runbook_id)
+        if runbook is None:
+            raise UnknownNode(runbook_id, what="runbook")
+        if not runbook.enabled:
+            raise CommandFailed(f"{runbook_id} is disabled: its file says enabled false")
+        try:
+            alert_id, decided = self._intake.take_asked(asked_facts(runbook, values, by=by, why=why))
+            body = decided.result(ASKED_WITHIN_S)
+        except (BadParameter, BadAlert) as bad:
+            raise CommandFailed(str(bad)) from None
+        except TimeoutError:
+            raise CommandFailed(f"nothing was decided within {ASKED_WITHIN_S:g} s; see 'selfheal alerts'") from None
+        self.commanded(GUARDIAN_PATH, f"runbook {runbook_id} asked for: {body['outcome']}", by, why)
+        return {"alert_id": alert_id, **body}
 
     def cancel(self, execution_id: str, *, by: str, why: str) -> None:
         """Remembered before it counts; it acts at the next safe place, also when the daemon dies meanwhile.
