@@ -20,8 +20,8 @@ from actors.access.book import Judge, unjudged
 from actors.access.rules import Denied
 from actors.answers import Asker, Pump, Refusal, Replies
 from actors.clock import Clock
+from actors.deciding.words import INSIDE, AlertsStored, Decided, LookAgain
 from actors.fitting import fitted
-from actors.guardian import AlertsStored, Decided, LookAgain
 from actors.iopool import IoPool
 from actors.journal.alert_batches import NewAlert, Stored, new_alert, store_alerts
 from actors.journal.journal import Journal
@@ -45,8 +45,6 @@ MAX_TOLD: Final = 10_000
 """Alerts the decider was told of and has not decided; beyond that it reads them from the journal."""
 BUSY_MS: Final = 200
 FULL_MS: Final = 5000
-INSIDE: Final = "selfheal"
-"""The daemon itself as a sender; no client is named so."""
 
 
 Answer = Callable[[Message], object]
@@ -287,7 +285,7 @@ class AlertIntake:
                         replies.refused(one.asker, Refusal("conflict", str(came), permanent=True))
                     continue
                 if came.decision is None:
-                    waiting.append(OpenAlert(came.seq, one.row.msg_id, one.facts))
+                    waiting.append(OpenAlert(came.seq, one.row.msg_id, one.facts, one.row.client))
                 if one.asker is None:
                     continue
                 replies.stored(one.asker, is_new=came.is_new)

@@ -239,10 +239,12 @@ class RunbookActor(SupervisedActor):
                 self._finish(effect)
 
     def _finish(self, finish: Finish) -> None:
-        execution, path, at = self._execution, self.context.path, self.context.system.clock.wall()
+        execution, path, now = self._execution, self.context.path, self.context.system.clock.moment()
         self._write(
             self._parts.journal.submit(
-                lambda db: happened.finish_execution(db, path, execution, finish.status, finish.detail, at)
+                lambda db: happened.finish_execution(
+                    db, path, execution, finish.status, finish.detail, now.wall_s, now.mark
+                )
             ),
             finish,
         )

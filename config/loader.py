@@ -99,8 +99,16 @@ def _absolute(data: Any, base: Path) -> Any:
     if isinstance(made.get("services"), dict):
         made["services"] = {name: _with_files(one, base) for name, one in made["services"].items()}
     links = made.get("links")
-    if isinstance(links, dict) and "alertmanager" in links:
-        made["links"] = {**links, "alertmanager": _with_path(links["alertmanager"], "token_file", base)}
+    if isinstance(links, dict):
+        made["links"] = links = dict(links)
+        if "alertmanager" in links:
+            links["alertmanager"] = _with_path(links["alertmanager"], "token_file", base)
+        operator = links.get("operator")
+        if isinstance(operator, dict) and isinstance(operator.get("tokens"), dict):
+            tokens = {name: _from_base(one, base) for name, one in operator["tokens"].items()}
+            links["operator"] = {**operator, "tokens": tokens}
+    if "audit" in made:
+        made["audit"] = _with_path(made["audit"], "tip", base)
     runbooks = made.get("runbooks")
     if isinstance(runbooks, dict) and isinstance(runbooks.get("directories"), list):
         made["runbooks"] = {**runbooks, "directories": [_from_base(one, base) for one in runbooks["directories"]]}

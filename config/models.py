@@ -113,10 +113,27 @@ class JournalConfig(Model):
     min_free: Bytes = 32 * 1024 * 1024
 
 
+class AuditConfig(Model):
+    """Where the audit chain's tip goes beside `audit.tip` in the state directory: a file (best on another disk), and
+    the system's log.
+    """
+
+    tip: Path | None = None
+    syslog: bool = False
+
+
 class LinkConfig(Model):
     """Where a link listens: `tcp://127.0.0.1:5570`; null switches it off."""
 
     address: str | None = None
+
+
+class OperatorLinkConfig(LinkConfig):
+    """Where HTTP is served (loopback only). `tokens`: files (0600) with the tokens of people who may approve over it,
+    by their names; over the unix socket the system says who asks.
+    """
+
+    tokens: dict[Name, Path] = Field(default_factory=dict)
 
 
 AlertType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
@@ -151,7 +168,7 @@ class LinksConfig(Model):
     curve: bool = True
     guardian: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5570")
     bridge: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5571")
-    operator: LinkConfig = LinkConfig(address="127.0.0.1:8090")
+    operator: OperatorLinkConfig = OperatorLinkConfig(address="127.0.0.1:8090")
     alertmanager: AlertmanagerConfig = AlertmanagerConfig()
     events: EventsLinkConfig = EventsLinkConfig()
 
@@ -394,6 +411,7 @@ class SystemConfig(Model):
     recovery: RecoveryConfig = RecoveryConfig()
     links: LinksConfig = LinksConfig()
     journal: JournalConfig = JournalConfig()
+    audit: AuditConfig = AuditConfig()
     runbooks: RunbooksConfig = RunbooksConfig()
     watchdog: WatchdogConfig = WatchdogConfig()
     watch: WatchConfig = WatchConfig()

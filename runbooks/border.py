@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -357,6 +358,10 @@ _SAME_AS: Final = {"api_call": "http_request", "bridge_call": "bridge_command"}
 """Other words for an action type, from the platform's earlier files and the designed schema."""
 
 
+OBSERVED: Final = {"observed": True}
+"""The validation context of a file that is never carried out: its steps need not say how they are probed and undone."""
+
+
 class ActionModel(Border):
     model_config = ConfigDict(json_schema_extra=_MUTATING_RULE)
 
@@ -398,11 +403,16 @@ class ActionModel(Border):
     requires_confirmation: bool = False
 
     @model_validator(mode="after")
-    def _is_safe(self) -> Self:
+    def _is_safe(self, info: ValidationInfo) -> Self:
         if self.only_looks:
             self._check_wait()
             return self
         _check_call(self.call_type, self.arguments)
+        if info.context is not OBSERVED:
+            self._check_effect()
+        return self
+
+    def _check_effect(self) -> None:
         effect = Effect(self.effect)
         if effect in (Effect.MUTATING, Effect.IRREVERSIBLE):
             missing = [name for name in ("probe", "verify") if getattr(self, name) is None]
@@ -418,7 +428,6 @@ class ActionModel(Border):
             raise ValueError("an irreversible action needs an irreversible_reason and has no rollback")
         if self.call_type is CallType.SERVICE_RESTART and effect is not Effect.MUTATING:
             raise ValueError("service_restart has the effect mutating")
-        return self
 
     def _check_wait(self) -> None:
         acting = (self.probe, self.verify, self.rollback, self.command, self.irreversible_reason)

@@ -51,7 +51,7 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.COMMAND: _ARGV,
     CallType.COMMAND_OK: _ARGV,
     CallType.HTTP_REQUEST: _takes("url", may=("method", "headers", "body", "expect")),
-    CallType.HTTP_OK: _takes("url", may=("expect",)),
+    CallType.HTTP_OK: _takes("url", may=("expect", "value")),
     CallType.TCP_CONNECT: _takes("port", may=("host",)),
     CallType.DNS_RESOLVES: _takes("host", may=("address",)),
     CallType.PING: _takes("host", may=("count",)),
@@ -81,6 +81,23 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.ALERT_CLEARED: _takes(),
     CallType.TIME_PASSED: _takes(),
 }
+
+
+RESULTS: Final[Mapping[CallType, frozenset[str]]] = {
+    CallType.SERVICE_RESTART: frozenset({"run"}),
+    CallType.SERVICE_START: frozenset({"run"}),
+    CallType.SERVICE_STOP: frozenset(),
+    CallType.SERVICE_SCALE: frozenset({"replicas"}),
+}
+"""The fields of what a call gives back, for ``outputs``; a type that is not here gives back what it likes (a program's
+or a server's JSON). A contract test holds it against the real calls.
+"""
+EXAMPLES: Final[Mapping[CallType, Any]] = {
+    CallType.SERVICE_RESTART: {"run": 2},
+    CallType.SERVICE_START: {"run": 2},
+    CallType.SERVICE_SCALE: {"replicas": 1},
+}
+"""Such results, where a runbook's own test says nothing else."""
 
 
 def is_placeholder(value: Any) -> bool:
@@ -146,6 +163,7 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     ),
     "body": lambda _: True,
     "expect": _are_statuses,
+    "value": _is_text,
     "endpoint": _is_text,
     "command": _is_text,
     "parameters": _is_map,

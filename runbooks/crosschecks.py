@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from runbooks.border import ActionModel, CheckModel, PredicateModel, RunbookModel, seconds
 from runbooks.building import parameters
-from runbooks.model import OF_AN_ACTION, READING, CallType, Effect, OnFailure, RequiredWhen, Risk
+from runbooks.model import OF_AN_ACTION, READING, CallType, Effect, OnFailure, Op, RequiredWhen, Risk
 from runbooks.parameters import BadParameter, checked
+from runbooks.shellwords import program_texts
 from runbooks.templating import has_stray_brace, placeholders
 
 Found = Iterator[tuple[str, str]]
@@ -33,6 +34,7 @@ def cross_checks(model: RunbookModel) -> Found:
     yield from _check_dependencies(model)
     yield from _check_agreement(model)
     yield from _check_readings(model)
+    yield from _check_program_texts(model)
     yield from _check_defaults(model)
     yield from _check_values(model)
 
@@ -156,6 +158,24 @@ def _check_readings(model: RunbookModel) -> Found:
             yield pointer, f"{check.call.type} is about an action; there is none here"
 
 
+def _check_program_texts(model: RunbookModel) -> Found:
+    """A value inside a text that some interpreter reads as a program is an injection, shell or not."""
+    for pointer, arguments in _all_arguments(model):
+        argv: list[str] = arguments.get("argv") or ["true"]
+        for text in program_texts(argv):
+            for name in placeholders(text):
+                yield pointer, f"{{{name}}} stands in a text that {argv[0]} runs as a program: make it an argument"
+
+
+def _all_arguments(model: RunbookModel) -> Iterator[tuple[str, dict[str, Any]]]:
+    for pointer, check in checks(model):
+        yield pointer, check.call.arguments
+    for number, action in enumerate(model.actions):
+        yield f"/actions/{number}", action.arguments
+        if action.rollback is not None:
+            yield f"/actions/{number}/rollback/call", action.rollback.call.arguments
+
+
 def _check_defaults(model: RunbookModel) -> Found:
     for parameter in parameters(model):
         for value, place in ((parameter.default, "default"), *((one, "enum") for one in parameter.choices)):
@@ -167,7 +187,9 @@ def _check_defaults(model: RunbookModel) -> Found:
 
 
 def _check_values(model: RunbookModel) -> Found:
-    """Placeholders are parameters that are always there, or outputs of a step that must have been done by then."""
+    """Placeholders are parameters that are always there, or outputs: of a step that must have been done by then, or
+    that the step's own ``when`` asks for.
+    """
     always = {p.name for p in parameters(model) if p.required or p.default is not None}
     absent = "may be absent: make the parameter required or give it a default"
     known = {name: "" if name in always else absent for name in model.parameters}
@@ -178,7 +200,13 @@ def _check_values(model: RunbookModel) -> Found:
     for number, action in enumerate(model.actions):
         here = f"/actions/{number}"
         reached = _needed(model, action)
-        made = {name: "" for one in model.actions[:number] if one.id in surely | reached for name in one.outputs}
+        earlier = [(one, name) for one in model.actions[:number] for name in one.outputs]
+        asked = set(_asked_for(action.when)) if action.when is not None else set()
+        made = {
+            name: ""
+            for one, name in earlier
+            if one.id in surely or (one.id in reached and one.when is None) or f"/outputs/{name}" in asked
+        }
         for pointer, template in _templates_of(action):
             yield from _check_names(here + pointer, template, {**known, **made}, makers)
         if action.when is not None:
@@ -207,6 +235,14 @@ def _needed(model: RunbookModel, action: ActionModel) -> set[str]:
             found.add(one)
             open_ += wants[one]
     return found
+
+
+def _asked_for(predicate: PredicateModel) -> Iterator[str]:
+    """The fields without which it cannot hold."""
+    if predicate.field is not None and predicate.comparison != (Op.EXISTS, False):
+        yield predicate.field
+    for part in predicate.all or ():
+        yield from _asked_for(part)
 
 
 def _check_names(pointer: str, template: Any, known: Mapping[str, str], makers: Mapping[str, str]) -> Found:

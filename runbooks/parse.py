@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from runbooks.border import Border, RunbookModel
+from runbooks.border import OBSERVED, Border, RunbookModel
 from runbooks.building import built
 from runbooks.crosschecks import cross_checks
 from runbooks.model import Runbook
 from runbooks.problems import BadRunbook, Problem
+from runbooks.version1 import Upgraded, is_version1, upgraded
 
-__all__ = ["SHIPPED", "BadRunbook", "Library", "Problem", "load_library", "parse"]
+__all__ = ["SHIPPED", "BadRunbook", "Library", "Problem", "Read", "load_files", "load_library", "parse", "read"]
 
 SHIPPED: Final = Path(__file__).parent / "library"
 MAX_BYTES: Final = 256 * 1024
@@ -30,10 +31,14 @@ MAX_DEPTH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """All usable runbooks, by id, and what was wrong with the others."""
+    """All usable runbooks, by id, and what was wrong with the others. By id of runbook: ``reports``, how old files were
+    read; ``files``, where it stands.
+    """
 
     runbooks: tuple[Runbook, ...] = ()
     problems: tuple[Problem, ...] = ()
+    reports: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def get(self, runbook_id: str) -> Runbook | None:
         return next((runbook for runbook in self.runbooks if runbook.id == runbook_id), None)
@@ -41,7 +46,7 @@ class Library:
 
 def load_library(directories: Iterable[Path] = (SHIPPED,)) -> Library:
     """Every ``*.json`` of the directories, in order. A runbook of a later directory replaces an earlier one's."""
-    runbooks: dict[str, Runbook] = {}
+    found: dict[str, Read] = {}
     problems: list[Problem] = []
     for directory in directories:
         try:
@@ -49,43 +54,67 @@ def load_library(directories: Iterable[Path] = (SHIPPED,)) -> Library:
         except OSError as error:
             problems.append(Problem(str(directory), "", f"cannot read the runbook directory: {error.strerror}"))
             continue
-        found = _load_files(files, problems)
-        runbooks.update(found)
-    return Library(tuple(runbooks[key] for key in sorted(runbooks)), tuple(problems))
+        found.update(load_files(files, problems))
+    runbooks = tuple(found[key].runbook for key in sorted(found))
+    reports = {key: one.report for key, one in sorted(found.items()) if one.report}
+    places = {key: one.file for key, one in sorted(found.items())}
+    return Library(runbooks, tuple(problems), reports, places)
 
 
-def _load_files(files: Iterable[Path], problems: list[Problem]) -> dict[str, Runbook]:
-    found: dict[str, Runbook] = {}
+def load_files(files: Iterable[Path], problems: list[Problem]) -> dict[str, Read]:
+    """The usable ones by id; what is wrong with the others is added to ``problems``."""
+    found: dict[str, Read] = {}
     for path in files:
         try:
-            runbook = parse(path.read_bytes(), str(path))
+            one = read(path.read_bytes(), str(path))
         except BadRunbook as bad:
             problems.extend(bad.problems)
             continue
         except OSError as error:
             problems.append(Problem(str(path), "", f"cannot be read: {error.strerror}"))
             continue
-        if runbook.id in found:
-            problems.append(Problem(str(path), "/id", f"{runbook.id!r} is taken by another file of this directory"))
+        runbook_id = one.runbook.id
+        if runbook_id in found:
+            problems.append(Problem(str(path), "/id", f"{runbook_id!r} is taken by another file of this directory"))
             continue
-        found[runbook.id] = runbook
+        found[runbook_id] = one
     return found
 
 
 def parse(source: bytes, file: str = "<runbook>") -> Runbook:
-    """The runbook in ``source`` (UTF-8 JSON).
+    """The runbook in ``source`` (UTF-8 JSON, version 2 or 1).
 
     Raises:
         BadRunbook: with every problem.
     """
+    return read(source, file).runbook
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A usable runbook, and what was made of its file where that is an old one."""
+
+    runbook: Runbook
+    report: tuple[Problem, ...] = ()
+    file: str = ""
+
+
+def read(source: bytes, file: str = "<runbook>") -> Read:
+    """The runbook in ``source``, with the report on its conversion.
+
+    Raises:
+        BadRunbook: with every problem.
+    """
+    raw = _read_json(source, file)
+    new = upgraded(raw, file) if is_version1(raw) else Upgraded(raw, (), is_observed=False)
     try:
-        model = RunbookModel.model_validate(_read_json(source, file))
+        model = RunbookModel.model_validate(new.raw, context=OBSERVED if new.is_observed else None)
     except ValidationError as invalid:
         raise BadRunbook(tuple(_problem(file, error) for error in invalid.errors())) from invalid
     problems = tuple(Problem(file, pointer, text) for pointer, text in cross_checks(model))
     if problems:
         raise BadRunbook(problems)
-    return built(model, source)
+    return Read(built(model, source), new.report, file)
 
 
 def _read_json(source: bytes, file: str) -> Any:

@@ -19,6 +19,7 @@ import structlog
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.bridge_endpoint import BridgeEndpointActor, EndpointPast
+from actors.chain.place import say_to_syslog
 from actors.clock import SystemClock
 from actors.context import ActorSystem
 from actors.exit_watcher import ExitWatcher
@@ -41,7 +42,7 @@ from actors.strays import Strays
 from bridge_link.errors import LinkError
 from config import SystemConfig
 from config.replicas import expanded
-from supervisors.alertmanager_link import TokenFile, alertmanager_plan, first_of
+from supervisors.alertmanager_link import TokenFile, alertmanager_plan, first_of, tokens_of
 from supervisors.api.alertmanager import Door
 from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
@@ -154,6 +155,8 @@ class App:
                 retention=retention_of(config.journal),
                 events_address=config.links.events_address,
                 endpoints={name: bridge.kind for name, bridge in config.bridges.items()},
+                audit_tip=config.audit.tip,
+                audit_say=say_to_syslog if config.audit.syslog else None,
             ),
             self.system,
             SteeredServices(self.steering),
@@ -392,7 +395,12 @@ class App:
             end,
         )
         server = ApiServer(
-            create_app(manager, self._opening().is_open, Door(self.recovery.alertmanager, self.token.read)),
+            create_app(
+                manager,
+                self._opening().is_open,
+                Door(self.recovery.alertmanager, self.token.read),
+                tokens_of(self.config.links.operator.tokens),
+            ),
             self.config.links.operator.address,
             self.places.root / "operator.sock",
             address_file=self.places.address("operator"),

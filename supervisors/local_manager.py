@@ -54,6 +54,9 @@ class Recovery(Protocol):
     def status(self) -> RecoveryStatus: ...
     def switch(self, *, enabled: bool, by: str) -> RecoveryStatus: ...
     def statistics(self) -> Mapping[str, Any]: ...
+    def waiting_approvals(self) -> Sequence[Record]: ...
+    def approve(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record: ...
+    def reject(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record: ...
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,15 @@ class LocalManager:
         if found is None:
             raise UnknownNode(execution_id, what="execution")
         return found
+
+    def approvals(self) -> Sequence[Record]:
+        return self.recovery.waiting_approvals()
+
+    def approve(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self.recovery.approve(execution_id, by=by, plan=plan, why=why)
+
+    def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self.recovery.reject(execution_id, by=by, plan=plan, why=why)
 
     def recovery_status(self) -> RecoveryStatus:
         return self.recovery.status()

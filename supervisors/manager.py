@@ -187,6 +187,10 @@ class BadConfig(ManagerError):
         self.problems = tuple(problems)
 
 
+class NotAllowed(ManagerError):
+    """Who asked is not proven, or may not do this; nothing has changed."""
+
+
 class TimedOut(ManagerError):
     """What was waited for did not come in time; the text says what was seen last."""
 
@@ -266,6 +270,19 @@ class Manager(Protocol):
 
     def execution(self, execution_id: str) -> Record:
         """One execution. Raises ``UnknownNode``."""
+
+    def approvals(self) -> Sequence[Record]:
+        """What awaits approval, oldest first: the plan in words, its hash, who may approve, until when."""
+
+    def approve(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        """Agree to the plan with this hash (or its first letters; None: the one that is asked).
+
+        In the daemon ``by`` is the authenticated name; a remote owner sends none: the daemon knows who asks. Raises
+        ``CommandFailed`` for a vote that counts for nothing, ``NotAllowed``.
+        """
+
+    def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        """End what awaits approval without running it. As ``approve``."""
 
     def recovery_status(self) -> RecoveryStatus:
         """Whether alerts start runbooks now."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,14 +19,16 @@ from actors.access.audit import Audit
 from actors.access.book import Book, ClientBook, PlainBook
 from actors.access.keyring import Keyring
 from actors.alertmanager import AlertmanagerIntake, AlertmanagerParts, AlertmanagerPlan
+from actors.approvals import ApprovalParts, Approvals, NotTaken
 from actors.board import NodeKind, NodeState
 from actors.bridge_commands import BridgeCommands
 from actors.bridge_sessions import BridgeSessions
+from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
 from actors.endpoints.tcp import CLIENT
 from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
-from actors.journal import events, rows
+from actors.journal import events, happened, rows
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
@@ -41,6 +43,7 @@ from bridge_link.report import as_report
 from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
+from runbooks.approval import Say
 from runbooks.commands import LocalCommands
 from runbooks.databases import LocalDatabases
 from runbooks.network import LocalHttp, LocalTcp
@@ -50,9 +53,10 @@ from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
 from supervisors.library import Supervisor
-from supervisors.manager import RecoveryStatus
+from supervisors.manager import CommandFailed, Record, RecoveryStatus
 from supervisors.memory_watch import MemoryWatch
 from supervisors.open_files import OpenFiles
+from supervisors.people import user_name
 from supervisors.records import JournalRecords
 from supervisors.report_words import said
 from supervisors.telling import Telling
@@ -85,6 +89,9 @@ class RecoveryPlan:
     events_address: str | None = None
     endpoints: Mapping[str, str] | None = None
     """The kinds of the bridge endpoints, by name."""
+    audit_tip: Path | None = None
+    audit_say: Callable[[str], object] | None = None
+    """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
 
 
 class Recovery:
@@ -92,8 +99,17 @@ class Recovery:
         self._plan = plan
         self._system = system
         room = Room(plan.state_dir, plan.room)
+        self._anchor = Anchor(
+            AnchorParts(plan.state_dir, system.clock.wall, self._audit_alarm, plan.audit_tip, plan.audit_say)
+        )
         self._journal = Journal(
-            plan.state_dir / "journal.db", self._journal_opened, self._committed, room=room, retention=plan.retention
+            plan.state_dir / "journal.db",
+            self._journal_opened,
+            self._committed,
+            room=room,
+            retention=plan.retention,
+            audit_key=self._anchor.key,
+            on_sealed=self._anchor.wake,
         )
         self._publisher: EventPublisher | None = None
         self._happenings = Happenings(self._journal, lambda: self._publisher.address if self._publisher else None)
@@ -135,6 +151,19 @@ class Recovery:
             BridgeCommands(self.sessions, self._bridge_is_ready),
             databases=LocalDatabases(),
         )
+        self.approvals = Approvals(
+            ApprovalParts(
+                self._journal,
+                system.waits,
+                system.clock,
+                self._ports,
+                library=lambda: load_library((SHIPPED, *plan.runbook_directories)),
+                granted=self._tell_guardian,
+                finished=self._tell_guardian,
+                alert=self._intake.take_mapping,
+                own_user=user_name(os.geteuid()),
+            )
+        )
         self._pumps: dict[str, RouterPump] = {}
         self._files = OpenFiles(system.clock.now)
         self._memory = MemoryWatch(
@@ -150,6 +179,7 @@ class Recovery:
         def begin() -> None:
             if not journal.is_open:
                 journal.start_anyway()  # services must run, whatever becomes of the records
+                self._anchor.begin(journal)
                 self._event("root/journal", "journal_opened", "events are recorded from here", {"pid": os.getpid()})
 
         watched = Watched(begin, lambda: journal.is_open, journal.close, trouble=self.told("journal", self._trouble))
@@ -171,10 +201,16 @@ class Recovery:
             publisher.ring()
 
     def _trouble(self) -> str | None:
-        trouble = self._journal.trouble
+        trouble = self._journal.trouble or self._anchor.trouble
         if trouble is None or not self._unrecorded:
             return trouble
         return f"{trouble} ({self._unrecorded} events not recorded)"
+
+    def _audit_alarm(self, text: str) -> None:
+        """From the anchor's thread: said once, as an alert too."""
+        self._event("root/journal", "audit_broken", text, {})
+        alert = {"type": "audit_broken", "service": "journal", "message": text}
+        self._intake.take_mapping({**alert, "severity": "critical", "source": "selfheal"})
 
     def told(self, what: str, trouble: Callable[[], str | None]) -> Callable[[], str | None]:
         """``trouble``, and what it finds is alerted once."""
@@ -203,9 +239,20 @@ class Recovery:
             self.is_enabled,
             self._plan.max_concurrent,
             self._intake.decider_began,
+            self.approvals.asked,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
-        return (alerts, *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()))
+        return (
+            alerts,
+            self._approvals_spec(),
+            *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()),
+        )
+
+    def _approvals_spec(self) -> ChildSpec:
+        """Without the journal there is nothing to approve; with it the desk looks at what is over once a second."""
+        desk = self.approvals
+        watched = Watched(lambda: None, lambda: True, lambda: None, trouble=desk.look)
+        return ChildSpec(id="approvals", start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=5.0)
 
     def _link_pumps(self) -> Mapping[str, RouterPump]:
         """Made when they are first needed: their keys must be there. Raises KeyRefused."""
@@ -290,6 +337,7 @@ class Recovery:
         for pump in self._bound():
             pump.close()
         self._journal.close()
+        self._anchor.close()
 
     def _bound(self) -> tuple[RouterPump | EventPublisher, ...]:
         return (*self._pumps.values(), *(() if self._publisher is None else (self._publisher,)))
@@ -329,7 +377,7 @@ class Recovery:
 
     def _event(self, path: str, event: str, text: str, evidence: Mapping[str, Any]) -> None:
         at = self._system.clock.wall()
-        future = self._journal.submit(lambda db: events.add(db, at, path, event, text, evidence))
+        future = self._journal.submit(lambda db: happened.tell(db, at, path, event, text, evidence))
 
         def written(done: Any) -> None:
             error = done.exception()
@@ -368,6 +416,24 @@ class Recovery:
         self.commanded(GUARDIAN_PATH, "recovery on" if enabled else "recovery off", by, "")
         return self.status()
 
+    # -- approvals ----------------------------------------------------------------------------------------------------
+
+    def waiting_approvals(self) -> Sequence[Record]:
+        return [_with_times(one) for one in self.approvals.waiting()]
+
+    def approve(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record:
+        """``by``: the authenticated name. Raises CommandFailed, JournalTrouble."""
+        return self._vote(execution_id, by, Say.APPROVE, plan, why)
+
+    def reject(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record:
+        return self._vote(execution_id, by, Say.REJECT, plan, why)
+
+    def _vote(self, execution_id: str, by: str, says: Say, plan: str | None, why: str) -> Record:
+        try:
+            return self.approvals.vote(execution_id, by, says, plan, why)
+        except NotTaken as refused:
+            raise CommandFailed(str(refused)) from None
+
     def statistics(self) -> Mapping[str, Any]:
         """The platform's five figures, and executions by status."""
         figures = self._journal.read(rows.counts)
@@ -405,6 +471,10 @@ class Recovery:
             case _:
                 words = "execution (with execution_id), alert (with id), statistics, alerts, events or where"
                 raise BadQuestion(f"ask for {words}")
+
+
+def _with_times(shown: Mapping[str, Any]) -> Record:
+    return {key: rfc3339(value) if key.endswith("_at") else value for key, value in shown.items()}
 
 
 def _node_of(what: str) -> str:

@@ -27,6 +27,7 @@ from supervisors.manager import (
     DaemonUnreachable,
     ManagerError,
     Node,
+    NotAllowed,
     PlanShown,
     Record,
     RecoveryStatus,
@@ -42,6 +43,7 @@ ADDRESS_NAME: Final = "operator.address"
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 15.0
 """An answer that waits for nothing takes moments; this is for a loaded machine."""
+_VOTE_S: Final = 120.0
 _MARGIN_S: Final = 15.0
 """A command that waits answers by itself when its time is over; only then is the daemon given up."""
 _SILENCE_S: Final = 15.0
@@ -97,6 +99,22 @@ class RemoteManager:
 
     def execution(self, execution_id: str) -> Record:
         return cast("Record", self._get(f"/v1/executions/{quote(execution_id, safe='')}")["executions"][0])
+
+    def approvals(self) -> Sequence[Record]:
+        return cast("list[Record]", self._get("/v1/approvals")["approvals"])
+
+    def approve(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self._vote("approve", execution_id, by, plan, why)
+
+    def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self._vote("reject", execution_id, by, plan, why)
+
+    def _vote(self, says: str, execution_id: str, by: str, plan: str | None, why: str) -> Record:
+        """The preconditions are looked at first: that may take as long as their times allow."""
+        del by  # the daemon knows who asks
+        order = {"plan": plan, "why": why}
+        path = f"/v1/approvals/{quote(execution_id, safe='')}/{says}"
+        return _without_schema(self._ask("POST", path, _VOTE_S, json=order))
 
     def recovery_status(self) -> RecoveryStatus:
         return cast("RecoveryStatus", _without_schema(self._get("/v1/recovery")))
@@ -319,6 +337,8 @@ def _error(body: Mapping[str, Any], text: str) -> ManagerError:
             return TimedOut(text)
         case "unreachable":
             return DaemonUnreachable(text)
+        case "not_allowed":
+            return NotAllowed(text)
         case "bad_config":
             return BadConfig(text, body.get("problems", ()))
         case _:

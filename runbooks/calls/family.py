@@ -29,8 +29,11 @@ class CallOutcome:
 
 @dataclass(frozen=True, slots=True)
 class CheckOutcome:
+    """``seen`` is the value that was looked at (JSON), where a look gives one: an approval is bound to it."""
+
     answer: Answer
     detail: str = ""
+    seen: Any = None
 
 
 @dataclass(frozen=True, slots=True)

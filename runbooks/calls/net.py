@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, ye
 from runbooks.engine_words import Answer
 from runbooks.model import Call, CallType, Trouble
 from runbooks.ports import HttpAnswer
+from runbooks.predicates import MISSING, pointed
 
 
 def _http(call: Call, context: Context) -> CallOutcome:
@@ -32,13 +34,27 @@ def _tcp(call: Call, context: Context) -> CheckOutcome:
 
 
 def _http_ok(call: Call, context: Context) -> CheckOutcome:
-    """404 and 410 are a no; other unexpected answers say nothing about what is asked."""
+    """404 and 410 are a no; other unexpected answers say nothing about what is asked. ``value`` points to what of the
+    JSON answer is seen: without it nobody can tell.
+    """
     url = call.arguments["url"]
     answer = context.ports.http.request("GET", url, call.timeout_s, {})
     if _is_expected(answer, call.arguments):
-        return CheckOutcome(Answer.YES, f"HTTP {answer.status}")
+        return _seen(call, answer)
     is_no = answer.status in (404, 410)
     return CheckOutcome(Answer.NO if is_no else Answer.UNKNOWN, f"{url}: HTTP {answer.status}")
+
+
+def _seen(call: Call, answer: HttpAnswer) -> CheckOutcome:
+    if "value" not in call.arguments:
+        return CheckOutcome(Answer.YES, f"HTTP {answer.status}")
+    try:
+        value = pointed(json.loads(answer.body), call.arguments["value"])
+    except ValueError:
+        value = MISSING
+    if value is MISSING:
+        return CheckOutcome(Answer.UNKNOWN, f"{call.arguments['url']}: nothing at {call.arguments['value']}")
+    return CheckOutcome(Answer.YES, f"HTTP {answer.status}", value)
 
 
 FAMILY: Final = Family(

@@ -85,6 +85,11 @@ class Outside:
 
         return resolve_state_dir(None, self._config(), self.environ)
 
+    def audit_tips(self) -> tuple[Path, ...]:
+        """Where the configuration here puts the audit chain's tip beside the state directory."""
+        config = self._config()
+        return () if config is None or config.audit.tip is None else (config.audit.tip,)
+
     def _config(self) -> Any:
         """The configuration ``run`` would use here; None when it is the shipped demo (which names no directory), or is
         broken: then the daemon that runs was not started from it.

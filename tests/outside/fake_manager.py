@@ -231,6 +231,28 @@ class FakeManager:
                 return one
         raise UnknownNode(execution_id, what="execution")
 
+    def approvals(self) -> Sequence[Record]:
+        return [
+            {
+                "execution_id": "e-2", "runbook": "margin_call_recovery", "name": "Margin call", "plan": "ab" * 32,
+                "target": "account:1", "steps": ["1. Reduce: http_request"], "approvers": ["desk"], "quorum": 1,
+                "four_eyes": True, "expires_at": tree_json.rfc3339(NOW + 60), "votes": [],
+            }
+        ]  # fmt: skip
+
+    def approve(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self._vote("approve", execution_id, by, plan, why)
+
+    def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self._vote("reject", execution_id, by, plan, why)
+
+    def _vote(self, says: str, execution_id: str, by: str, plan: str | None, why: str) -> Record:
+        if execution_id != "e-2":
+            raise CommandFailed(f"{execution_id} awaits no approval: it is succeeded")
+        self.calls.append((says, execution_id, by, plan, why))
+        outcome = "granted" if says == "approve" else "rejected"
+        return {"execution_id": "e-2", "outcome": outcome, "plan": "ab" * 32, "votes": 1, "quorum": 1, "detail": ""}
+
     def recovery_status(self) -> RecoveryStatus:
         return RecoveryStatus(enabled=self.enabled, active=1, queued=0)
 

@@ -57,6 +57,22 @@ def steps(*given: dict[str, Any], **more: Any) -> dict[str, Any]:
             "/actions/1",
             "need not have been done by then",
         ),
+        (
+            steps(
+                {"id": "a1", "outputs": {"new": "/x"}, "when": {"field": "/alert/type", "op": "exists"}},
+                {"id": "b1", "command": ["{new}"], "dependencies": ["a1"]},
+            ),
+            "/actions/1",
+            "need not have been done by then",
+        ),
+        (
+            steps(
+                {"id": "a1", "outputs": {"new": "/x"}, "on_failure": "continue"},
+                {"id": "b1", "command": ["{new}"], "when": {"field": "/outputs/new", "op": "absent"}},
+            ),
+            "/actions/1",
+            "need not have been done by then",
+        ),
         (steps({"id": "a1", "outputs": {"service": "/x"}}), "/actions/0/outputs/service", "a parameter's name"),
         (
             steps({"id": "a1", "outputs": {"new": "/x"}}, {"id": "b1", "outputs": {"new": "/x"}}),
@@ -141,8 +157,12 @@ def test_what_does_not_fit_is_said_where_it_is(raw: dict[str, Any], pointer: str
     [
         steps({"id": "a1", "outputs": {"new": "/x"}}, {"id": "b1", "command": ["{new}"]}),
         steps(
-            {"id": "a1", "outputs": {"new": "/x"}, "when": {"field": "/alert/type", "op": "exists"}},
+            {"id": "a1", "outputs": {"new": "/x"}, "on_failure": "continue"},
             {"id": "b1", "command": ["{new}"], "dependencies": ["a1"]},
+        ),
+        steps(
+            {"id": "a1", "outputs": {"new": "/x"}, "when": {"field": "/alert/type", "op": "exists"}},
+            {"id": "b1", "command": ["{new}"], "when": {"all": [{"field": "/outputs/new", "op": "gt", "value": 1}]}},
         ),
         steps(
             {"id": "a1", "outputs": {"new": "/x"}},

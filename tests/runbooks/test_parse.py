@@ -56,7 +56,7 @@ def test_the_good_one_is_good_and_pinned_to_its_bytes() -> None:
         (changed("/success_criteria", []), "/success_criteria", "at least 1"),
         (changed("/actions", [COMMAND, COMMAND]), "/actions/1/id", "stands there twice"),
         (changed("/actions", [{**COMMAND, "command": "rm -rf /"}]), "/actions/0/command", "valid list"),
-        (changed("/schema_version", 1), "/schema_version", "should be 2"),
+        (changed("/schema_version", 3), "/schema_version", "should be 2"),
         (changed("/success_criteria/0/call/type", "service_generation"), "/success_criteria/0/call", "none here"),
     ],
 )

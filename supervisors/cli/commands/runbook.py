@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from supervisors.cli.exits import FAILED, Quit
 from supervisors.cli.outside import Outside, command
 from supervisors.cli.terminal import complain, print_json, say, table
-from supervisors.manager import SCHEMA, UnknownNode
+from supervisors.manager import SCHEMA
 
+Files = Annotated[list[Path] | None, typer.Argument(metavar="FILE|DIR...", show_default=False)]
 Config = Annotated[str | None, typer.Option("--config", help="Use the runbook directories of this file.")]
 
 
@@ -37,11 +37,9 @@ def list_(outside: Outside, config: Config = None) -> None:
 @command
 def show(outside: Outside, runbook: Annotated[str, typer.Argument(metavar="ID")], config: Config = None) -> None:
     """One runbook: what it answers and what it does."""
-    from supervisors.cli.libraries import library_of  # noqa: PLC0415  slow to import
+    from supervisors.cli.libraries import runbook_of  # noqa: PLC0415  slow to import
 
-    found = library_of(config).get(runbook)
-    if found is None:
-        raise UnknownNode(runbook, None, "runbook")
+    found, library = runbook_of(config, runbook)
     if outside.as_json:
         print_json(json.loads(found.source))
         return
@@ -52,29 +50,40 @@ def show(outside: Outside, runbook: Annotated[str, typer.Argument(metavar="ID")]
             [(one.id, one.call.type.value if one.call else "wait", one.effect.value) for one in found.actions],
         )
     )
+    report = library.reports.get(found.id, ())
+    if report:
+        say("\nread from version 1:", *(f"  {one.pointer or '/'}: {one.text}" for one in report))
 
 
 @command
 def lint(
     outside: Outside,
-    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE|DIR...", show_default=False)] = None,
+    files: Files = None,
+    config: Config = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A warning counts as an error.")] = False,
+    alerts: Annotated[
+        Path | None, typer.Option("--alerts", metavar="FILE", help="Recorded alerts (a journal, or JSON lines).")
+    ] = None,
+) -> None:
+    """Check runbook files, or all the daemon would use; every problem is told. Exit code 1 when there is an error."""
+    from supervisors.cli.linting import lint_files  # noqa: PLC0415  slow to import
+
+    lint_files(outside, files or (), config, alerts, strict=strict)
+
+
+@command
+def try_(
+    outside: Outside,
+    named: Annotated[list[str] | None, typer.Argument(metavar="FILE|DIR|ID...", show_default=False)] = None,
     config: Config = None,
 ) -> None:
-    """Check runbook files, or all the daemon would use; every problem is told. Exit code 1 when there is one."""
-    from supervisors.cli.libraries import library_of, problems_of  # noqa: PLC0415  slow to import
+    """Run the tests that stand in runbook files: the real decision and engine, with the file's fakes as the world."""
+    from supervisors.cli.rehearsing import rehearse_files  # noqa: PLC0415  slow to import
 
-    problems = [each for file in files for each in problems_of(file)] if files else list(library_of(config).problems)
-    if outside.as_json:
-        print_json({"schema": SCHEMA, "problems": [str(one) for one in problems]})
-    elif problems:
-        _complain(problems)
-    else:
-        say("no problems")
-    if problems:
-        raise Quit(FAILED)
+    rehearse_files(outside, named or (), config)
 
 
-COMMANDS = {"list": list_, "show": show, "lint": lint}
+COMMANDS = {"list": list_, "show": show, "lint": lint, "test": try_}
 
 
 def _complain(problems: Iterable[object]) -> None:

@@ -1,0 +1,91 @@
+"""Recorded alerts for the command line: a journal's, or one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from supervisors.cli.exits import WRONG_USAGE, Quit
+
+_SQLITE: bytes = b"SQLite format 3\0"
+
+
+class Recorded(NamedTuple):
+    """One alert as it came: ``at`` in Unix seconds (None: the record does not say), ``facts`` as runbooks see it."""
+
+    at: float | None
+    facts: dict[str, Any]
+
+
+def recorded(path: Path) -> Iterator[Recorded]:
+    """The alerts of a journal file or of JSON lines (``-``: standard input), in their order.
+
+    Raises:
+        Quit: the file cannot be read, or a line is no alert.
+    """
+    if str(path) != "-" and _is_journal(path):
+        yield from _of_journal(path)
+    else:
+        yield from _of_lines(path)
+
+
+def facts_of_file(path: Path) -> Iterator[dict[str, Any]]:
+    """Only the alerts. Raises Quit."""
+    return (one.facts for one in recorded(path))
+
+
+def _is_journal(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE)) == _SQLITE
+    except OSError as error:
+        raise Quit(WRONG_USAGE, f"{path}: {error.strerror}") from None
+
+
+def _of_journal(path: Path) -> Iterator[Recorded]:
+    from actors.journal.schema import JournalTrouble, open_reader  # noqa: PLC0415  slow to import
+
+    try:
+        reader = open_reader(path)
+        try:
+            rows = reader.execute("SELECT received_at, body FROM alerts WHERE body <> '' ORDER BY received_at, seq")
+            for row in rows:
+                yield Recorded(row["received_at"], json.loads(row["body"]))
+        finally:
+            reader.close()
+    except (JournalTrouble, sqlite3.Error) as error:
+        raise Quit(WRONG_USAGE, f"{path}: is no journal that can be read: {error}") from None
+
+
+def _of_lines(path: Path) -> Iterator[Recorded]:
+    try:
+        file = sys.stdin if str(path) == "-" else path.open(encoding="utf-8")
+        with file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield of_line(line, f"{path}:{number}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Quit(WRONG_USAGE, f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def of_line(line: str, where: str) -> Recorded:
+    """An alert from its JSON, in any of the shapes the daemon takes; ``received_at`` is when it came.
+
+    Raises:
+        Quit: it is none.
+    """
+    from guardian_link.messages import BadAlert, facts_of  # noqa: PLC0415  the links are light, this is not
+
+    try:
+        raw = json.loads(line)
+        if not isinstance(raw, dict):
+            raise TypeError("an alert is a JSON object")
+        at = raw.pop("received_at", None)
+        raw = raw.get("body", raw) if isinstance(raw.get("body"), dict) else raw
+        return Recorded(float(at) if isinstance(at, (int, float)) else None, facts_of(raw))
+    except (ValueError, TypeError, BadAlert) as error:
+        raise Quit(WRONG_USAGE, f"{where}: is no alert: {error}") from None
