@@ -180,10 +180,79 @@ class LinksConfig(Model):
         return self.guardian.address.rpartition(":")[0] + ":0"
 
 
+class FilesConfig(Model):
+    """The folders whose configuration files runbooks may change; without any they may change none."""
+
+    roots: tuple[Path, ...] = ()
+
+
+class CleanupConfig(Model):
+    """Where runbooks may put old files aside, and where they put them: best on another file system.
+
+    What was put aside is thrown away after `keep`, or, oldest first, when it is more than `max_size`.
+    """
+
+    roots: tuple[Path, ...] = ()
+    quarantine: Path | None = None
+    """`quarantine` in the state directory, when nothing is said."""
+    keep: PositiveSeconds = 7 * 86400.0
+    max_size: Annotated[Bytes, Field(ge=1024 * 1024)] = 1024**3
+
+
 class RunbooksConfig(Model):
-    """Folders with runbooks beside the shipped library."""
+    """Folders with runbooks beside the shipped library, and what runbooks may touch."""
 
     directories: tuple[Path, ...] = ()
+    files: FilesConfig = FilesConfig()
+    cleanup: CleanupConfig = CleanupConfig()
+    functions: tuple[str, ...] = ()
+    """The entry points (group `selfheal.functions`) that runbooks may call."""
+
+
+class RunbookSecretConfig(Model):
+    """A secret that runbooks use by name: the file's text without its last line end, read at each use."""
+
+    file: Path
+    world_readable: bool = False
+    """The file may be readable by every user; else that is refused."""
+
+
+class SecretName(Model):
+    """The value of a secret in `secrets`."""
+
+    secret: str
+
+
+class LogChannel(Model):
+    """The daemon's log."""
+
+
+class ChannelConfig(Model):
+    """One way to tell people something: a webhook (POST of JSON), a command (JSON on its standard input), the log."""
+
+    webhook: str | SecretName | None = None
+    headers: dict[str, str | SecretName] = Field(default_factory=dict)
+    command: tuple[str, ...] | None = None
+    log: LogChannel | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        said = [name for name in ("webhook", "command", "log") if getattr(self, name) is not None]
+        if len(said) != 1:
+            raise ValueError("say one of webhook, command and log")
+        if self.headers and self.webhook is None:
+            raise ValueError("headers need webhook")
+        if self.command is not None and not self.command:
+            raise ValueError("command is empty")
+        if isinstance(self.webhook, str) and not re.match(r"https?://[^/]+", self.webhook):
+            raise ValueError("webhook is no http(s) address")
+        return self
+
+
+class NotificationsConfig(Model):
+    """Where notices of runbooks go, by name. `default` is the log, unless it is said here."""
+
+    channels: dict[Name, ChannelConfig] = Field(default_factory=dict)
 
 
 class IntensityConfig(Model):
@@ -413,6 +482,8 @@ class SystemConfig(Model):
     journal: JournalConfig = JournalConfig()
     audit: AuditConfig = AuditConfig()
     runbooks: RunbooksConfig = RunbooksConfig()
+    secrets: dict[str, RunbookSecretConfig] = Field(default_factory=dict)
+    notifications: NotificationsConfig = NotificationsConfig()
     watchdog: WatchdogConfig = WatchdogConfig()
     watch: WatchConfig = WatchConfig()
     exit_with: str | None = None

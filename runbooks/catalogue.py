@@ -30,7 +30,7 @@ def _takes(*required: str, may: tuple[str, ...] = ()) -> Arguments:
 
 _SERVICE: Final = _takes("service")
 _ENDPOINT: Final = _takes("endpoint")
-_ARGV: Final = _takes("argv", may=("working_dir",))
+_ARGV: Final = _takes("argv", may=("working_dir", "run_as", "environment"))
 _DATABASE: Final = _takes("url", may=("engine",))
 _OPERATION: Final = ("url", "engine", "service", "share", "idle_for", "blocked_for", "keys", "keep")
 OPERATIONS: Final = ("health", "terminate_idle", "terminate_blocking", "clear_locks", "restore_locks")
@@ -63,7 +63,17 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.CONFIGURATION_IS: _takes("file", may=("format", "set", "remove")),
     CallType.CONFIGURATION_RESTORED: _takes("file"),
     CallType.RESOURCE_CLEANUP: _takes(
-        "root", may=("patterns", "older_than", "larger_than", "keep_newest", "most_files", "quarantine", "until_free")
+        "root",
+        may=(
+            "patterns",
+            "older_than",
+            "larger_than",
+            "keep_newest",
+            "most_files",
+            "quarantine",
+            "until_free",
+            "open_files",
+        ),
     ),
     CallType.CLEANUP_RESTORE: _takes("root"),
     CallType.CLEANUP_DONE: _takes("root"),
@@ -128,6 +138,10 @@ def _is_port(value: Any) -> bool:
     return is_placeholder(value) or (isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536)
 
 
+def _are_named_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) or is_secret(one) for one in value.values())
+
+
 def _are_statuses(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, int) and 100 <= one < 600 for one in value)
 
@@ -158,9 +172,10 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "port": _is_port,
     "argv": _are_texts,
     "method": lambda value: value in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
-    "headers": lambda value: (
-        isinstance(value, dict) and all(isinstance(one, str) or is_secret(one) for one in value.values())
-    ),
+    "headers": _are_named_texts,
+    "environment": _are_named_texts,
+    "run_as": _is_text,
+    "open_files": lambda value: isinstance(value, bool),
     "body": lambda _: True,
     "expect": _are_statuses,
     "value": _is_text,

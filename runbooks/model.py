@@ -207,6 +207,7 @@ DOING: Final = frozenset(
 READING: Final = frozenset(CallType) - DOING
 NEEDS_SNAPSHOT: Final = frozenset(
     {
+        CallType.SERVICE_SCALE,
         CallType.SERVICE_GENERATION,
         CallType.SERVICE_RESTORE,
         CallType.SERVICE_RESTORED,

@@ -11,12 +11,15 @@ import httpx
 
 from runbooks.ports import HttpAnswer, PortError
 
-MAX_BODY_BYTES: Final = 4096
-CHUNK_BYTES: Final = 1024
+MAX_BODY_BYTES: Final = 65536
+CHUNK_BYTES: Final = 4096
 
 
 class LocalHttp:
-    """Fulfils ``ports.Http``. Proxies of the environment are not used: runbooks talk to their own services."""
+    """Fulfils ``ports.Http``. Proxies of the environment are not used: runbooks talk to their own services.
+
+    Certificates are verified, always: against the system's list, or ``SSL_CERT_FILE`` of the daemon's environment.
+    """
 
     def request(
         self, method: str, url: str, timeout_s: float, headers: Mapping[str, str], body: Any = None

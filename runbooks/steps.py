@@ -5,20 +5,42 @@ Nothing here raises: a call's failure is its answer, and what nobody can tell is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
-from runbooks.calls import bridges, databases, net, programs, services, waiting
+from runbooks.calls import (
+    bridges,
+    cleanup,
+    custom,
+    databases,
+    files,
+    hosts,
+    net,
+    notify,
+    programs,
+    scaling,
+    services,
+    waiting,
+)
 from runbooks.calls.family import Act, Before, CallOutcome, CheckOutcome, Context, Family, Look
+from runbooks.catalogue import SECRET, is_secret
 from runbooks.engine_words import Answer, Snapshot, Try
 from runbooks.model import Call, CallType
 from runbooks.ports import PortError, Ports
+from runbooks.secret_files import redacted
 
 FAMILIES: Final[tuple[Family, ...]] = (
     services.FAMILY,
     programs.FAMILY,
     net.FAMILY,
     bridges.FAMILY,
+    hosts.FAMILY,
+    scaling.FAMILY,
+    files.FAMILY,
+    cleanup.FAMILY,
+    notify.FAMILY,
+    custom.FAMILY,
     databases.FAMILY,
     waiting.FAMILY,
 )
@@ -29,29 +51,72 @@ _BEFORES: Final[dict[CallType, Before]] = {kind: tell for family in FAMILIES for
 
 def make_call(call: Call, snapshot: Snapshot | None, ports: Ports, token: str, of: Try | None = None) -> CallOutcome:
     """Make one acting call of attempt ``of``. ``token`` marks what it starts, so that it can be found again."""
+    secrets: dict[str, str] = {}
     try:
-        return _ACTS[call.type](call, Context(snapshot or {}, ports, token, of))
+        made = _ACTS[call.type](_revealed(call, ports, secrets), Context(snapshot or {}, ports, token, of))
     except PortError as error:
-        return CallOutcome(ok=False, error=str(error), trouble=error.trouble)
+        made = CallOutcome(ok=False, error=str(error), trouble=error.trouble)
     except Exception as error:  # a port that breaks is a failed call, never a crashed run
-        return CallOutcome(ok=False, error=f"{type(error).__name__}: {error}")
+        made = CallOutcome(ok=False, error=f"{type(error).__name__}: {error}")
+    return made if not secrets else _redacted(made, secrets)
 
 
 def make_check(call: Call, snapshot: Snapshot | None, ports: Ports, token: str, of: Try | None = None) -> CheckOutcome:
     """Make one reading call, about attempt ``of``."""
+    secrets: dict[str, str] = {}
     try:
-        return _LOOKS[call.type](call, Context(snapshot or {}, ports, token, of))
+        made = _LOOKS[call.type](_revealed(call, ports, secrets), Context(snapshot or {}, ports, token, of))
     except PortError as error:
-        return CheckOutcome(Answer.UNKNOWN, str(error))
+        made = CheckOutcome(Answer.UNKNOWN, str(error))
     except Exception as error:
-        return CheckOutcome(Answer.UNKNOWN, f"{type(error).__name__}: {error}")
+        made = CheckOutcome(Answer.UNKNOWN, f"{type(error).__name__}: {error}")
+    return replace(made, detail=redacted(made.detail, secrets))
 
 
 def take_snapshot(calls: Iterable[Call], ports: Ports, token: str) -> Snapshot:
-    """What is now, of everything ``calls`` (of one action) touch or compare with.
+    """What is now, of everything ``calls`` (of one action, the action's own first) touch or compare with.
+
+    Of two that are about the same thing the first counts: it knows what is to be done.
 
     Raises:
         PortError: nobody can tell.
     """
-    context = Context({}, ports, token)
-    return dict(_BEFORES[call.type](call, context) for call in calls)
+    context, taken, secrets = Context({}, ports, token), dict[str, Any](), dict[str, str]()
+    for call in calls:
+        try:
+            name, value = _BEFORES[call.type](_revealed(call, ports, secrets), context)
+        except PortError as error:
+            raise PortError(redacted(str(error), secrets)) from None
+        if taken.get(name) is None:
+            taken[name] = value
+    return taken
+
+
+# -- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def _revealed(call: Call, ports: Ports, secrets: dict[str, str]) -> Call:
+    """The call with the values of the secrets it names, which are put into ``secrets`` too. Raises PortError."""
+
+    def reveal(value: Any) -> Any:
+        if is_secret(value):
+            name = value[SECRET]
+            if ports.secrets is None:
+                raise PortError(f"secret {name!r}: there are no secrets here")
+            secrets[name] = ports.secrets.value(name)
+            return secrets[name]
+        match value:
+            case Mapping():
+                return {key: reveal(one) for key, one in value.items()}
+            case list() | tuple():
+                return type(value)(reveal(one) for one in value)
+            case _:
+                return value
+
+    arguments = {name: value if name == "argv" else reveal(value) for name, value in call.arguments.items()}
+    return replace(call, arguments=arguments)
+
+
+def _redacted(made: CallOutcome, secrets: Mapping[str, str]) -> CallOutcome:
+    said = {name: redacted(getattr(made, name), secrets) for name in ("output", "error", "result")}
+    return replace(made, **said)

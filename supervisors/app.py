@@ -42,6 +42,7 @@ from actors.strays import Strays
 from bridge_link.errors import LinkError
 from config import SystemConfig
 from config.replicas import expanded
+from supervisors.action_ports import Outside, actions_plan
 from supervisors.alertmanager_link import TokenFile, alertmanager_plan, first_of, tokens_of
 from supervisors.api.alertmanager import Door
 from supervisors.api.app import create_app
@@ -65,7 +66,7 @@ from supervisors.pulse import Pulse
 from supervisors.recovery import BRIDGES_PATH, Recovery, RecoveryPlan, retention_of
 from supervisors.reload import OwnFile, Reloader, reload_by_signal
 from supervisors.report_words import said
-from supervisors.runbook_ports import SteeredServices
+from supervisors.runbook_ports import LiveScaling, MeasuredServices, SteeredServices
 from supervisors.self_alerts import SelfAlerts, WatchParts
 from supervisors.self_measures import Measures, Sources
 from supervisors.service_plans import endpoint_plan, service_plan
@@ -141,6 +142,7 @@ class App:
         self.cleaner = self._cleaner()
         self.system = ActorSystem(reporter=self._reported, memory=self.memory)
         self.steering = self._steering()
+        self.scaling = LiveScaling(self.catalog)
         self.recovery = Recovery(
             RecoveryPlan(
                 state_dir=state_dir,
@@ -157,9 +159,11 @@ class App:
                 endpoints={name: bridge.kind for name, bridge in config.bridges.items()},
                 audit_tip=config.audit.tip,
                 audit_say=say_to_syslog if config.audit.syslog else None,
+                actions=actions_plan(config),
             ),
             self.system,
             SteeredServices(self.steering),
+            Outside(self.scaling, MeasuredServices(self.catalog, self.live)),
         )
         self.usage = UsageBook(self.live)
         self.self_alerts = self._self_alerts()
@@ -381,7 +385,7 @@ class App:
         def end(keep_services: bool, by: str) -> None:
             daemon.ask_to_stop(keep_services, by)
 
-        reloader = self._reloader()
+        reloader = self.scaling.reloader = self._reloader()
         manager = LocalManager(
             self.system,
             self.steering,

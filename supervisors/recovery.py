@@ -44,11 +44,9 @@ from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
 from runbooks.approval import Say
-from runbooks.commands import LocalCommands
-from runbooks.databases import LocalDatabases
-from runbooks.network import LocalHttp, LocalTcp
 from runbooks.parse import SHIPPED, Library, load_library
-from runbooks.ports import Ports, Services
+from runbooks.ports import Services
+from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
@@ -92,10 +90,13 @@ class RecoveryPlan:
     audit_tip: Path | None = None
     audit_say: Callable[[str], object] | None = None
     """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
+    actions: ActionsPlan = field(default_factory=ActionsPlan)
 
 
 class Recovery:
-    def __init__(self, plan: RecoveryPlan, system: ActorSystem, services: Services) -> None:
+    def __init__(
+        self, plan: RecoveryPlan, system: ActorSystem, services: Services, outside: Outside | None = None
+    ) -> None:
         self._plan = plan
         self._system = system
         room = Room(plan.state_dir, plan.room)
@@ -142,15 +143,10 @@ class Recovery:
             ),
             plan.alertmanager,
         )
+        bridges = BridgeCommands(self.sessions, self._bridge_is_ready)
+        self._ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
+        self._purger = Purger(quarantine.purge, system.io.run, system.clock.now)
         self.own_alerts = OwnAlerts(self._journal, system.clock, self._tell_guardian, self._intake.say_once)
-        self._ports = Ports(
-            services,
-            LocalCommands(),
-            LocalHttp(),
-            LocalTcp(),
-            BridgeCommands(self.sessions, self._bridge_is_ready),
-            databases=LocalDatabases(),
-        )
         self.approvals = Approvals(
             ApprovalParts(
                 self._journal,
@@ -201,6 +197,7 @@ class Recovery:
             publisher.ring()
 
     def _trouble(self) -> str | None:
+        self._purger.look()
         trouble = self._journal.trouble or self._anchor.trouble
         if trouble is None or not self._unrecorded:
             return trouble

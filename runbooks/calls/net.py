@@ -12,15 +12,30 @@ from runbooks.model import Call, CallType, Trouble
 from runbooks.ports import HttpAnswer
 from runbooks.predicates import MISSING, pointed
 
+KEY: Final = "Idempotency-Key"
+"""By it a server knows a repeated request again (draft-ietf-httpapi-idempotency-key-header)."""
+MAX_SAID_CHARS: Final = 4096
+_MUTATING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
 
 def _http(call: Call, context: Context) -> CallOutcome:
     given = call.arguments
-    answer = context.ports.http.request(
-        given.get("method", "POST"), given["url"], call.timeout_s, given.get("headers", {}), given.get("body")
-    )
-    if _is_expected(answer, given):
-        return CallOutcome(ok=True, output=f"HTTP {answer.status} {answer.body}".strip())
-    return CallOutcome(ok=False, error=f"HTTP {answer.status} {answer.body}".strip(), trouble=Trouble.REFUSED)
+    method, headers = given.get("method", "POST"), dict(given.get("headers", {}))
+    if method in _MUTATING and context.of is not None and not any(name.lower() == KEY.lower() for name in headers):
+        headers[KEY] = f"{context.token}.{context.of.step}"  # one for all attempts of the step
+    answer = context.ports.http.request(method, given["url"], call.timeout_s, headers, given.get("body"))
+    said = f"HTTP {answer.status} {answer.body[:MAX_SAID_CHARS]}".strip()
+    if not _is_expected(answer, given):
+        return CallOutcome(ok=False, error=said, trouble=Trouble.REFUSED)
+    return CallOutcome(ok=True, output=said, result=_as_json(answer.body))
+
+
+def _as_json(body: str) -> Any:
+    """The body's JSON value, or its text."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body
 
 
 def _is_expected(answer: HttpAnswer, given: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from runbooks.calls import scaling
 from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, yes_no
 from runbooks.engine_words import Answer
 from runbooks.model import Call, CallType
@@ -42,6 +43,8 @@ def _restore(call: Call, context: Context) -> CallOutcome:
     before = context.snapshot.get(call.arguments["service"])
     if before is None:
         return CallOutcome(ok=False, error="it is not known what the service was before")
+    if "replicas" in before:
+        return scaling.scale_to(call, context, before["replicas"])
     return _start(call, context) if before["wanted"] else _stop(call, context)
 
 
@@ -73,7 +76,10 @@ def _generation(call: Call, context: Context) -> CheckOutcome:
 
 def _restored(call: Call, context: Context) -> CheckOutcome:
     name = call.arguments["service"]
-    before, view = context.snapshot.get(name), context.ports.services.status(name)
+    before = context.snapshot.get(name)
+    if before is not None and "replicas" in before:
+        return scaling.is_scaled_to(call, context, before["replicas"])
+    view = context.ports.services.status(name)
     if before is None or view is None:
         return CheckOutcome(Answer.UNKNOWN, f"service {name!r}: its state {'now' if before else 'before'} is not known")
     has_ended = view.state == STOPPED
