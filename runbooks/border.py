@@ -499,7 +499,7 @@ class RunbookModel(Border):
     limits: LimitsModel = LimitsModel()
     preconditions: list[PreconditionModel] = Field(default_factory=list)
     actions: list[ActionModel] = Field(min_length=1)
-    success_criteria: list[CheckModel] = Field(min_length=1)
+    success_criteria: list[CheckModel] = Field(default_factory=list)
     max_execution_time: Annotated[Seconds, Field(gt=0)] = 600.0
     rollback_on_failure: bool = True
     auto_execute: bool = True

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from runbooks import engine
+from runbooks.deciding.words import Health
 from runbooks.engine_words import (
     Effect,
     Event,
@@ -71,7 +72,7 @@ def rehearse(runbook: Runbook, test: RunbookTest, library: Rules) -> Rehearsed:
     problems = list(_expectation_problems(test.expect))
     if problems:
         return Rehearsed(test, tuple(problems))
-    decision = decide(test.alert, library, History(), 0.0)
+    decision = decide(test.alert, library, History(health=lambda: Health(1, 1)), 0.0)
     problems += _decision_problems(runbook, test.expect, decision)
     if problems or "status" not in test.expect or decision.runbook is None:
         return Rehearsed(test, tuple(problems), decision)

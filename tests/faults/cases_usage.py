@@ -68,7 +68,7 @@ def below_the_limit(kind: str, folder: Path) -> Ended:
 
 def of_the_box(kind: str, folder: Path) -> Ended:
     """The whole box is over its limit, none of our services is: people are told, nothing is restarted."""
-    box = {"cpu_percent": None, "disk_percent": None, "memory_percent": None}
+    box: dict[str, Any] = {"cpu_percent": None, "disk_percent": None, "memory_percent": None}
     box |= {"cpu_percent": 0.001} if kind == "burn" else {"memory_percent": 0.1}
     with staged(folder, world(kind, folder), watch={"box": box}) as selfheal:
         pids = selfheal.pids()

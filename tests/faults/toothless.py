@@ -1,7 +1,7 @@
 """The daemon with runbooks that have no teeth: every acting call does nothing and says that it did.
 
-``python -m tests.faults.toothless run ...`` stands for ``selfheal run ...``. A case that still ends well with it does not
-show that its runbook helps.
+``python -m tests.faults.toothless run ...`` stands for ``selfheal run ...``. A case that still ends well with it does
+not show that its runbook helps.
 """
 
 from __future__ import annotations
