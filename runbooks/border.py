@@ -242,6 +242,12 @@ class CheckModel(Border):
     hold_for: Seconds = 0.0
 
 
+class PreconditionModel(CheckModel):
+    """``expect`` other than yes: what must still be broken. ``not_yes``: also when nobody can tell."""
+
+    expect: Literal["yes", "no", "not_yes"] = "yes"
+
+
 class RetryModel(Border):
     attempts: int = Field(default=1, ge=1, le=100)
     delay: Seconds = 1.0
@@ -518,9 +524,9 @@ class RunbookModel(Border):
     target: Text
     dedup: DedupModel = DedupModel()
     limits: LimitsModel = LimitsModel()
-    preconditions: list[CheckModel] = Field(default_factory=list)
+    preconditions: list[PreconditionModel] = Field(default_factory=list)
     actions: list[ActionModel] = Field(min_length=1)
-    success_criteria: list[CheckModel] = Field(min_length=1)
+    success_criteria: list[CheckModel] = Field(default_factory=list)
     max_execution_time: Annotated[Seconds, Field(gt=0)] = 600.0
     rollback_on_failure: bool = True
     auto_execute: bool = True

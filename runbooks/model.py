@@ -253,6 +253,14 @@ class Call:
     timeout_s: float = 30.0
 
 
+class Expect(enum.Enum):
+    """Which answers a check holds with. ``NOT_YES``: no, or nobody can tell (what must be broken still)."""
+
+    YES = "yes"
+    NO = "no"
+    NOT_YES = "not_yes"
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """A reading call, looked at every ``every_s`` seconds: yes within ``within_s``, and then for ``hold_for_s``."""
@@ -261,6 +269,8 @@ class Check:
     within_s: float = 0.0
     every_s: float = 0.5
     hold_for_s: float = 0.0
+    expect: Expect = Expect.YES
+    """Other than yes only in preconditions."""
 
 
 @dataclass(frozen=True, slots=True)
