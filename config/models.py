@@ -44,10 +44,13 @@ class Model(BaseModel):
 
 
 class RecoveryConfig(Model):
-    """Whether alerts start runbooks, and how many at once."""
+    """Whether alerts start runbooks, how many at once, and what becomes of those under way when a person switches
+    recovery off: the step in flight finishes and all stays as it is, or what the run did is rolled back.
+    """
 
     enabled: bool = True
     max_concurrent: Annotated[int, Field(ge=1, le=100)] = 5
+    on_switch_off: Literal["finish", "rollback"] = "finish"
 
 
 class WatchdogConfig(Model):

@@ -30,6 +30,7 @@ from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
 from actors.monitor import Watched
 from actors.refs import ActorRef
+from actors.runbook import StopPolicy
 from actors.runtimes.base import Runtime
 from actors.runtimes.cgroups import open_cgroups
 from actors.runtimes.kept import KeeperNursery
@@ -148,6 +149,7 @@ class App:
                 state_dir=state_dir,
                 enabled=config.recovery.enabled,
                 max_concurrent=config.recovery.max_concurrent,
+                on_switch_off=StopPolicy(config.recovery.on_switch_off),
                 runbook_directories=config.runbooks.directories,
                 guardian_address=config.links.guardian.address,
                 bridge_address=config.links.bridge.address,

@@ -49,10 +49,11 @@ class Records(Protocol):
 
 
 class Recovery(Protocol):
-    """The recovery switch and its figures."""
+    """The recovery switch, its figures, and the end of what it has begun."""
 
     def status(self) -> RecoveryStatus: ...
     def switch(self, *, enabled: bool, by: str) -> RecoveryStatus: ...
+    def cancel(self, execution_id: str, *, by: str, why: str) -> None: ...
     def statistics(self) -> Mapping[str, Any]: ...
     def waiting_approvals(self) -> Sequence[Record]: ...
     def approve(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record: ...
@@ -105,6 +106,10 @@ class LocalManager:
 
     def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
         return self.recovery.reject(execution_id, by=by, plan=plan, why=why)
+
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        self.recovery.cancel(execution_id, by=by, why=why)
+        return self.execution(execution_id)
 
     def recovery_status(self) -> RecoveryStatus:
         return self.recovery.status()

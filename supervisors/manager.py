@@ -284,6 +284,9 @@ class Manager(Protocol):
     def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
         """End what awaits approval without running it. As ``approve``."""
 
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        """End an execution at its next safe place; what it did is rolled back. Returns once that is remembered."""
+
     def recovery_status(self) -> RecoveryStatus:
         """Whether alerts start runbooks now."""
 

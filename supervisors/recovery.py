@@ -26,16 +26,18 @@ from actors.bridge_sessions import BridgeSessions
 from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
 from actors.endpoints.tcp import CLIENT
-from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
+from actors.guardian import RUNBOOKS_PATH, EndUnbegun, GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
-from actors.journal import events, happened, rows
+from actors.journal import events, happened, rows, runs
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
+from actors.journal.rows import Execution
+from actors.journal.schema import JournalTrouble
 from actors.monitor import MonitorActor, Watched
 from actors.own_alerts import OwnAlerts
 from actors.questions import BadQuestion
-from actors.runbook import RunbookParts
+from actors.runbook import RunbookParts, StopPolicy, StopRun
 from actors.spec import ChildSpec
 from bridge_link.publisher import EventPublisher
 from bridge_link.pump import RouterPump
@@ -44,6 +46,7 @@ from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
 from runbooks.approval import Say
+from runbooks.model import Status
 from runbooks.parse import SHIPPED, Library, load_library
 from runbooks.ports import Services
 from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
@@ -51,7 +54,7 @@ from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
 from supervisors.library import Supervisor
-from supervisors.manager import CommandFailed, Record, RecoveryStatus
+from supervisors.manager import CommandFailed, Record, RecoveryStatus, UnknownNode
 from supervisors.memory_watch import MemoryWatch
 from supervisors.open_files import OpenFiles
 from supervisors.people import user_name
@@ -91,6 +94,7 @@ class RecoveryPlan:
     audit_say: Callable[[str], object] | None = None
     """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
     actions: ActionsPlan = field(default_factory=ActionsPlan)
+    on_switch_off: StopPolicy = StopPolicy.FINISH
 
 
 class Recovery:
@@ -224,18 +228,18 @@ class Recovery:
         self._event(_node_of(what), "trouble_over", "well again", {"what": what})
 
     def runbooks_spec(self) -> ChildSpec:
-        return Supervisor.spec("runbooks", strategy=Strategy.SIMPLE_ONE_FOR_ONE, intensity=5, period_s=60.0)
+        return Supervisor.spec("runbooks", strategy=Strategy.SIMPLE_ONE_FOR_ONE, intensity=50, period_s=60.0)
 
     def links(self) -> tuple[ChildSpec, ...]:
         parts = GuardianParts(
             self._journal,
             self._library,
-            RunbookParts(self._journal, self._ports, self._tell_guardian),
+            RunbookParts(self._journal, self._ports, self._tell_guardian, self._recovery_failed),
             self._intake.decided,
             self._intake.finished,
             self.is_enabled,
             self._plan.max_concurrent,
-            self._intake.decider_began,
+            self._decider_began,
             self.approvals.asked,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
@@ -250,6 +254,29 @@ class Recovery:
         desk = self.approvals
         watched = Watched(lambda: None, lambda: True, lambda: None, trouble=desk.look)
         return ChildSpec(id="approvals", start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=5.0)
+
+    def _decider_began(self) -> None:
+        self._intake.decider_began()
+        self._system.io.run(self._tell_failures)
+
+    def _tell_failures(self) -> None:
+        """Those whose alert an earlier daemon did not come to tell."""
+        try:
+            latches = self._journal.read(runs.untold_failures)
+        except JournalTrouble as trouble:
+            structlog.get_logger().error("failed recoveries could not be read", trouble=str(trouble))
+            return
+        for latch in latches:
+            self._alert_failure(latch["execution_id"], latch["target"], latch["why"])
+
+    def _recovery_failed(self, execution: Execution, status: Status, detail: str) -> None:
+        self._alert_failure(execution.id, execution.target, f"{execution.runbook} {status.value}: {detail}")
+
+    def _alert_failure(self, execution_id: str, target: str, why: str) -> None:
+        """Nobody knows what the target is like: a person must look. The id makes it one alert, however often told."""
+        alert = {"type": "recovery_failed", "service": target.rpartition(":")[2][:128], "message": why[:2000]}
+        told = {"severity": "critical", "source": "selfheal", "labels": {"target": target, "execution": execution_id}}
+        self._intake.take_mapping({**alert, **told, "id": f"{runs.FAILED_ID}{execution_id}"})
 
     def _link_pumps(self) -> Mapping[str, RouterPump]:
         """Made when they are first needed: their keys must be there. Raises KeyRefused."""
@@ -407,8 +434,17 @@ class Recovery:
     def switch(self, *, enabled: bool, by: str) -> RecoveryStatus:
         """Remembered before it counts. Raises JournalTrouble."""
         switched = {"enabled": enabled, "by": by, "at": self._system.clock.wall()}
-        self._journal.submit(lambda db: rows.set_setting(db, SWITCH_KEY, switched)).result(10.0)
+        stop = StopRun(self._plan.on_switch_off, f"recovery was switched off by {by}")
+
+        def write(db: sqlite3.Connection) -> None:
+            rows.set_setting(db, SWITCH_KEY, switched)
+            if not enabled:
+                runs.ask_all_to_stop(db, stop.as_json())
+
+        self._journal.submit(write).result(10.0)
         self._switch = switched
+        if not enabled:
+            self.stop_runs(stop)
         self._tell_guardian(RecoverySwitched(enabled))
         self.commanded(GUARDIAN_PATH, "recovery on" if enabled else "recovery off", by, "")
         return self.status()
@@ -430,6 +466,34 @@ class Recovery:
             return self.approvals.vote(execution_id, by, says, plan, why)
         except NotTaken as refused:
             raise CommandFailed(str(refused)) from None
+
+    def cancel(self, execution_id: str, *, by: str, why: str) -> None:
+        """Remembered before it counts; it acts at the next safe place, also when the daemon dies meanwhile.
+
+        Raises:
+            UnknownNode: there is no such execution.
+            CommandFailed: it has ended.
+            JournalTrouble: it cannot be remembered now.
+        """
+        stop = StopRun(StopPolicy.ROLLBACK, f"by {by}: {why}" if why else f"by {by}")
+        if not self._journal.submit(lambda db: runs.ask_stop(db, execution_id, stop.as_json())).result(10.0):
+            known = self.records.execution(execution_id)
+            if known is None:
+                raise UnknownNode(execution_id, what="execution")
+            raise CommandFailed(f"{execution_id} has ended: {known['status']}")
+        running = self._system.whereis(f"{RUNBOOKS_PATH}/{execution_id}")
+        if running is not None:
+            running.tell(stop)
+        self._tell_guardian(EndUnbegun(execution_id, stop.reason))
+        self.commanded(GUARDIAN_PATH, f"cancel {execution_id}", by, why)
+
+    def stop_runs(self, stop: StopRun) -> int:
+        """Tell all running executions to end at their next safe place; how many there were."""
+        paths = [path for path in list(self._system.names) if path.startswith(f"{RUNBOOKS_PATH}/")]
+        running = [ref for path in paths if (ref := self._system.whereis(path)) is not None]
+        for ref in running:
+            ref.tell(stop)
+        return len(running)
 
     def statistics(self) -> Mapping[str, Any]:
         """The platform's five figures, and executions by status."""

@@ -41,6 +41,14 @@ class AlertsOver:
 
 
 @dataclass(frozen=True, slots=True)
+class EndUnbegun:
+    """A person wants the end of an execution that waits. One that has begun hears of it from the journal."""
+
+    execution_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecoverySwitched:
     """A person switched recovery on or off (already remembered)."""
 

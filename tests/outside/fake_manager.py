@@ -253,6 +253,10 @@ class FakeManager:
         outcome = "granted" if says == "approve" else "rejected"
         return {"execution_id": "e-2", "outcome": outcome, "plan": "ab" * 32, "votes": 1, "quorum": 1, "detail": ""}
 
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        self.calls.append(("cancel", execution_id, by, why))
+        return self.execution(execution_id)
+
     def recovery_status(self) -> RecoveryStatus:
         return RecoveryStatus(enabled=self.enabled, active=1, queued=0)
 
