@@ -14,8 +14,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-import structlog
-
 from actors.access.book import Judge, unjudged
 from actors.access.rules import Denied
 from actors.answers import Asker, Pump, Refusal, Replies
@@ -28,9 +26,7 @@ from actors.journal.journal import Journal
 from actors.journal.rows import AlertConflict, OpenAlert
 from actors.journal.schema import JournalFull
 from actors.questions import Questions
-from actors.recent import Recent
 from actors.runbook import ExecutionFinished
-from actors.saying import Sayer
 from bridge_link.batch import alerts_of
 from bridge_link.errors import WireError
 from bridge_link.pump import Incoming
@@ -68,6 +64,8 @@ class IntakeParts:
     bridge: Callable[[Incoming, Answer], object]
     judge: Judge = unjudged
     may_answer: Callable[[str], bool] = lambda _client: True
+    say: Callable[[str, str, Mapping[str, Any]], object] = lambda _client, _msg_id, _facts: None
+    """Tells people of an alert (client, id, facts) before anything else is done with it; it must only hand over."""
 
 
 @dataclass(slots=True)
@@ -114,12 +112,9 @@ class AlertIntake:
     _is_untold: bool = False
     _by_alert: OrderedDict[int, list[Asker]] = field(default_factory=OrderedDict)
     _by_execution: OrderedDict[str, list[Asker]] = field(default_factory=OrderedDict)
-    _said: Recent = field(default_factory=lambda: Recent(MAX_WAITING))
-    _sayer: Sayer = field(init=False)
     _questions: Questions = field(init=False)
 
     def __post_init__(self) -> None:
-        self._sayer = Sayer(_sum_up)
         self._questions = Questions(self.parts.io, self.parts.ask)
 
     # -- from the links -----------------------------------------------------------------------------------------------
@@ -170,7 +165,7 @@ class AlertIntake:
         """
         alert = Alert.from_mapping(raw)
         facts = alert.to_body()
-        self.say_once(INSIDE, alert.id, facts)
+        self.parts.say(INSIDE, alert.id, facts)
         row = new_alert(INSIDE, alert.id, facts, self.parts.clock.wall())
         self._store([_Arrival(row, facts, None)], Replies())
         return alert.id
@@ -179,10 +174,6 @@ class AlertIntake:
     def bytes_in_flight(self) -> int:
         """About what the alerts take that were handed to the journal and not committed: text and facts."""
         return 4 * self._bytes_in_flight
-
-    def look(self) -> None:
-        """About once a second: say how many alerts were not said one by one."""
-        self._sayer.look()
 
     def _take_alerts(self, pump: Pump, incoming: Incoming) -> None:
         message, peer = incoming.message, incoming.peer
@@ -210,7 +201,7 @@ class AlertIntake:
             refusal = Refusal(denied.code, denied.text, denied.permanent, denied.retry_after_ms)
             here.replies.refused(asker, refusal)
             return
-        self.say_once(client, asker.msg_id, facts)
+        self.parts.say(client, asker.msg_id, facts)
         no_room = self._no_room(len(here.arrived))
         if no_room is not None:
             here.replies.refused(asker, no_room)
@@ -227,23 +218,6 @@ class AlertIntake:
             self.counters.busy += 1
             return Refusal("busy", f"{MAX_IN_FLIGHT} alerts wait for the disk", retry_after_ms=BUSY_MS)
         return None
-
-    def say_once(self, client: str, msg_id: str, facts: Mapping[str, Any]) -> None:
-        """The alert as people always had it: said first, needing neither journal nor runbooks."""
-        if (client, msg_id) in self._said or not self._sayer.may_say(facts["type"]):
-            return
-        with self._lock:
-            self._said.add((client, msg_id))
-        structlog.get_logger().warning(
-            "ALERT",
-            alert=msg_id,
-            type=facts["type"],
-            service=facts.get("service"),
-            severity=facts["severity"],
-            message=facts.get("message", ""),
-            source=facts["source"],
-            client=client,
-        )
 
     # -- to the journal and back --------------------------------------------------------------------------------------
 
@@ -368,10 +342,6 @@ class AlertIntake:
 
 def _refusal(message_id: str, denied: Denied) -> Message:
     return nack(message_id, denied.code, denied.text, permanent=denied.permanent, retry_after_ms=denied.retry_after_ms)
-
-
-def _sum_up(count: int, kinds: Mapping[str, int]) -> None:
-    structlog.get_logger().warning("ALERTS", more=count, types=dict(kinds))
 
 
 def _bound(waiting: OrderedDict[Any, Any]) -> None:

@@ -125,6 +125,37 @@ class AuditConfig(Model):
     syslog: bool = False
 
 
+class NothingMore(Model):
+    """Takes no words of its own: `{}`."""
+
+
+class SinkConfig(Model):
+    """One way plain alerts are told: `log` (the daemon's own), `webhook` (a POST of JSON), `command` (JSON on its
+    standard input), `syslog`.
+    """
+
+    log: NothingMore | None = None
+    webhook: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+")] | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    syslog: NothingMore | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        kinds = [name for name in ("log", "webhook", "command", "syslog") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"say one of log, webhook, command and syslog; it has {' and '.join(kinds) or 'none'}")
+        if self.headers and self.webhook is None:
+            raise ValueError("headers need a webhook")
+        return self
+
+
+class AlertingConfig(Model):
+    """Where every alert is told first, before anything is stored or decided, whatever is wrong with the daemon."""
+
+    sinks: tuple[SinkConfig, ...] = (SinkConfig(log=NothingMore()),)
+
+
 class LinkConfig(Model):
     """Where a link listens: `tcp://127.0.0.1:5570`; null switches it off."""
 
@@ -492,6 +523,7 @@ class SystemConfig(Model):
     links: LinksConfig = LinksConfig()
     journal: JournalConfig = JournalConfig()
     audit: AuditConfig = AuditConfig()
+    alerting: AlertingConfig = AlertingConfig()
     runbooks: RunbooksConfig = RunbooksConfig()
     secrets: dict[str, RunbookSecretConfig] = Field(default_factory=dict)
     notifications: NotificationsConfig = NotificationsConfig()

@@ -88,7 +88,7 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.NOTIFIED: _takes(may=("channel",)),
     CallType.CUSTOM_FUNCTION: _takes("name", may=("parameters",)),
     CallType.CUSTOM_OK: _takes("name", may=("parameters",)),
-    CallType.ALERT_CLEARED: _takes(),
+    CallType.ALERT_CLEARED: _takes(may=("quiet_for",)),
     CallType.TIME_PASSED: _takes(),
 }
 
@@ -197,6 +197,7 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "path": _is_text,
     "at_least": _is_amount,
     "engine": lambda value: value in ("postgresql", "redis") or is_placeholder(value),
+    "quiet_for": _is_duration,
     "operation": lambda value: value in (*OPERATIONS, *ALIASES),
     "idle_for": _is_duration,
     "blocked_for": _is_duration,

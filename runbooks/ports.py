@@ -191,6 +191,16 @@ class Bridges(Protocol):
         """
 
 
+class Alerts(Protocol):
+    def going_on(self, execution_id: str, quiet_s: float) -> str:
+        """Why the condition behind the execution's alert is not gone; "" when it is. An alert that is never said to be
+        over is so when none like it came within the last ``quiet_s`` seconds.
+
+        Raises:
+            PortError: nobody can tell now.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class FileState:
     """What a file is: ``content`` None when it is not there; ``mode`` are its permission bits."""
@@ -362,6 +372,7 @@ class Ports:
     http: Http
     tcp: Tcp
     bridges: Bridges | None = None
+    alerts: Alerts | None = None
     files: Files | None = None
     cleanups: Cleanups | None = None
     notices: Notices | None = None

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from runbooks.calls import (
+    alerts,
     bridges,
     cleanup,
     custom,
@@ -35,6 +36,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     programs.FAMILY,
     net.FAMILY,
     bridges.FAMILY,
+    alerts.FAMILY,
     hosts.FAMILY,
     scaling.FAMILY,
     files.FAMILY,

@@ -63,6 +63,7 @@ from supervisors.opening import Opening, expected
 from supervisors.outside_acts import OutsideActs, Plan
 from supervisors.overseers import Overseers
 from supervisors.pacing_memory import LedgerMemory
+from supervisors.plain_sinks import sinks_of
 from supervisors.pulse import Pulse
 from supervisors.recovery import BRIDGES_PATH, Recovery, RecoveryPlan, retention_of
 from supervisors.reload import OwnFile, Reloader, reload_by_signal
@@ -159,6 +160,7 @@ class App:
                 retention=retention_of(config.journal),
                 events_address=config.links.events_address,
                 endpoints={name: bridge.kind for name, bridge in config.bridges.items()},
+                sinks=sinks_of(config.alerting.sinks),
                 audit_tip=config.audit.tip,
                 audit_say=say_to_syslog if config.audit.syslog else None,
                 actions=actions_plan(config),

@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +25,12 @@ from actors.bridge_commands import BridgeCommands
 from actors.bridge_sessions import BridgeSessions
 from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
+from actors.deciding.words import WARM_UP_S
 from actors.endpoints.tcp import CLIENT
 from actors.guardian import RUNBOOKS_PATH, EndUnbegun, GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
 from actors.journal import events, happened, rows, runs
+from actors.journal.conditions import JournalAlerts
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
@@ -36,6 +38,7 @@ from actors.journal.rows import Execution
 from actors.journal.schema import JournalTrouble
 from actors.monitor import MonitorActor, Watched
 from actors.own_alerts import OwnAlerts
+from actors.plain_alerts import PlainAlerts, Sink
 from actors.questions import BadQuestion
 from actors.runbook import RunbookParts, StopPolicy, StopRun
 from actors.spec import ChildSpec
@@ -53,11 +56,13 @@ from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
+from supervisors.held import Held
 from supervisors.library import Supervisor
 from supervisors.manager import CommandFailed, Record, RecoveryStatus, UnknownNode
 from supervisors.memory_watch import MemoryWatch
 from supervisors.open_files import OpenFiles
 from supervisors.people import user_name
+from supervisors.plain_sinks import LogSink
 from supervisors.records import JournalRecords
 from supervisors.report_words import said
 from supervisors.telling import Telling
@@ -90,6 +95,9 @@ class RecoveryPlan:
     events_address: str | None = None
     endpoints: Mapping[str, str] | None = None
     """The kinds of the bridge endpoints, by name."""
+    sinks: tuple[Sink, ...] = (LogSink(),)
+    """Where every alert is told first."""
+    warm_up_s: float = WARM_UP_S
     audit_tip: Path | None = None
     audit_say: Callable[[str], object] | None = None
     """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
@@ -104,6 +112,8 @@ class Recovery:
         self._plan = plan
         self._system = system
         room = Room(plan.state_dir, plan.room)
+        self.plain = PlainAlerts(plan.sinks, system.clock.wall)
+        self.plain.begin()
         self._anchor = Anchor(
             AnchorParts(plan.state_dir, system.clock.wall, self._audit_alarm, plan.audit_tip, plan.audit_say)
         )
@@ -120,7 +130,8 @@ class Recovery:
         self._happenings = Happenings(self._journal, lambda: self._publisher.address if self._publisher else None)
         self._unrecorded = 0
         self._unwritten: dict[str, str] = {}
-        self.records = JournalRecords(self._journal)
+        self.held = Held(self._journal, system.clock, system.board, self._tell_guardian)
+        self.records = JournalRecords(self._journal, self.held.waiting)
         self._library = _load(plan)
         self._switch: Mapping[str, Any] = {}
         self._book = self._clients()
@@ -135,6 +146,7 @@ class Recovery:
                 bridge=self.sessions.take,
                 judge=self._book.judge,
                 may_answer=self._may_answer,
+                say=self.plain.offer,
             )
         )
         self.alertmanager = AlertmanagerIntake(
@@ -142,15 +154,16 @@ class Recovery:
                 self._journal,
                 system.clock,
                 hint=self._tell_guardian,
-                say=self._intake.say_once,
+                say=self.plain.offer,
                 is_known=lambda name: services.status(name) is not None,
             ),
             plan.alertmanager,
         )
         bridges = BridgeCommands(self.sessions, self._bridge_is_ready)
-        self._ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
+        ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
+        self._ports = replace(ports, alerts=JournalAlerts(self._journal, system.clock))
         self._purger = Purger(quarantine.purge, system.io.run, system.clock.now)
-        self.own_alerts = OwnAlerts(self._journal, system.clock, self._tell_guardian, self._intake.say_once)
+        self.own_alerts = OwnAlerts(self._journal, system.clock, self._tell_guardian, self.plain.offer)
         self.approvals = Approvals(
             ApprovalParts(
                 self._journal,
@@ -240,12 +253,17 @@ class Recovery:
             self.is_enabled,
             self._plan.max_concurrent,
             self._decider_began,
-            self.approvals.asked,
+            health=self.held.health,
+            alert=self._intake.take_mapping,
+            show_queue=self.held.show_queue,
+            warm_up_s=self._plan.warm_up_s,
+            asked=self.approvals.asked,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
         return (
             alerts,
             self._approvals_spec(),
+            self._plain_spec(),
             *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()),
         )
 
@@ -277,6 +295,12 @@ class Recovery:
         alert = {"type": "recovery_failed", "service": target.rpartition(":")[2][:128], "message": why[:2000]}
         told = {"severity": "critical", "source": "selfheal", "labels": {"target": target, "execution": execution_id}}
         self._intake.take_mapping({**alert, **told, "id": f"{runs.FAILED_ID}{execution_id}"})
+
+    def _plain_spec(self) -> ChildSpec:
+        """Its threads run since before the tree was built, and after it has ended; here they are looked after."""
+        plain = self.plain
+        watched = Watched(plain.begin, lambda: plain.is_alive, lambda: None, trouble=plain.trouble)
+        return ChildSpec(id="plain-alerts", start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=5.0)
 
     def _link_pumps(self) -> Mapping[str, RouterPump]:
         """Made when they are first needed: their keys must be there. Raises KeyRefused."""
@@ -317,7 +341,6 @@ class Recovery:
             self._write_address(name, file, _as_reached(pump))
 
         def look() -> str | None:
-            self._intake.look()
             if name in self._unwritten:
                 self._write_address(name, file, _as_reached(pump))
             memory = self._memory.look(name)
@@ -362,6 +385,7 @@ class Recovery:
             pump.close()
         self._journal.close()
         self._anchor.close()
+        self.plain.close()
 
     def _bound(self) -> tuple[RouterPump | EventPublisher, ...]:
         return (*self._pumps.values(), *(() if self._publisher is None else (self._publisher,)))
@@ -507,6 +531,7 @@ class Recovery:
             "auto_execution_enabled": self.is_enabled(),
             "by_status": figures,
             "intake": asdict(self._intake.counters),
+            "plain_alerts": self.plain.figures(),
         }
 
     # -- questions over the links -------------------------------------------------------------------------------------
