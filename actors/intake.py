@@ -18,7 +18,7 @@ from actors.access.book import Judge, unjudged
 from actors.access.rules import Denied
 from actors.answers import Asker, Pump, Refusal, Replies
 from actors.clock import Clock
-from actors.deciding.words import INSIDE, AlertsStored, Decided, LookAgain
+from actors.deciding.words import INSIDE, OPERATOR, AlertsStored, Decided, LookAgain
 from actors.fitting import fitted
 from actors.iopool import IoPool
 from actors.journal.alert_batches import NewAlert, Stored, new_alert, store_alerts
@@ -39,6 +39,8 @@ MAX_IN_FLIGHT: Final = 4096
 """Alerts handed to the journal and not committed; beyond that the sender is told to wait."""
 MAX_TOLD: Final = 10_000
 """Alerts the decider was told of and has not decided; beyond that it reads them from the journal."""
+MAX_ASKED: Final = 100
+"""Wishes of operators whose answer is still to come."""
 BUSY_MS: Final = 200
 FULL_MS: Final = 5000
 
@@ -110,6 +112,7 @@ class AlertIntake:
     _bytes_in_flight: int = 0
     _told: set[int] = field(default_factory=set)
     _is_untold: bool = False
+    _asked: dict[str, Future[Mapping[str, Any]]] = field(default_factory=dict)
     _by_alert: OrderedDict[int, list[Asker]] = field(default_factory=OrderedDict)
     _by_execution: OrderedDict[str, list[Asker]] = field(default_factory=OrderedDict)
     _questions: Questions = field(init=False)
@@ -158,17 +161,27 @@ class AlertIntake:
         else:
             replies.send()
 
-    def take_mapping(self, raw: Mapping[str, Any]) -> str:
+    def take_mapping(self, raw: Mapping[str, Any], client: str = INSIDE) -> str:
         """An alert from inside the daemon (a bridge endpoint's error); returns its message id. Raises BadAlert.
 
         It is taken also when little room is left: nobody would send it again.
         """
         alert = Alert.from_mapping(raw)
         facts = alert.to_body()
-        self.parts.say(INSIDE, alert.id, facts)
-        row = new_alert(INSIDE, alert.id, facts, self.parts.clock.wall())
+        self.parts.say(client, alert.id, facts)
+        row = new_alert(client, alert.id, facts, self.parts.clock.wall())
         self._store([_Arrival(row, facts, None)], Replies())
         return alert.id
+
+    def take_asked(self, raw: Mapping[str, Any]) -> tuple[str, Future[Mapping[str, Any]]]:
+        """An operator's wish for a run: its message id, and what will have been decided. Raises BadAlert."""
+        alert_id, decided = new_id(), Future[Mapping[str, Any]]()
+        with self._lock:
+            self._asked[alert_id] = decided
+            while len(self._asked) > MAX_ASKED:
+                self._asked.pop(next(iter(self._asked)))
+        self.take_mapping({**raw, "id": alert_id}, OPERATOR)
+        return alert_id, decided
 
     @property
     def bytes_in_flight(self) -> int:
@@ -246,6 +259,9 @@ class AlertIntake:
         for one in arrived:
             if one.asker is not None:
                 replies.refused(one.asker, refusal)
+            asked = self._asked.pop(one.row.msg_id, None)
+            if asked is not None:
+                asked.set_exception(error)
         replies.send()
 
     def _answer(self, arrived: list[_Arrival], stored: list[Stored], replies: Replies) -> None:
@@ -303,13 +319,18 @@ class AlertIntake:
     def decided(self, decided: Sequence[Decided]) -> None:
         """From the guardian actor: the decisions are on disk."""
         told: list[tuple[Asker, Mapping[str, Any]]] = []
+        asked: list[tuple[Future[Mapping[str, Any]], Mapping[str, Any]]] = []
         with self._lock:
             for one in decided:
+                if one.alert.client == OPERATOR and (wish := self._asked.pop(one.alert.msg_id, None)) is not None:
+                    asked.append((wish, one.body))
                 told += [(asker, one.body) for asker in self._by_alert.pop(one.alert.seq, ())]
                 self._told.discard(one.alert.seq)
             look_again = self._is_untold and len(self._told) < MAX_TOLD // 2
             self._is_untold = self._is_untold and not look_again
         self._tell_decisions(told)
+        for wish, body in asked:
+            wish.set_result(body)
         if look_again:
             self.parts.hint(LookAgain())
 

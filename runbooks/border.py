@@ -184,6 +184,7 @@ class CallModel(Border):
         "command",
         "http_request",
         "bridge_command",
+        "bridge_health",
         "configuration_change",
         "configuration_restore",
         "resource_cleanup",
@@ -202,7 +203,10 @@ class CallModel(Border):
         "dns_resolves",
         "ping",
         "command_ok",
+        "bridge_exists",
         "bridge_ready",
+        "bridge_healthy",
+        "bridge_offers",
         "bridge_done",
         "configuration_is",
         "configuration_restored",
@@ -236,6 +240,12 @@ class CheckModel(Border):
     within: Seconds = 0.0
     every: Annotated[Seconds, Field(gt=0)] = 0.5
     hold_for: Seconds = 0.0
+
+
+class PreconditionModel(CheckModel):
+    """``expect`` other than yes: what must still be broken. ``not_yes``: also when nobody can tell."""
+
+    expect: Literal["yes", "no", "not_yes"] = "yes"
 
 
 class RetryModel(Border):
@@ -371,6 +381,7 @@ class ActionModel(Border):
         "api_call",
         "bridge_command",
         "bridge_call",
+        "bridge_health",
         "configuration_change",
         "resource_cleanup",
         "database_operation",
@@ -466,8 +477,30 @@ class ActionModel(Border):
         return {**given, **({"argv": self.command} if self.command is not None else {})}
 
 
+def _some_action(**wanted: Any) -> dict[str, Any]:
+    return {"properties": {"actions": {"contains": {"properties": wanted, "required": list(wanted)}}}}
+
+
+_AGREEMENT_RULE: Final[dict[str, Any]] = {
+    "allOf": [
+        {
+            "if": _some_action(effect={"const": "irreversible"}, action_type={"not": {"const": "notify"}}),
+            "then": {"required": ["approval"]},
+        },
+        {"if": _some_action(requires_confirmation={"const": True}), "then": {"required": ["approval"]}},
+        {
+            "if": {"properties": {"requires_approval": {"const": True}}, "required": ["requires_approval"]},
+            "then": {"required": ["approval"]},
+        },
+    ]
+}
+"""What editors can be told of ``crosschecks``."""
+
+
 class RunbookModel(Border):
     """A recovery runbook, version 2."""
+
+    model_config = ConfigDict(json_schema_extra=_AGREEMENT_RULE)
 
     schema_: str | None = Field(default=None, alias="$schema")
     schema_version: Literal[2]
@@ -491,9 +524,9 @@ class RunbookModel(Border):
     target: Text
     dedup: DedupModel = DedupModel()
     limits: LimitsModel = LimitsModel()
-    preconditions: list[CheckModel] = Field(default_factory=list)
+    preconditions: list[PreconditionModel] = Field(default_factory=list)
     actions: list[ActionModel] = Field(min_length=1)
-    success_criteria: list[CheckModel] = Field(min_length=1)
+    success_criteria: list[CheckModel] = Field(default_factory=list)
     max_execution_time: Annotated[Seconds, Field(gt=0)] = 600.0
     rollback_on_failure: bool = True
     auto_execute: bool = True

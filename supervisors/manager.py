@@ -172,7 +172,13 @@ class UnknownNode(ManagerError):
 
 
 _TREE: Final = "'selfheal tree'"
-_WHERE: Final = {"service": "'selfheal services status'", "execution": "'selfheal executions'"}
+_WHERE: Final = {
+    "runbook": "'selfheal runbook list'",
+    "service": "'selfheal services status'",
+    "execution": "'selfheal executions'",
+    "silence": "'selfheal silence list --all'",
+    "latched target": "'selfheal recovery latches'",
+}
 
 
 class CommandFailed(ManagerError):
@@ -284,6 +290,13 @@ class Manager(Protocol):
     def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
         """End what awaits approval without running it. As ``approve``."""
 
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
+        """Ask for a run with these values, as an alert would: it passes every limit and every approval.
+
+        Returns what was decided: alert_id, outcome, execution_id, reason. ``by`` as for ``approve``. Raises
+        ``UnknownNode``, and ``CommandFailed`` for values that do not fit.
+        """
+
     def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
         """End an execution at its next safe place; what it did is rolled back. Returns once that is remembered."""
 
@@ -292,6 +305,23 @@ class Manager(Protocol):
 
     def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
         """Switch recovery on or off; it is remembered over a restart of the daemon."""
+
+    def silences(self) -> Sequence[Record]:
+        """All silences, newest first: ``{id, state: active|expired|ended, matchers, by, why, created_at, for_s,
+        ends_at?, ended_at?, ended_by?}``.
+        """
+
+    def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record:
+        """Alerts that all ``matchers`` fit start nothing for ``for_s`` seconds."""
+
+    def end_silence(self, silence_id: str, *, by: str) -> Record:
+        """End a silence now. Raises ``UnknownNode``."""
+
+    def latches(self) -> Sequence[Record]:
+        """Targets left alone until a person has looked, oldest first: ``{target, execution_id, since, why}``."""
+
+    def release(self, target: str, *, by: str, why: str) -> Record:
+        """Runs may begin on the target again. Raises ``UnknownNode``."""
 
     def statistics(self) -> Mapping[str, Any]:
         """Figures of recovery: total_runbooks, total_executions, success_rate, active_executions,

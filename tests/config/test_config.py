@@ -77,6 +77,9 @@ GRID = {
     "services: {a: {command: [x], dependencies: [bb]}, b: {command: [x]}}": [
         "1: services.a.dependencies[0]: there is no service 'bb'; did you mean 'b'?"
     ],
+    "services: {gate: {command: [x]}}\nbridges: {mql4: {kind: zeromq, service: gat}}": [
+        "2: bridges.mql4.service: there is no service 'gat'; did you mean 'gate'?"
+    ],
     "services:\n  a: {command: [x], dependencies: [b]}\n  b: {command: [x], dependencies: [c]}\n"
     "  c: {command: [x], dependencies: [a]}": [
         "2: services.a.dependencies: these wait for each other: a -> b -> c -> a; "
