@@ -17,7 +17,7 @@ import structlog
 
 from actors.approval_words import shown
 from actors.clock import Clock
-from actors.deciding.words import Granted
+from actors.deciding.words import INSIDE, OPERATOR, Granted
 from actors.iopool import IoPool
 from actors.journal import consents, happened
 from actors.journal.consents import Ballot, Came, Case, Request
@@ -37,6 +37,7 @@ from runbooks.approval import (
     refusal,
     rules_of,
 )
+from runbooks.asking import REQUESTED_BY
 from runbooks.deciding.timing import Moment, on_scale
 from runbooks.model import OnTimeout, Risk, Runbook, Status
 from runbooks.parameters import BadParameter, resolve
@@ -48,7 +49,6 @@ from runbooks.templating import BadTemplate
 
 PATH: Final = "root/links/alerts"
 """Its events are those of the node that decides."""
-INSIDE: Final = "selfheal"
 
 
 class NotTaken(Exception):
@@ -224,8 +224,10 @@ class Approvals:
     def _askers(self, found: Case) -> tuple[str, ...]:
         """Who asked for the run: the alert's authenticated sender; for the local key, the daemon's own user."""
         if found.client == INSIDE:
+            return ()
+        if found.client == OPERATOR:
             labels = found.facts.get("labels")
-            by = labels.get("requested_by") if isinstance(labels, Mapping) else None
+            by = labels.get(REQUESTED_BY) if isinstance(labels, Mapping) else None
             return (by,) if isinstance(by, str) else ()
         if found.client == "local":
             return ("key:local", f"user:{self.parts.own_user}")

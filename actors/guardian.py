@@ -22,6 +22,7 @@ from actors.deciding.words import (
     AlertsOver,
     AlertsStored,
     Decided,
+    EndUnbegun,
     Granted,
     GuardianParts,
     Latched,
@@ -31,7 +32,8 @@ from actors.deciding.words import (
     SilenceBegun,
     SilenceEnded,
 )
-from actors.journal import rows, verdicts
+from actors.failpoints import reached
+from actors.journal import happened, rows, verdicts
 from actors.journal.holds import THE_ALERT_IS_OVER
 from actors.journal.rows import Execution, OpenAlert
 from actors.journal.schema import JournalTrouble
@@ -39,6 +41,7 @@ from actors.kernel import SupervisedActor
 from actors.messages import AddChild, IoDone, Wake
 from actors.recent import Recent
 from actors.runbook import ExecutionFinished, RunbookActor
+from actors.runbook_calls import DECIDED
 from actors.saying import Sayer
 from actors.spec import ChildSpec, ExitReason, Restart
 from runbooks.deciding.timing import Moment
@@ -49,6 +52,7 @@ __all__ = [
     "AlertsOver",
     "AlertsStored",
     "Decided",
+    "EndUnbegun",
     "Granted",
     "GuardianActor",
     "GuardianParts",
@@ -146,8 +150,8 @@ class GuardianActor(SupervisedActor):
 
     def _handle_later(self, message: Any) -> None:
         match message:
-            case ExecutionFinished():
-                self._finished(message)
+            case ExecutionFinished() | EndUnbegun():
+                self._about_execution(message)
             case Claimed():
                 self._claimed(message)
             case RecoverySwitched():
@@ -259,6 +263,8 @@ class GuardianActor(SupervisedActor):
             if execution is not None or self._sayer.may_say(str(stands.get("outcome"))):
                 self.log.info("alert decided", alert=one.verdict.alert.msg_id, **dict(stands))
             told.append(Decided(one.verdict.alert, stands))
+            if execution is not None:
+                reached(DECIDED)
             if execution is not None and execution.status is Status.RUNNING:
                 self._start(execution)
             elif execution is not None and execution.status is Status.AWAITING_APPROVAL:
@@ -329,6 +335,27 @@ class GuardianActor(SupervisedActor):
 
     def _arm(self) -> None:
         self._later.arm(soon=self._queue.is_held_back)
+
+    def _about_execution(self, message: ExecutionFinished | EndUnbegun) -> None:
+        if isinstance(message, EndUnbegun):
+            self._end_unbegun(message)
+        else:
+            self._finished(message)
+
+    def _end_unbegun(self, wanted: EndUnbegun) -> None:
+        execution = self._desk.executions.get(wanted.execution_id)
+        if execution is None or execution.status is Status.RUNNING:
+            return
+        path, now = self.context.path, self.context.system.clock.moment()
+        status, detail = Status.CANCELLED, f"cancelled: {wanted.reason}"
+
+        def written(done: Future[bool]) -> None:
+            if done.exception() is None and done.result():
+                self.ref.tell(ExecutionFinished(execution.id, status, detail))
+
+        self._parts.journal.submit(
+            lambda db: happened.finish_execution(db, path, execution, status, detail, now.wall_s, now.mark)
+        ).add_done_callback(written)
 
     def _show(self, state: NodeState, trouble: str | None = None) -> None:
         history = self._desk.history

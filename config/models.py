@@ -44,10 +44,13 @@ class Model(BaseModel):
 
 
 class RecoveryConfig(Model):
-    """Whether alerts start runbooks, and how many at once."""
+    """Whether alerts start runbooks, how many at once, and what becomes of those under way when a person switches
+    recovery off: the step in flight finishes and all stays as it is, or what the run did is rolled back.
+    """
 
     enabled: bool = True
     max_concurrent: Annotated[int, Field(ge=1, le=100)] = 5
+    on_switch_off: Literal["finish", "rollback"] = "finish"
 
 
 class WatchdogConfig(Model):
@@ -120,6 +123,37 @@ class AuditConfig(Model):
 
     tip: Path | None = None
     syslog: bool = False
+
+
+class NothingMore(Model):
+    """Takes no words of its own: `{}`."""
+
+
+class SinkConfig(Model):
+    """One way plain alerts are told: `log` (the daemon's own), `webhook` (a POST of JSON), `command` (JSON on its
+    standard input), `syslog`.
+    """
+
+    log: NothingMore | None = None
+    webhook: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+")] | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    syslog: NothingMore | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        kinds = [name for name in ("log", "webhook", "command", "syslog") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"say one of log, webhook, command and syslog; it has {' and '.join(kinds) or 'none'}")
+        if self.headers and self.webhook is None:
+            raise ValueError("headers need a webhook")
+        return self
+
+
+class AlertingConfig(Model):
+    """Where every alert is told first, before anything is stored or decided, whatever is wrong with the daemon."""
+
+    sinks: tuple[SinkConfig, ...] = (SinkConfig(log=NothingMore()),)
 
 
 class LinkConfig(Model):
@@ -199,6 +233,18 @@ class CleanupConfig(Model):
     max_size: Annotated[Bytes, Field(ge=1024 * 1024)] = 1024**3
 
 
+class SecretName(Model):
+    """The value of a secret in `secrets`."""
+
+    secret: str
+
+
+class DatabaseConfig(Model):
+    """How runbooks look into the database that a service is: `postgresql://`, `redis://`, `rediss://` or `unix://`."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^(postgresql|postgres|redis|rediss|unix)://")] | SecretName
+
+
 class RunbooksConfig(Model):
     """Folders with runbooks beside the shipped library, and what runbooks may touch."""
 
@@ -207,6 +253,8 @@ class RunbooksConfig(Model):
     cleanup: CleanupConfig = CleanupConfig()
     functions: tuple[str, ...] = ()
     """The entry points (group `selfheal.functions`) that runbooks may call."""
+    databases: dict[Name, DatabaseConfig] = Field(default_factory=dict)
+    """By the name of their service. The url's user should be allowed to see and end others' sessions."""
 
 
 class RunbookSecretConfig(Model):
@@ -215,12 +263,6 @@ class RunbookSecretConfig(Model):
     file: Path
     world_readable: bool = False
     """The file may be readable by every user; else that is refused."""
-
-
-class SecretName(Model):
-    """The value of a secret in `secrets`."""
-
-    secret: str
 
 
 class LogChannel(Model):
@@ -481,6 +523,7 @@ class SystemConfig(Model):
     links: LinksConfig = LinksConfig()
     journal: JournalConfig = JournalConfig()
     audit: AuditConfig = AuditConfig()
+    alerting: AlertingConfig = AlertingConfig()
     runbooks: RunbooksConfig = RunbooksConfig()
     secrets: dict[str, RunbookSecretConfig] = Field(default_factory=dict)
     notifications: NotificationsConfig = NotificationsConfig()

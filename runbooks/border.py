@@ -466,8 +466,30 @@ class ActionModel(Border):
         return {**given, **({"argv": self.command} if self.command is not None else {})}
 
 
+def _some_action(**wanted: Any) -> dict[str, Any]:
+    return {"properties": {"actions": {"contains": {"properties": wanted, "required": list(wanted)}}}}
+
+
+_AGREEMENT_RULE: Final[dict[str, Any]] = {
+    "allOf": [
+        {
+            "if": _some_action(effect={"const": "irreversible"}, action_type={"not": {"const": "notify"}}),
+            "then": {"required": ["approval"]},
+        },
+        {"if": _some_action(requires_confirmation={"const": True}), "then": {"required": ["approval"]}},
+        {
+            "if": {"properties": {"requires_approval": {"const": True}}, "required": ["requires_approval"]},
+            "then": {"required": ["approval"]},
+        },
+    ]
+}
+"""What editors can be told of ``crosschecks``."""
+
+
 class RunbookModel(Border):
     """A recovery runbook, version 2."""
+
+    model_config = ConfigDict(json_schema_extra=_AGREEMENT_RULE)
 
     schema_: str | None = Field(default=None, alias="$schema")
     schema_version: Literal[2]

@@ -31,8 +31,8 @@ def _takes(*required: str, may: tuple[str, ...] = ()) -> Arguments:
 _SERVICE: Final = _takes("service")
 _ENDPOINT: Final = _takes("endpoint")
 _ARGV: Final = _takes("argv", may=("working_dir", "run_as", "environment"))
-_DATABASE: Final = _takes("url", may=("engine",))
-_OPERATION: Final = ("url", "engine", "service", "share", "idle_for", "blocked_for", "keys", "keep")
+_DATABASE: Final = ("service", "url", "engine")
+_OPERATION: Final = (*_DATABASE, "share", "idle_for", "blocked_for", "keys", "keep")
 OPERATIONS: Final = ("health", "terminate_idle", "terminate_blocking", "clear_locks", "restore_locks")
 ALIASES: Final = {"kill_idle": "terminate_idle", "unblock": "terminate_blocking"}
 """Redis's words for the same operations."""
@@ -80,10 +80,10 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.CLEANUP_RESTORED: _takes("root"),
     CallType.DISK_FREE: _takes("path", "at_least"),
     CallType.DATABASE_OPERATION: _takes("operation", may=_OPERATION),
-    CallType.DATABASE_OK: _DATABASE,
-    CallType.DATABASE_SESSIONS_BELOW: _takes("url", "share", may=("engine",)),
-    CallType.DATABASE_UNBLOCKED: _takes("url", may=("engine", "blocked_for")),
-    CallType.DATABASE_RESTORED: _takes("url", "keys", may=("engine",)),
+    CallType.DATABASE_OK: _takes(may=_DATABASE),
+    CallType.DATABASE_SESSIONS_BELOW: _takes("share", may=_DATABASE),
+    CallType.DATABASE_UNBLOCKED: _takes(may=(*_DATABASE, "blocked_for", "keys")),
+    CallType.DATABASE_RESTORED: _takes("keys", may=_DATABASE),
     CallType.NOTIFY: _takes("message", may=("channel", "severity")),
     CallType.NOTIFIED: _takes(may=("channel",)),
     CallType.CUSTOM_FUNCTION: _takes("name", may=("parameters",)),
@@ -209,8 +209,19 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "severity": _is_text,
     "name": _is_text,
 }
-_MAY_BE_SECRET: Final = frozenset({"url", "headers", "body", "parameters", "set"})
+_MAY_BE_SECRET: Final = frozenset({"url", "headers", "body", "parameters", "set", "environment"})
 _URLS: Final = frozenset({CallType.HTTP_REQUEST, CallType.HTTP_OK})
+
+
+_OF_DATABASES: Final = frozenset(
+    {
+        CallType.DATABASE_OPERATION,
+        CallType.DATABASE_OK,
+        CallType.DATABASE_SESSIONS_BELOW,
+        CallType.DATABASE_UNBLOCKED,
+        CallType.DATABASE_RESTORED,
+    }
+)
 
 
 def check_arguments(call_type: CallType, arguments: Mapping[str, Any]) -> None:
@@ -227,6 +238,8 @@ def check_arguments(call_type: CallType, arguments: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{call_type.value} does not know {', '.join(unknown)}; it takes {', '.join(sorted(takes.known))}"
         )
+    if call_type in _OF_DATABASES and not arguments.keys() & {"service", "url"}:
+        raise ValueError(f"{call_type.value} needs service (a database of the configuration) or url")
     for name, value in arguments.items():
         if _holds_secret(value) and name not in _MAY_BE_SECRET:
             raise ValueError(

@@ -107,6 +107,13 @@ class LockKey:
 class Databases(Protocol):
     """Every method ends within its ``timeout_s``, whatever the server does."""
 
+    def of_service(self, service: str) -> Database | None:
+        """The database that the configuration says a service is; None where it says nothing.
+
+        Raises:
+            PortError: its url is a secret that cannot be read.
+        """
+
     def view(self, database: Database, limits: DatabaseLimits, timeout_s: float) -> DatabaseView:
         """Look in. A server that refuses, hangs or says no is an answer.
 

@@ -6,8 +6,9 @@ The client libraries are imported when they are first needed: a daemon without t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from runbooks.database_urls import POSTGRESQL, REDIS, Deadline, engine_of, scrubbed, shown
@@ -29,7 +30,28 @@ T = TypeVar("T")
 
 
 class LocalDatabases:
-    """Fulfils ``ports.Databases``. No password is in any text that leaves it."""
+    """Fulfils ``ports.Databases``. No password is in any text that leaves it.
+
+    Args:
+        urls: of services that are databases; ``{"secret": NAME}`` for one that is a secret.
+        secret: the value of a secret; raises PortError.
+    """
+
+    def __init__(
+        self,
+        urls: Mapping[str, str | Mapping[str, str]] = MappingProxyType({}),
+        secret: Callable[[str], str] | None = None,
+    ) -> None:
+        self._urls = dict(urls)
+        self._secret = secret
+
+    def of_service(self, service: str) -> Database | None:
+        url = self._urls.get(service)
+        if url is None or isinstance(url, str):
+            return None if url is None else Database(url)
+        if self._secret is None:
+            raise PortError(f"the url of {service!r} is the secret {url['secret']!r}, and there are no secrets here")
+        return Database(self._secret(url["secret"]))
 
     def view(self, database: Database, limits: DatabaseLimits, timeout_s: float) -> DatabaseView:
         deadline = _deadline(timeout_s)

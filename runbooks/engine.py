@@ -107,7 +107,7 @@ def step(state: State, event: Event, now: float) -> Step:
     if state.phase is Phase.FINISHED:
         return state, ()
     if isinstance(event, CancelAsked):
-        return _cancel(state, event, now)
+        return _cancel(state, event)
     if event.ticket != state.ticket:
         return state, ()
     match event:
@@ -379,12 +379,15 @@ def _woke(state: State, now: float) -> Step:
     return _intend(replace(state, attempt=state.attempt + 1))
 
 
-def _cancel(state: State, event: CancelAsked, now: float) -> Step:
-    """Acts at the next safe place: a call under way is awaited, an undoing goes on."""
+def _cancel(state: State, event: CancelAsked) -> Step:
+    """Acts at the next safe place: a call under way is awaited, an undoing goes on. Looks are not waited for."""
     if state.is_undoing or state.cancelled is not None:
         return state, ()
     state = _asked_to_end(state, event)
-    return _woke(state, now) if state.phase is Phase.PAUSE else (state, ())
+    is_safe = state.phase in (Phase.PAUSE, Phase.PRECONDITION, Phase.SNAPSHOT, Phase.CRITERION)
+    if is_safe or (state.phase is Phase.VERIFY and not state.keeps):
+        return _stop(state, f"cancelled: {state.cancelled}")
+    return state, ()
 
 
 def _asked_to_end(state: State, cancel: CancelAsked | None) -> State:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from runbooks.approval import needs_approval
 from runbooks.deciding import breaker, gate, holding, limits, quiet, radius, repeats
@@ -37,6 +37,7 @@ __all__ = [
     "severity_of",
 ]
 MOST_INDEXES: Final = 8
+MOST_TARGETS: Final = 4096
 MOST_REASON_CHARS: Final = 2000
 NOTHING_PASSED: Final[frozenset[Waits]] = frozenset()
 AT_WORK: Final = frozenset({Status.RUNNING, Status.QUEUED})
@@ -91,13 +92,30 @@ def _chosen(alert: Facts, candidates: Sequence[Runbook], history: History, now: 
     for runbook in candidates:
         try:
             values = resolve(runbook.parameters, alert)
-            target = bind(runbook, values).target
+            target = _target(runbook, values)
         except (BadParameter, BadTemplate) as bad:
             refusals.append(f"{runbook.id}: {bad}")
             continue
         wanted = Decision(Outcome.RUN, "matched", runbook, target, values, fingerprint(runbook, alert))
         return _limited(wanted, runbook, alert, history, now, asked)
     return Decision(Outcome.REJECTED, "; ".join(refusals))
+
+
+_targets: dict[tuple[int, str], tuple[Runbook, str]] = {}
+"""What was bound before, by the runbook's identity (which is held) and the values: alerts are much alike."""
+
+
+def _target(runbook: Runbook, values: Mapping[str, Any]) -> str:
+    """The target, once it is sure that everything can be filled. Raises BadTemplate."""
+    key = (id(runbook), repr(values))
+    known = _targets.get(key)
+    if known is not None:
+        return known[1]
+    if len(_targets) >= MOST_TARGETS:
+        _targets.clear()
+    target = bind(runbook, values).target
+    _targets[key] = (runbook, target)
+    return target
 
 
 def _candidates(alert: Facts, runbooks: Sequence[Runbook]) -> Sequence[Runbook]:

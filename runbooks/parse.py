@@ -174,6 +174,8 @@ def _problem(file: str, error: ErrorDetails) -> Problem:
 
 
 def _unknown_key(key: str) -> str:
+    if key in _known_keys():
+        return "is no key of this place"
     near = difflib.get_close_matches(key, sorted(_known_keys()), n=1)
     return "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
 

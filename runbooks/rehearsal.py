@@ -1,7 +1,7 @@
 """A runbook file's own tests, against the real decision and the real engine, in virtual time. Pure.
 
-Only the answers of the world are the test's (``rehearsal_world``). A test that expects an execution begins with no past
-at all; what must be approved first is taken as approved when the test expects an end.
+Only the answers of the world are the test's (``rehearsal_world``). A test begins with no past at all. ``no_match`` says
+that this runbook leaves the alert alone; what must be approved first is taken as approved when the test expects an end.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from guardian_link.messages import BadAlert, facts_of
 from runbooks import engine
 from runbooks.engine_words import (
     Effect,
@@ -71,12 +72,16 @@ def rehearse(runbook: Runbook, test: RunbookTest, library: Rules) -> Rehearsed:
     problems = list(_expectation_problems(test.expect))
     if problems:
         return Rehearsed(test, tuple(problems))
-    decision = decide(test.alert, library, History(), 0.0)
+    try:
+        facts = facts_of(dict(test.alert))  # as it comes in: with its severity, whatever shape it was sent in
+    except BadAlert as bad:
+        return Rehearsed(test, (f"alert: {bad}",))
+    decision = decide(facts, library, History(), 0.0)
     problems += _decision_problems(runbook, test.expect, decision)
     if problems or "status" not in test.expect or decision.runbook is None:
         return Rehearsed(test, tuple(problems), decision)
     try:
-        run = perform(decision.runbook, decision.parameters, test.alert, test.fakes)
+        run = perform(decision.runbook, decision.parameters, facts, test.fakes)
     except BadFakes as bad:
         return Rehearsed(test, bad.problems, decision)
     return Rehearsed(test, tuple(_run_problems(test.expect, run)), decision, run)
@@ -99,11 +104,14 @@ def _expectation_problems(expect: Mapping[str, Any]) -> Iterator[str]:
 
 def _decision_problems(runbook: Runbook, expect: Mapping[str, Any], decision: Decision) -> Iterator[str]:
     outcome = decision.outcome.value
+    answering = decision.runbook.id if decision.runbook is not None else None
+    if expect.get("outcome") == "no_match" and "runbook" not in expect and answering != runbook.id:
+        outcome = "no_match"  # of this runbook: another one may answer
+        answering = None
     wanted = (str(expect["outcome"]),) if "outcome" in expect else tuple(sorted(_BEGINS))
     if outcome not in wanted:
         said = wanted[0] if "outcome" in expect else "run"
         yield f"outcome is {outcome} ({decision.reason}), expected {said}"
-    answering = decision.runbook.id if decision.runbook is not None else None
     if answering is not None and answering != expect.get("runbook", runbook.id):
         yield f"the alert is answered by {answering!r}, expected {expect.get('runbook', runbook.id)!r}"
     for name, found in (("target", decision.target), ("parameters", dict(decision.parameters))):

@@ -138,7 +138,7 @@ def _verify(raw: Mapping[str, Any], one: Converted) -> None:
     if line is None or "verify" in raw:
         return
     argv = _argv(line, "/verification_command", one, is_check=True)
-    if argv is None or one.raw["action_type"] in ("wait_until", "network_operation"):
+    if argv is None or one.raw.get("action_type") in ("wait_until", "network_operation"):
         return
     one.raw["verify"] = {"call": {"type": "command_ok", "argv": argv}, "within": "30s"}
     one.note("/verification_command", f"is the check command_ok {argv!r:.200}, within 30 s: exit code 0 is a yes")

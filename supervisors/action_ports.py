@@ -39,6 +39,8 @@ class ActionsPlan:
     functions: tuple[str, ...] = ()
     channels: Mapping[str, Channel] = field(default_factory=dict)
     secrets: Mapping[str, SecretFile] = field(default_factory=dict)
+    databases: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
+    """The urls of services that are databases; ``{"secret": NAME}`` for one that is a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def actions_plan(config: SystemConfig) -> ActionsPlan:
         functions=runbooks.functions,
         channels={name: _channel(one) for name, one in config.notifications.channels.items()},
         secrets={name: SecretFile(one.file, one.world_readable) for name, one in config.secrets.items()},
+        databases={name: _text(one.url) for name, one in runbooks.databases.items()},
     )
 
 
@@ -87,7 +90,7 @@ def action_ports(
         http,
         LocalTcp(),
         bridges,
-        databases=LocalDatabases(),
+        databases=LocalDatabases(plan.databases, secrets.value),
         files=LocalFiles(plan.file_roots),
         cleanups=LocalCleanups(plan.cleanup_roots, quarantine),
         notices=LocalNotices(channels, state_dir / "notices", http, commands, secrets, _log),

@@ -30,6 +30,7 @@ from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
 from actors.monitor import Watched
 from actors.refs import ActorRef
+from actors.runbook import StopPolicy
 from actors.runtimes.base import Runtime
 from actors.runtimes.cgroups import open_cgroups
 from actors.runtimes.kept import KeeperNursery
@@ -62,6 +63,7 @@ from supervisors.opening import Opening, expected
 from supervisors.outside_acts import OutsideActs, Plan
 from supervisors.overseers import Overseers
 from supervisors.pacing_memory import LedgerMemory
+from supervisors.plain_sinks import sinks_of
 from supervisors.pulse import Pulse
 from supervisors.recovery import BRIDGES_PATH, Recovery, RecoveryPlan, retention_of
 from supervisors.reload import OwnFile, Reloader, reload_by_signal
@@ -148,6 +150,7 @@ class App:
                 state_dir=state_dir,
                 enabled=config.recovery.enabled,
                 max_concurrent=config.recovery.max_concurrent,
+                on_switch_off=StopPolicy(config.recovery.on_switch_off),
                 runbook_directories=config.runbooks.directories,
                 guardian_address=config.links.guardian.address,
                 bridge_address=config.links.bridge.address,
@@ -157,6 +160,7 @@ class App:
                 retention=retention_of(config.journal),
                 events_address=config.links.events_address,
                 endpoints={name: bridge.kind for name, bridge in config.bridges.items()},
+                sinks=sinks_of(config.alerting.sinks),
                 audit_tip=config.audit.tip,
                 audit_say=say_to_syslog if config.audit.syslog else None,
                 actions=actions_plan(config),

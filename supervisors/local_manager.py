@@ -59,13 +59,15 @@ class Held(Protocol):
 
 
 class Recovery(Protocol):
-    """The recovery switch and its figures."""
+    """The recovery switch, its figures, and the end of what it has begun."""
 
     @property
     def held(self) -> Held: ...
 
     def status(self) -> RecoveryStatus: ...
     def switch(self, *, enabled: bool, by: str) -> RecoveryStatus: ...
+    def cancel(self, execution_id: str, *, by: str, why: str) -> None: ...
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str) -> Record: ...
     def statistics(self) -> Mapping[str, Any]: ...
     def waiting_approvals(self) -> Sequence[Record]: ...
     def approve(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record: ...
@@ -118,6 +120,13 @@ class LocalManager:
 
     def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
         return self.recovery.reject(execution_id, by=by, plan=plan, why=why)
+
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
+        return self.recovery.run_runbook(runbook_id, values, by=by, why=why)
+
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        self.recovery.cancel(execution_id, by=by, why=why)
+        return self.execution(execution_id)
 
     def recovery_status(self) -> RecoveryStatus:
         return self.recovery.status()

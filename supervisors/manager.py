@@ -173,6 +173,7 @@ class UnknownNode(ManagerError):
 
 _TREE: Final = "'selfheal tree'"
 _WHERE: Final = {
+    "runbook": "'selfheal runbook list'",
     "service": "'selfheal services status'",
     "execution": "'selfheal executions'",
     "silence": "'selfheal silence list --all'",
@@ -288,6 +289,16 @@ class Manager(Protocol):
 
     def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
         """End what awaits approval without running it. As ``approve``."""
+
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
+        """Ask for a run with these values, as an alert would: it passes every limit and every approval.
+
+        Returns what was decided: alert_id, outcome, execution_id, reason. ``by`` as for ``approve``. Raises
+        ``UnknownNode``, and ``CommandFailed`` for values that do not fit.
+        """
+
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        """End an execution at its next safe place; what it did is rolled back. Returns once that is remembered."""
 
     def recovery_status(self) -> RecoveryStatus:
         """Whether alerts start runbooks now."""

@@ -27,17 +27,20 @@ from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
 from actors.deciding.words import WARM_UP_S
 from actors.endpoints.tcp import CLIENT
-from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
+from actors.guardian import RUNBOOKS_PATH, EndUnbegun, GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
-from actors.journal import events, happened, rows
+from actors.journal import events, happened, rows, runs
 from actors.journal.conditions import JournalAlerts
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
+from actors.journal.rows import Execution
+from actors.journal.schema import JournalTrouble
 from actors.monitor import MonitorActor, Watched
 from actors.own_alerts import OwnAlerts
+from actors.plain_alerts import PlainAlerts, Sink
 from actors.questions import BadQuestion
-from actors.runbook import RunbookParts
+from actors.runbook import RunbookParts, StopPolicy, StopRun
 from actors.spec import ChildSpec
 from bridge_link.publisher import EventPublisher
 from bridge_link.pump import RouterPump
@@ -46,6 +49,9 @@ from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
 from runbooks.approval import Say
+from runbooks.asking import asked_facts
+from runbooks.model import Status
+from runbooks.parameters import BadParameter
 from runbooks.parse import SHIPPED, Library, load_library
 from runbooks.ports import Services
 from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
@@ -54,10 +60,11 @@ from supervisors.degradation import Degradation
 from supervisors.happenings import Happenings
 from supervisors.held import Held
 from supervisors.library import Supervisor
-from supervisors.manager import CommandFailed, Record, RecoveryStatus
+from supervisors.manager import CommandFailed, Record, RecoveryStatus, UnknownNode
 from supervisors.memory_watch import MemoryWatch
 from supervisors.open_files import OpenFiles
 from supervisors.people import user_name
+from supervisors.plain_sinks import LogSink
 from supervisors.records import JournalRecords
 from supervisors.report_words import said
 from supervisors.telling import Telling
@@ -71,6 +78,9 @@ UPPER: Final = {"journal": "root/journal", "ledger": "root/runtimes/exit-watcher
 """Nodes whose troubles are told by these words; all others are links."""
 OUTER: Final = ("root/services/", "root/bridges/")
 """What a start is an event of; our own actors' starts are none."""
+
+
+ASKED_WITHIN_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +100,14 @@ class RecoveryPlan:
     events_address: str | None = None
     endpoints: Mapping[str, str] | None = None
     """The kinds of the bridge endpoints, by name."""
+    sinks: tuple[Sink, ...] = (LogSink(),)
+    """Where every alert is told first."""
     warm_up_s: float = WARM_UP_S
     audit_tip: Path | None = None
     audit_say: Callable[[str], object] | None = None
     """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
     actions: ActionsPlan = field(default_factory=ActionsPlan)
+    on_switch_off: StopPolicy = StopPolicy.FINISH
 
 
 class Recovery:
@@ -104,6 +117,8 @@ class Recovery:
         self._plan = plan
         self._system = system
         room = Room(plan.state_dir, plan.room)
+        self.plain = PlainAlerts(plan.sinks, system.clock.wall)
+        self.plain.begin()
         self._anchor = Anchor(
             AnchorParts(plan.state_dir, system.clock.wall, self._audit_alarm, plan.audit_tip, plan.audit_say)
         )
@@ -136,6 +151,7 @@ class Recovery:
                 bridge=self.sessions.take,
                 judge=self._book.judge,
                 may_answer=self._may_answer,
+                say=self.plain.offer,
             )
         )
         self.alertmanager = AlertmanagerIntake(
@@ -143,7 +159,7 @@ class Recovery:
                 self._journal,
                 system.clock,
                 hint=self._tell_guardian,
-                say=self._intake.say_once,
+                say=self.plain.offer,
                 is_known=lambda name: services.status(name) is not None,
             ),
             plan.alertmanager,
@@ -152,7 +168,7 @@ class Recovery:
         ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
         self._ports = replace(ports, alerts=JournalAlerts(self._journal, system.clock))
         self._purger = Purger(quarantine.purge, system.io.run, system.clock.now)
-        self.own_alerts = OwnAlerts(self._journal, system.clock, self._tell_guardian, self._intake.say_once)
+        self.own_alerts = OwnAlerts(self._journal, system.clock, self._tell_guardian, self.plain.offer)
         self.approvals = Approvals(
             ApprovalParts(
                 self._journal,
@@ -230,18 +246,18 @@ class Recovery:
         self._event(_node_of(what), "trouble_over", "well again", {"what": what})
 
     def runbooks_spec(self) -> ChildSpec:
-        return Supervisor.spec("runbooks", strategy=Strategy.SIMPLE_ONE_FOR_ONE, intensity=5, period_s=60.0)
+        return Supervisor.spec("runbooks", strategy=Strategy.SIMPLE_ONE_FOR_ONE, intensity=50, period_s=60.0)
 
     def links(self) -> tuple[ChildSpec, ...]:
         parts = GuardianParts(
             self._journal,
             self._library,
-            RunbookParts(self._journal, self._ports, self._tell_guardian),
+            RunbookParts(self._journal, self._ports, self._tell_guardian, self._recovery_failed),
             self._intake.decided,
             self._intake.finished,
             self.is_enabled,
             self._plan.max_concurrent,
-            self._intake.decider_began,
+            self._decider_began,
             health=self.held.health,
             alert=self._intake.take_mapping,
             show_queue=self.held.show_queue,
@@ -252,6 +268,7 @@ class Recovery:
         return (
             alerts,
             self._approvals_spec(),
+            self._plain_spec(),
             *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()),
         )
 
@@ -260,6 +277,35 @@ class Recovery:
         desk = self.approvals
         watched = Watched(lambda: None, lambda: True, lambda: None, trouble=desk.look)
         return ChildSpec(id="approvals", start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=5.0)
+
+    def _decider_began(self) -> None:
+        self._intake.decider_began()
+        self._system.io.run(self._tell_failures)
+
+    def _tell_failures(self) -> None:
+        """Those whose alert an earlier daemon did not come to tell."""
+        try:
+            latches = self._journal.read(runs.untold_failures)
+        except JournalTrouble as trouble:
+            structlog.get_logger().error("failed recoveries could not be read", trouble=str(trouble))
+            return
+        for latch in latches:
+            self._alert_failure(latch["execution_id"], latch["target"], latch["why"])
+
+    def _recovery_failed(self, execution: Execution, status: Status, detail: str) -> None:
+        self._alert_failure(execution.id, execution.target, f"{execution.runbook} {status.value}: {detail}")
+
+    def _alert_failure(self, execution_id: str, target: str, why: str) -> None:
+        """Nobody knows what the target is like: a person must look. The id makes it one alert, however often told."""
+        alert = {"type": "recovery_failed", "service": target.rpartition(":")[2][:128], "message": why[:2000]}
+        told = {"severity": "critical", "source": "selfheal", "labels": {"target": target, "execution": execution_id}}
+        self._intake.take_mapping({**alert, **told, "id": f"{runs.FAILED_ID}{execution_id}"})
+
+    def _plain_spec(self) -> ChildSpec:
+        """Its threads run since before the tree was built, and after it has ended; here they are looked after."""
+        plain = self.plain
+        watched = Watched(plain.begin, lambda: plain.is_alive, lambda: None, trouble=plain.trouble)
+        return ChildSpec(id="plain-alerts", start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=5.0)
 
     def _link_pumps(self) -> Mapping[str, RouterPump]:
         """Made when they are first needed: their keys must be there. Raises KeyRefused."""
@@ -300,7 +346,6 @@ class Recovery:
             self._write_address(name, file, _as_reached(pump))
 
         def look() -> str | None:
-            self._intake.look()
             if name in self._unwritten:
                 self._write_address(name, file, _as_reached(pump))
             memory = self._memory.look(name)
@@ -345,6 +390,7 @@ class Recovery:
             pump.close()
         self._journal.close()
         self._anchor.close()
+        self.plain.close()
 
     def _bound(self) -> tuple[RouterPump | EventPublisher, ...]:
         return (*self._pumps.values(), *(() if self._publisher is None else (self._publisher,)))
@@ -417,8 +463,17 @@ class Recovery:
     def switch(self, *, enabled: bool, by: str) -> RecoveryStatus:
         """Remembered before it counts. Raises JournalTrouble."""
         switched = {"enabled": enabled, "by": by, "at": self._system.clock.wall()}
-        self._journal.submit(lambda db: rows.set_setting(db, SWITCH_KEY, switched)).result(10.0)
+        stop = StopRun(self._plan.on_switch_off, f"recovery was switched off by {by}")
+
+        def write(db: sqlite3.Connection) -> None:
+            rows.set_setting(db, SWITCH_KEY, switched)
+            if not enabled:
+                runs.ask_all_to_stop(db, stop.as_json())
+
+        self._journal.submit(write).result(10.0)
         self._switch = switched
+        if not enabled:
+            self.stop_runs(stop)
         self._tell_guardian(RecoverySwitched(enabled))
         self.commanded(GUARDIAN_PATH, "recovery on" if enabled else "recovery off", by, "")
         return self.status()
@@ -441,6 +496,56 @@ class Recovery:
         except NotTaken as refused:
             raise CommandFailed(str(refused)) from None
 
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str) -> Record:
+        """What was decided about the wish.
+
+        Raises:
+            UnknownNode: there is no such runbook.
+            CommandFailed: it is disabled, the values do not fit, or nothing was decided in time.
+        """
+        runbook = self._library.get(runbook_id)
+        if runbook is None:
+            raise UnknownNode(runbook_id, what="runbook")
+        if not runbook.enabled:
+            raise CommandFailed(f"{runbook_id} is disabled: its file says enabled false")
+        try:
+            alert_id, decided = self._intake.take_asked(asked_facts(runbook, values, by=by, why=why))
+            body = decided.result(ASKED_WITHIN_S)
+        except (BadParameter, BadAlert) as bad:
+            raise CommandFailed(str(bad)) from None
+        except TimeoutError:
+            raise CommandFailed(f"nothing was decided within {ASKED_WITHIN_S:g} s; see 'selfheal alerts'") from None
+        self.commanded(GUARDIAN_PATH, f"runbook {runbook_id} asked for: {body['outcome']}", by, why)
+        return {"alert_id": alert_id, **body}
+
+    def cancel(self, execution_id: str, *, by: str, why: str) -> None:
+        """Remembered before it counts; it acts at the next safe place, also when the daemon dies meanwhile.
+
+        Raises:
+            UnknownNode: there is no such execution.
+            CommandFailed: it has ended.
+            JournalTrouble: it cannot be remembered now.
+        """
+        stop = StopRun(StopPolicy.ROLLBACK, f"by {by}: {why}" if why else f"by {by}")
+        if not self._journal.submit(lambda db: runs.ask_stop(db, execution_id, stop.as_json())).result(10.0):
+            known = self.records.execution(execution_id)
+            if known is None:
+                raise UnknownNode(execution_id, what="execution")
+            raise CommandFailed(f"{execution_id} has ended: {known['status']}")
+        running = self._system.whereis(f"{RUNBOOKS_PATH}/{execution_id}")
+        if running is not None:
+            running.tell(stop)
+        self._tell_guardian(EndUnbegun(execution_id, stop.reason))
+        self.commanded(GUARDIAN_PATH, f"cancel {execution_id}", by, why)
+
+    def stop_runs(self, stop: StopRun) -> int:
+        """Tell all running executions to end at their next safe place; how many there were."""
+        paths = [path for path in list(self._system.names) if path.startswith(f"{RUNBOOKS_PATH}/")]
+        running = [ref for path in paths if (ref := self._system.whereis(path)) is not None]
+        for ref in running:
+            ref.tell(stop)
+        return len(running)
+
     def statistics(self) -> Mapping[str, Any]:
         """The platform's five figures, and executions by status."""
         figures = self._journal.read(rows.counts)
@@ -453,6 +558,7 @@ class Recovery:
             "auto_execution_enabled": self.is_enabled(),
             "by_status": figures,
             "intake": asdict(self._intake.counters),
+            "plain_alerts": self.plain.figures(),
         }
 
     # -- questions over the links -------------------------------------------------------------------------------------

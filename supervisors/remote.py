@@ -116,6 +116,15 @@ class RemoteManager:
         path = f"/v1/approvals/{quote(execution_id, safe='')}/{says}"
         return _without_schema(self._ask("POST", path, _VOTE_S, json=order))
 
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
+        del by  # the daemon knows who asks
+        path = f"/v1/runbooks/{quote(runbook_id, safe='')}/run"
+        return _without_schema(self._ask("POST", path, _VOTE_S, json={"values": dict(values), "why": why}))
+
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        path = f"/v1/executions/{quote(execution_id, safe='')}/cancel"
+        return cast("Record", self._ask("POST", path, _ANSWER_S, json={"by": by, "why": why})["executions"][0])
+
     def recovery_status(self) -> RecoveryStatus:
         return cast("RecoveryStatus", _without_schema(self._get("/v1/recovery")))
 

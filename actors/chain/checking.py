@@ -50,8 +50,13 @@ def check(state_dir: Path, more_tips: Sequence[Path] = ()) -> Verdict:
     journal = state_dir / "journal.db"
     try:
         _check_journal(journal, key, texts, verdict)
-    except (JournalTrouble, sqlite3.Error, UnicodeDecodeError) as error:
-        verdict.findings.append(Finding(None, f"{journal} cannot be read: {error}"))
+    except (
+        JournalTrouble,
+        sqlite3.Error,
+        UnicodeDecodeError,
+        MemoryError,
+    ) as error:  # a damaged length asks for too much
+        verdict.findings.append(Finding(None, f"{journal} cannot be read: {error!r}"))
     except (ValueError, TypeError) as error:
         verdict.findings.append(Finding(None, f"{journal} holds what no daemon wrote: {error}"))
     return verdict

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from actors.deciding.desk import Desk
-from actors.deciding.words import ESCALATED_FROM, ESCALATED_TO, INSIDE, RUNG
+from actors.deciding.words import ESCALATED_FROM, ESCALATED_TO, INSIDE, OPERATOR, RUNG
 from actors.journal.alert_batches import NewDecision
 from actors.journal.holds import StoredRung
 from actors.journal.rows import Execution, OpenAlert
 from actors.journal.verdicts import Verdict
+from runbooks.asking import RUNBOOK_LABEL
 from runbooks.deciding.ladder import Rung
 from runbooks.deciding.timing import Moment
 from runbooks.deciding.words import Decision, Outcome, PastRun, Pending, Waits
@@ -50,7 +51,12 @@ def make(
     if alert.client == INSIDE and RUNG in alert.facts.get("labels", ()):  # other senders' labels climb nothing
         rung = _rung(alert)
         only = desk.runbook(str(alert.facts["labels"].get(ESCALATED_TO, "")))
-    decision = decide(alert.facts, desk.parts.library, history, now.up_s, seq=alert.seq, passed=passed, only=only)
+    elif alert.client == OPERATOR:
+        only = desk.runbook(str(alert.facts.get("labels", {}).get(RUNBOOK_LABEL, "")))
+    if only is None and alert.client == OPERATOR:  # never another one instead
+        decision = Decision(Outcome.NO_MATCH, "there is no such runbook any more")
+    else:
+        decision = decide(alert.facts, desk.parts.library, history, now.up_s, seq=alert.seq, passed=passed, only=only)
     execution = _execution(desk, alert, decision, now) if decision.starts_execution else None
     key, pending = decision.settles or settles, decision.pending
     keys = [one for one in (key, pending.key if pending is not None else "") if one]

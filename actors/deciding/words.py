@@ -15,6 +15,8 @@ from runbooks.parse import Library
 
 INSIDE: Final = "selfheal"
 """The daemon itself as a sender; no client is named so."""
+OPERATOR: Final = "selfheal operator"
+"""A person who asked for a run, as its alert's sender; no client's name has a blank."""
 ESCALATED_FROM: Final = "escalated_from"
 ESCALATED_TO: Final = "escalated_to"
 RUNG: Final = "rung"
@@ -38,6 +40,14 @@ class LookAgain:
 @dataclass(frozen=True, slots=True)
 class AlertsOver:
     """Some alerts have been said to be over (already on disk): runs queued for them are not needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndUnbegun:
+    """A person wants the end of an execution that waits. One that has begun hears of it from the journal."""
+
+    execution_id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

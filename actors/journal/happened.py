@@ -61,12 +61,6 @@ def tell(db: sqlite3.Connection, at: float, path: str, event: str, text: str, ev
         audit.note(db, at, "command" if evidence.get("by") else event, {"path": path, "event": event, "text": text})
 
 
-def begin_execution(db: sqlite3.Connection, path: str, execution: Execution, at: float) -> None:
-    if rows.begin_execution(db, execution.id, at):
-        events.add(db, at, path, "execution_started", f"{execution.runbook} started", _which(execution))
-        audit.note(db, at, "started", _which(execution) | {"sha256": execution.sha256})
-
-
 def finish_execution(
     db: sqlite3.Connection,
     path: str,
@@ -75,11 +69,23 @@ def finish_execution(
     detail: str,
     at: float,
     mark: str | None = None,
-) -> None:
-    if rows.finish_execution(db, execution.id, status, detail, at, mark):
-        evidence = _which(execution) | {"status": status.value} | ({"detail": detail[:500]} if detail else {})
-        events.add(db, at, path, "execution_ended", f"{execution.runbook} {status.value}", evidence)
-        audit.note(db, at, "ended", _which(execution) | {"status": status.value, "detail": audit.digest(detail)})
+) -> bool:
+    """The end of one that nobody carries out: queued, or waiting for a person. Whether it ends now."""
+    is_ended = rows.finish_execution(db, execution.id, status, detail, at, mark)
+    if is_ended:
+        tell_end(db, path, execution, status, detail, at)
+    return is_ended
+
+
+def tell_start(db: sqlite3.Connection, path: str, execution: Execution, at: float) -> None:
+    events.add(db, at, path, "execution_started", f"{execution.runbook} started", _which(execution))
+    audit.note(db, at, "started", _which(execution) | {"sha256": execution.sha256})
+
+
+def tell_end(db: sqlite3.Connection, path: str, execution: Execution, status: Status, detail: str, at: float) -> None:
+    evidence = _which(execution) | {"status": status.value} | ({"detail": detail[:500]} if detail else {})
+    events.add(db, at, path, "execution_ended", f"{execution.runbook} {status.value}", evidence)
+    audit.note(db, at, "ended", _which(execution) | {"status": status.value, "detail": audit.digest(detail)})
 
 
 def _decided(alert: OpenAlert, execution: Execution, body: Mapping[str, Any]) -> dict[str, Any]:

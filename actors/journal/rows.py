@@ -201,18 +201,6 @@ def _past_run(row: sqlite3.Row, now: Moment) -> PastRun:
     )
 
 
-def begin_execution(db: sqlite3.Connection, execution_id: str, at: float) -> bool:
-    """Whether it begins now, for the first time."""
-    is_first = db.execute(
-        "SELECT 1 FROM executions WHERE id=? AND started_at IS NULL AND ended_at IS NULL", (execution_id,)
-    ).fetchone()
-    db.execute(
-        "UPDATE executions SET status='running', started_at=coalesce(started_at, ?) WHERE id=? AND ended_at IS NULL",
-        (at, execution_id),
-    )
-    return is_first is not None
-
-
 def add_record(db: sqlite3.Connection, execution_id: str, record: Record, at: float) -> None:
     body = {
         "kind": record.kind.value,
@@ -244,12 +232,21 @@ def _record(body: dict[str, Any]) -> Record:
 
 
 def finish_execution(
-    db: sqlite3.Connection, execution_id: str, status: Status, detail: str, at: float, mark: str | None = None
+    db: sqlite3.Connection,
+    execution_id: str,
+    status: Status,
+    detail: str,
+    at: float,
+    mark: str | None = None,
+    epoch: int | None = None,
 ) -> bool:
-    """Whether it ends now; an end is written once. ``mark``: ``deciding.timing`` has it."""
+    """Whether it ends now; an end is written once, and by none but the incarnation of this ``epoch`` (None: any).
+    ``mark``: ``deciding.timing`` has it.
+    """
     ended = db.execute(
-        "UPDATE executions SET status=?, detail=?, ended_at=?, ended_mark=? WHERE id=? AND ended_at IS NULL",
-        (status.value, detail, at, mark, execution_id),
+        "UPDATE executions SET status=?, detail=?, ended_at=?, ended_mark=?"
+        " WHERE id=? AND ended_at IS NULL AND epoch=coalesce(?, epoch)",
+        (status.value, detail, at, mark, execution_id, epoch),
     )
     return ended.rowcount == 1
 

@@ -58,7 +58,6 @@ ALTER TABLE executions ADD COLUMN decided_mark TEXT;
 ALTER TABLE executions ADD COLUMN started_mark TEXT;
 ALTER TABLE executions ADD COLUMN ended_mark TEXT;
 CREATE INDEX IF NOT EXISTS alerts_of_execution ON alerts(execution_id) WHERE execution_id IS NOT NULL;
-CREATE TABLE IF NOT EXISTS latches(target TEXT PRIMARY KEY, execution_id TEXT, at REAL, why TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS silences(
   id TEXT PRIMARY KEY, matchers TEXT NOT NULL, by TEXT NOT NULL, why TEXT NOT NULL, at REAL NOT NULL,
   mark TEXT NOT NULL, for_s REAL NOT NULL, ended_at REAL, ended_by TEXT) STRICT;
@@ -70,7 +69,14 @@ CREATE TABLE IF NOT EXISTS escalations(
   root TEXT NOT NULL, rung INTEGER NOT NULL, at REAL NOT NULL, mark TEXT NOT NULL, execution_id TEXT,
   text TEXT NOT NULL, PRIMARY KEY(root, rung)) STRICT
 """
-_THIRD: Final = ";".join((_AUDIT, _APPROVALS, _DECIDING))  # noqa: FLY002  one of each part
+_RUNS: Final = """
+ALTER TABLE executions ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE executions ADD COLUMN stalls INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE executions ADD COLUMN stop TEXT;
+CREATE TABLE IF NOT EXISTS latches(target TEXT PRIMARY KEY, execution_id TEXT, at REAL, why TEXT) STRICT
+"""
+"""``epoch``: which incarnation carries the run out; ``stalls``: how many since anything was last written of it."""
+_THIRD: Final = ";".join((_AUDIT, _APPROVALS, _DECIDING, _RUNS))  # noqa: FLY002  one of each part
 MIGRATIONS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD}
 """What makes each version of the one before it: statements, parted by semicolons."""
 _PRAGMAS: Final = {

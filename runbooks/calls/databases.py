@@ -55,11 +55,25 @@ def _port(context: Context) -> Databases:
     return context.ports.databases
 
 
-def _database(given: Mapping[str, Any]) -> Database:
-    url = given.get("url")
-    if not isinstance(url, str):
-        raise PortError("the database's url is missing: give one, or the name of the secret that holds it")
-    return Database(url, given.get("engine"))
+def _database(call: Call, context: Context) -> Database:
+    """The url of the call, or that of its service."""
+    found = _known(call, context)
+    if found is None:
+        service = call.arguments.get("service")
+        raise PortError(
+            f"nobody can look into {service!r}: its url is missing from the configuration's runbooks.databases"
+            if service is not None
+            else "the database is missing: give its service or its url"
+        )
+    return found
+
+
+def _known(call: Call, context: Context) -> Database | None:
+    given = call.arguments
+    if isinstance(given.get("url"), str):
+        return Database(given["url"], given.get("engine"))
+    found = _port(context).of_service(str(given["service"])) if "service" in given else None
+    return found if found is None else Database(found.url, given.get("engine"))
 
 
 def _seconds(given: Mapping[str, Any], name: str, default_s: float) -> float:
@@ -103,7 +117,7 @@ def _operate(call: Call, context: Context) -> CallOutcome:
     operation = _operation(call)
     if operation == "health":
         return _health(call, context)
-    database = _database(call.arguments)
+    database = _database(call, context)
     if operation == "restore_locks":
         return _restore_locks(call, context, database)
     if operation == "clear_locks" and engine_of(database) == REDIS:
@@ -134,20 +148,25 @@ def _result(done: SessionsEnded) -> dict[str, Any]:
 
 def _health(call: Call, context: Context) -> CallOutcome:
     """What is wrong, as a result: it fails only when nobody can tell."""
-    service = call.arguments.get("service")
+    service, database = call.arguments.get("service"), _known(call, context)
+    view, result = None, dict[str, Any]()
+    if database is not None:
+        view = _port(context).view(database, _limits(call.arguments), call.timeout_s)
     state = None if service is None else context.ports.services.status(str(service))
-    if "url" in call.arguments:
-        view = _port(context).view(_database(call.arguments), _limits(call.arguments), call.timeout_s)
-    elif state is not None:
-        view = DatabaseView(
-            "unknown",
-            DatabaseTrouble.UNSEEN if state.ready else DatabaseTrouble.DOWN,
-            f"service {service!r} is {state.state}; without a url nobody can look inside",
+    if view is None and state is None:
+        raise PortError(
+            "health needs a url or a service" if service is None else f"no service {service!r} is configured"
         )
-    else:
-        raise PortError(f"service {service!r} is not configured" if service else "health needs a url or a service")
-    result = _seen(view) | ({} if state is None else {"service_state": state.state, "service_ready": state.ready})
-    return CallOutcome(ok=True, output=f"{view.trouble.value}: {view.detail}", result=result)
+    if view is None and state is not None:
+        trouble = DatabaseTrouble.UNSEEN if state.ready else DatabaseTrouble.DOWN
+        told = f"service {service!r} is {state.state}; nobody looks inside: runbooks.databases has no url of it"
+        result = {"trouble": trouble.value, "detail": told}
+    elif view is not None:
+        result = _seen(view)
+    result["inside"] = view is not None
+    if state is not None:
+        result |= {"service_state": state.state, "service_ready": state.ready, "service_wanted": state.is_wanted}
+    return CallOutcome(ok=True, output=f"{result['trouble']}: {result['detail']}", result=result)
 
 
 def _seen(view: DatabaseView) -> dict[str, Any]:
@@ -187,16 +206,20 @@ def _before(call: Call, context: Context) -> tuple[str, Any]:
     name = _snapshot_name(call)
     if not call.arguments.get("keys"):
         return name, None
-    patterns, idle_for_s = tuple(map(str, call.arguments["keys"])), _seconds(call.arguments, "blocked_for", 0.0)
-    keys = _port(context).lock_keys(_database(call.arguments), patterns, idle_for_s, call.timeout_s)
-    return name, [asdict(key) for key in keys]
+    return name, [asdict(key) for key in _lock_keys(call, context)]
+
+
+def _lock_keys(call: Call, context: Context) -> tuple[LockKey, ...]:
+    patterns = tuple(map(str, call.arguments["keys"]))
+    idle_for_s = _seconds(call.arguments, "blocked_for", DatabaseLimits().blocked_for_s)
+    return _port(context).lock_keys(_database(call, context), patterns, idle_for_s, call.timeout_s)
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
 
 
 def _view(call: Call, context: Context) -> DatabaseView:
-    return _port(context).view(_database(call.arguments), _limits(call.arguments), call.timeout_s)
+    return _port(context).view(_database(call, context), _limits(call.arguments), call.timeout_s)
 
 
 def _ok(call: Call, context: Context) -> CheckOutcome:
@@ -218,17 +241,21 @@ def _sessions_below(call: Call, context: Context) -> CheckOutcome:
 
 
 def _unblocked(call: Call, context: Context) -> CheckOutcome:
+    """With ``keys``: no lock key fits that was left so long."""
     view = _view(call, context)
     told = f"{view.engine} {view.trouble.value}: {view.detail}"
     if view.trouble in _OUT:
         return CheckOutcome(Answer.UNKNOWN, told)
-    return yes_no(view.trouble is not DatabaseTrouble.BLOCKED, told)
+    if view.trouble is DatabaseTrouble.BLOCKED or "keys" not in call.arguments:
+        return yes_no(view.trouble is not DatabaseTrouble.BLOCKED, told)
+    names = [key.name for key in _lock_keys(call, context)]
+    return yes_no(not names, f"lock keys left: {', '.join(names)}" if names else told)
 
 
 def _restored(call: Call, context: Context) -> CheckOutcome:
     """A lock that somebody has taken anew is there again: it is his."""
     keys = _remembered(call, context)
-    missing = _port(context).keys_missing(_database(call.arguments), keys, call.timeout_s)
+    missing = _port(context).keys_missing(_database(call, context), keys, call.timeout_s)
     return yes_no(not missing, f"missing: {', '.join(missing)}" if missing else f"{len(keys)} lock keys are there")
 
 

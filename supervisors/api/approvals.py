@@ -19,22 +19,36 @@ class VoteOrder(BaseModel):
     why: str = Field("", max_length=500)
 
 
-def approvals_router(manager: Manager, tokens: Tokens) -> APIRouter:
-    routes = APIRouter(prefix="/v1/approvals", tags=["recovery"])
+class RunOrder(BaseModel):
+    """Values by parameter, as text. Who asks is never said here."""
 
-    @routes.get("")
+    model_config = ConfigDict(extra="forbid")
+    values: dict[str, str] = Field(default_factory=dict, max_length=100)
+    why: str = Field("", max_length=500)
+
+
+def approvals_router(manager: Manager, tokens: Tokens) -> APIRouter:
+    routes = APIRouter(tags=["recovery"])
+
+    @routes.get("/v1/approvals")
     def approvals() -> dict[str, Any]:
         """What awaits approval, oldest first."""
         return {"schema": SCHEMA, "approvals": manager.approvals()}
 
-    @routes.post("/{execution_id}/approve")
+    @routes.post("/v1/approvals/{execution_id}/approve")
     def approve(request: Request, execution_id: str, order: VoteOrder) -> dict[str, Any]:
         by = operator_of(request, tokens)
         return {"schema": SCHEMA, **manager.approve(execution_id, by=by, plan=order.plan, why=order.why)}
 
-    @routes.post("/{execution_id}/reject")
+    @routes.post("/v1/approvals/{execution_id}/reject")
     def reject(request: Request, execution_id: str, order: VoteOrder) -> dict[str, Any]:
         by = operator_of(request, tokens)
         return {"schema": SCHEMA, **manager.reject(execution_id, by=by, plan=order.plan, why=order.why)}
+
+    @routes.post("/v1/runbooks/{runbook_id}/run")
+    def run(request: Request, runbook_id: str, order: RunOrder) -> dict[str, Any]:
+        """Ask for a run, as an alert would."""
+        by = operator_of(request, tokens)
+        return {"schema": SCHEMA, **manager.run_runbook(runbook_id, order.values, by=by, why=order.why)}
 
     return routes

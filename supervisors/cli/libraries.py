@@ -15,14 +15,19 @@ from supervisors.cli.terminal import complain
 from supervisors.manager import UnknownNode
 
 
-def library_of(config: str | None) -> Library:
-    """The shipped runbooks, then those of the configuration ``run`` would use here. Raises Quit when that is bad."""
+def directories_of(config: str | None) -> tuple[Path, ...]:
+    """The runbook directories of the configuration ``run`` would use here. Raises Quit when that is bad."""
     try:
         found = load_config(find_config(config, os.environ, Path.cwd()), os.environ)
     except ConfigError as error:
         complain(error)
         raise Quit(WRONG_USAGE) from None
-    return load_library((SHIPPED, *found.runbooks.directories))
+    return tuple(found.runbooks.directories)
+
+
+def library_of(config: str | None) -> Library:
+    """The shipped runbooks, then those of the configuration ``run`` would use here. Raises Quit when that is bad."""
+    return load_library((SHIPPED, *directories_of(config)))
 
 
 def runbook_of(config: str | None, runbook_id: str) -> tuple[Runbook, Library]:

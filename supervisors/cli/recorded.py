@@ -6,12 +6,13 @@ import json
 import sqlite3
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from supervisors.cli.exits import WRONG_USAGE, Quit
 
-_SQLITE: bytes = b"SQLite format 3\0"
+_SQLITE: Final = b"SQLite format 3\0"
 
 
 class Recorded(NamedTuple):
@@ -84,8 +85,15 @@ def of_line(line: str, where: str) -> Recorded:
         raw = json.loads(line)
         if not isinstance(raw, dict):
             raise TypeError("an alert is a JSON object")
-        at = raw.pop("received_at", None)
-        raw = raw.get("body", raw) if isinstance(raw.get("body"), dict) else raw
-        return Recorded(float(at) if isinstance(at, (int, float)) else None, facts_of(raw))
+        at = _seconds(raw.pop("received_at", None))
+        inner = raw.get("body")
+        return Recorded(at, facts_of(inner if isinstance(inner, dict) else raw))
     except (ValueError, TypeError, BadAlert) as error:
         raise Quit(WRONG_USAGE, f"{where}: is no alert: {error}") from None
+
+
+def _seconds(at: Any) -> float | None:
+    """Unix seconds of a number or an RFC 3339 text. Raises ValueError."""
+    if isinstance(at, str):
+        return datetime.fromisoformat(at).timestamp()
+    return float(at) if isinstance(at, (int, float)) and not isinstance(at, bool) else None

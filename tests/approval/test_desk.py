@@ -13,6 +13,7 @@ from actors.journal import consents
 from runbooks.approval import Say
 from tests.approval.desks import APPROVED, Desk, HandClock, desk
 from tests.runbooks.files import GOOD, changed, runbook
+from tests.support.eventually import eventually
 
 ANYONE: dict[str, Any] = {**APPROVED, "approval": {"timeout": "60s"}}
 
@@ -124,7 +125,7 @@ def test_an_edit_between_request_and_approval_makes_it_void(tmp_path: Path, case
         assert (came["outcome"], one.status(name), one.granted) == ("void", "rejected", [])
         assert said in came["detail"]
         assert [done.execution_id for done in one.finished] == [name]
-        assert (one.alerts[-1]["type"], one.alerts[-1]["severity"]) == ("approval_void", "critical")
+        eventually(lambda: (one.alerts[-1]["type"], one.alerts[-1]["severity"]) == ("approval_void", "critical"))
 
 
 def test_without_recheck_the_market_may_move(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_expiry_never_runs_it_and_alerts(tmp_path: Path) -> None:
             one.approvals.vote(name, "user:bob", Say.APPROVE, plan)
         one.until(name, "expired")
         assert one.granted == []
-        assert one.alerts[-1]["type"] == "approval_expired"
+        eventually(lambda: one.alerts[-1]["type"] == "approval_expired")
 
 
 @pytest.mark.parametrize("step_s", [-3600.0, 3600.0])
@@ -197,7 +198,7 @@ def test_a_safe_action_that_is_none_is_not_begun(tmp_path: Path, risk: str) -> N
         one.clock.pass_s(61.0)
         one.until(name, "expired")
         assert one.granted == []
-        assert "no runbook of low risk" in one.alerts[-1]["message"]
+        eventually(lambda: "no runbook of low risk" in one.alerts[-1]["message"])
 
 
 def test_a_plan_that_cannot_be_worked_out_is_rejected_and_said(tmp_path: Path) -> None:
@@ -205,4 +206,4 @@ def test_a_plan_that_cannot_be_worked_out_is_rejected_and_said(tmp_path: Path) -
         name = one.decide(ANYONE, values={})
         one.until(name, "rejected")
         assert [done.execution_id for done in one.finished] == [name]
-        assert "cannot be worked out" in one.alerts[-1]["message"]
+        eventually(lambda: "cannot be worked out" in one.alerts[-1]["message"])

@@ -41,7 +41,7 @@ def dumped(journal: Path) -> object:
     db.row_factory = sqlite3.Row
     try:
         return [tuple(row) for row in db.execute("SELECT * FROM audit ORDER BY seq")], rows.setting(db, "epoch")
-    except (sqlite3.Error, ValueError):
+    except (sqlite3.Error, ValueError, MemoryError):
         return None
     finally:
         db.close()

@@ -264,6 +264,14 @@ class FakeManager:
         outcome = "granted" if says == "approve" else "rejected"
         return {"execution_id": "e-2", "outcome": outcome, "plan": "ab" * 32, "votes": 1, "quorum": 1, "detail": ""}
 
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
+        self.calls.append(("run_runbook", runbook_id, dict(values), by, why))
+        return {"alert_id": "alert-1", "outcome": "run", "execution_id": "x-1", "reason": "matched"}
+
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        self.calls.append(("cancel", execution_id, by, why))
+        return self.execution(execution_id)
+
     def recovery_status(self) -> RecoveryStatus:
         return RecoveryStatus(enabled=self.enabled, active=1, queued=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from runbooks.lint import Linted, lint
 from runbooks.model import Runbook
 from runbooks.parse import SHIPPED, BadRunbook, load_library, parse
 from runbooks.problems import Level
+from supervisors.cli.app import run
 from tests.runbooks.files import COMMAND, GOOD, changed, problems, runbook
+from tests.runbooks.old_files import DATABASE
 
 TESTS = [
     {"name": "well", "alert": {"type": "service_failure", "service": "a"}, "expect": {"status": "succeeded"}},
@@ -153,6 +156,44 @@ def test_what_is_shipped_has_no_errors() -> None:
     library = load_library((SHIPPED,))
     found = lint([Linted(library.files[one.id], one) for one in library.runbooks])
     assert [str(one) for one in found if one.level is Level.ERROR] == []
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_tells_all_and_its_exit_code_says_whether_it_is_bad(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, doubtful, bad, old = (tmp_path / f"{name}.json" for name in ("good", "doubtful", "bad", "old"))
+    good.write_text(json.dumps({**CLEAN, "id": "clean", "priority": 90}))
+    assert run(["runbook", "lint", "--strict", str(good)]) == 0
+    assert capsys.readouterr().out == "no problems\n"
+    doubtful.write_text(json.dumps({**CLEAN, "id": "doubtful", "priority": 91, "limits": {}}))
+    assert run(["runbook", "lint", str(doubtful)]) == 0
+    assert "doubtful.json: /limits: warning: nothing limits" in capsys.readouterr().err
+    assert run(["runbook", "lint", "--strict", str(doubtful)]) == 1
+    bad.write_text(json.dumps(changed("/actions/0/timout", 1, CLEAN)))
+    capsys.readouterr()
+    assert run(["runbook", "lint", "--json", str(tmp_path)]) == 1
+    found = json.loads(capsys.readouterr().out)["found"]
+    assert {"file": str(bad), "pointer": "/actions/0/timout", "text": "unknown key; did you mean 'timeout'?",
+            "level": "error"} in found  # fmt: skip
+    old.write_text(json.dumps({**DATABASE, "id": "old_one"}))
+    assert run(["runbook", "lint", str(old)]) == 0
+    said = capsys.readouterr()
+    assert "old.json: /success_criteria: note: must all hold" in said.out
+    assert "the runbook only observes" in said.err
+    assert run(["runbook", "lint", str(tmp_path / "nowhere.json")]) == 1
+
+
+def test_show_says_how_an_old_file_was_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "old.json").write_text(json.dumps({**DATABASE, "id": "old_one"}))
+    (tmp_path / "selfheal.yaml").write_text("services: {}\nrunbooks: {directories: [mine]}\n")
+    assert run(["runbook", "show", "old_one", "--config", str(tmp_path / "selfheal.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert "read from version 1:" in said
+    assert "service_restart  mutating" in said
 
 
 POINTERS = [

@@ -126,6 +126,22 @@ def test_an_alert_for_nobody_and_one_for_another_runbook() -> None:
     assert rehearsed({"outcome": "run", "runbook": "first"}, more=(first,)).passed
 
 
+def test_no_match_is_about_the_files_own_runbook() -> None:
+    raw = {**changed("/id", "other", GOOD), "match": {"field": "/type", "op": "eq", "value": "other"}}
+    theirs = {"type": "other", "service": "a"}
+    assert rehearsed({"outcome": "no_match"}, alert=theirs, more=(runbook(raw),)).passed
+    assert not rehearsed({"outcome": "no_match", "runbook": "restart_it"}, alert=theirs, more=(runbook(raw),)).passed
+    assert not rehearsed({"outcome": "no_match"}).passed
+
+
+def test_a_tests_alert_is_taken_as_it_would_come_in() -> None:
+    """In any of the platform's shapes, and with the severity one has that says none."""
+    raw = changed("/match", {"all": [TWO["match"], {"field": "/severity", "op": "eq", "value": "high"}]}, TWO)
+    theirs = {"error_id": "x", "system": "service", "service_name": "a", "error_message": "silent"}
+    assert rehearsed({"status": "succeeded", "target": "service:a"}, alert=theirs, raw=raw).passed
+    assert "alert: severity" in rehearsed({"outcome": "run"}, alert={**ALERT, "severity": "bad"}).problems[0]
+
+
 def test_waiting_costs_no_time() -> None:
     wait = {"id": "w1", "name": "W", "action_type": "wait", "effect": "none", "parameters": {"for": "9m"}}
     done = rehearsed({"status": "succeeded"}, raw=changed("/actions", [wait]))

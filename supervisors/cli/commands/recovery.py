@@ -17,6 +17,9 @@ from supervisors.tree_json import unix_seconds
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many.")]
 
 
+CANCEL = "cancel"
+
+
 @command
 def alerts(outside: Outside, limit: Limit = 20) -> None:
     """The last alerts and what was decided, newest first."""
@@ -37,12 +40,25 @@ def _shown(alert: Mapping[str, Any]) -> Mapping[str, Any]:
 @command
 def executions(
     outside: Outside,
-    execution_id: Annotated[str | None, typer.Argument(metavar="ID", help="Only this one, with its steps.")] = None,
+    execution_id: Annotated[
+        str | None, typer.Argument(metavar="[ID | cancel ID]", help="Only this one, with its steps; or end one.")
+    ] = None,
+    cancelled_id: Annotated[str | None, typer.Argument(metavar="", hidden=True)] = None,
     limit: Limit = 20,
+    why: Annotated[str, typer.Option("--why", help="With cancel: why, for the record.")] = "",
 ) -> None:
-    """The last runs of runbooks, newest first."""
+    """The last runs of runbooks, newest first. `cancel ID` ends one at its next safe place and rolls it back."""
+    is_cancel = execution_id == CANCEL
+    if (cancelled_id is not None) != is_cancel:
+        raise typer.BadParameter(f"write: selfheal executions {CANCEL} ID" if is_cancel else f"what is {cancelled_id}?")
+    execution_id = cancelled_id if is_cancel else execution_id
     with outside.manager() as manager:
-        found = manager.executions(limit) if execution_id is None else [manager.execution(execution_id)]
+        if execution_id is None:
+            found = manager.executions(limit)
+        elif is_cancel:
+            found = [manager.cancel(execution_id, by=outside.by, why=why)]
+        else:
+            found = [manager.execution(execution_id)]
     if outside.as_json:
         print_json({"schema": SCHEMA, "executions": found})
         return

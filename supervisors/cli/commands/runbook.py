@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from supervisors.cli.outside import Outside, command
+from supervisors.cli.outside import Outside, command, seconds_of
 from supervisors.cli.terminal import complain, print_json, say, table
 from supervisors.manager import SCHEMA
 
@@ -83,7 +83,77 @@ def try_(
     rehearse_files(outside, named or (), config)
 
 
-COMMANDS = {"list": list_, "show": show, "lint": lint, "test": try_}
+@command
+def replay(
+    outside: Outside,
+    alerts: Annotated[Path, typer.Argument(metavar="ALERTS", help="A journal, or JSON lines; '-' is standard input.")],
+    runbooks: Annotated[Path, typer.Option("--runbooks", metavar="DIR", help="Runbooks to compare with.")],
+    config: Config = None,
+    takes: Annotated[str, typer.Option("--takes", metavar="DURATION", help="How long a run is taken to last.")] = "30s",
+    all_: Annotated[bool, typer.Option("--all", help="Every alert that is decided otherwise, not only some.")] = False,
+) -> None:
+    """Decide recorded alerts again, with the present runbooks and with those of DIR; prints what differs."""
+    from supervisors.cli.replaying import replay_files  # noqa: PLC0415  slow to import
+
+    replay_files(outside, alerts, runbooks, config, run_s=seconds_of(takes, "--takes"), everything=all_)
+
+
+@command
+def explain(
+    outside: Outside,
+    alert: Annotated[str, typer.Argument(metavar="ALERT", help="A recorded alert's id, a JSON file, or '-'.")],
+    config: Config = None,
+) -> None:
+    """For every runbook, whether the alert fits it, and which comparison failed with which value."""
+    from supervisors.cli.explaining import explain_alert  # noqa: PLC0415  slow to import
+
+    explain_alert(outside, alert, config)
+
+
+@command
+def graph(
+    outside: Outside,
+    files: Files = None,
+    config: Config = None,
+    dot: Annotated[bool, typer.Option("--dot", help="For Graphviz.")] = False,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="For Mermaid.")] = False,
+) -> None:
+    """What leads to what: alert types, runbooks, their steps, escalations."""
+    from supervisors.cli.drawing import draw_graph  # noqa: PLC0415  slow to import
+
+    draw_graph(outside, files or (), config, dot=dot, mermaid=mermaid)
+
+
+@command
+def run(
+    outside: Outside,
+    runbook: Annotated[str, typer.Argument(metavar="ID")],
+    values: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter.")] = None,
+    why: Annotated[str, typer.Option("--why", help="For the record.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and look at its preconditions.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the run.")] = False,
+    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long to wait.")] = "60s",
+    config: Config = None,
+) -> None:
+    """Ask the daemon to run a runbook: all limits hold, and approval where it is asked for."""
+    from supervisors.cli import running  # noqa: PLC0415  slow to import
+
+    if dry_run:
+        running.dry_run(outside, runbook, values or (), config)
+    else:
+        running.run_runbook(outside, runbook, values or (), why, wait_s=seconds_of(timeout) if wait else None)
+
+
+COMMANDS = {
+    "list": list_,
+    "show": show,
+    "lint": lint,
+    "test": try_,
+    "graph": graph,
+    "explain": explain,
+    "replay": replay,
+    "run": run,
+}
 
 
 def _complain(problems: Iterable[object]) -> None:
