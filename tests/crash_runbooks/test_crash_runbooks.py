@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from guardian_link import Alert
 from runbooks.parse import SHIPPED
-from tests.crash_runbooks import rows
-from tests.crash_runbooks.rows import NOT_REACHED, Row, run_row
+from tests.crash_runbooks.matrix import run_all
+from tests.crash_runbooks.rows import NOT_REACHED, Row
 from tests.crash_runbooks.stages import all_stages
-from tests.crash_runbooks.word_stages import Words, WordsBack
 from tests.support.tables import TABLE
 
 Record = Callable[[str, object], None]
@@ -50,38 +48,15 @@ def test_every_shipped_runbook_that_acts_has_its_stages() -> None:
     assert all({"success", "rollback"} <= found for found in variants.values())
 
 
-class _DoneTwice(Words):
-    """Somebody does a step once more."""
-
-    def alert(self) -> Alert:
-        with (self.folder / "effects").open("a", encoding="ascii") as file:
-            file.write("do first\n")
-        return super().alert()
-
-
-class _LeftStanding(WordsBack):
-    """Somebody keeps what should be undone."""
-
-    def meanwhile(self) -> None:
-        (self.folder / "other.applied").mkdir(exist_ok=True)
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("stage", "said"), [(_DoneTwice, "effects"), (_LeftStanding, "other.applied")])
-def test_a_wrong_world_is_found(stage: type[Words], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "all_stages", lambda: {stage.id(): stage})
-    found = run_row(Row(stage.id(), None))
-    assert not found.is_right
-    assert said in found.result, found.detail
-
-
-@pytest.mark.timeout(300)
-def test_a_wrong_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Words, "wanted", "rolled_back")
-    found = run_row(Row(Words.id(), "runbook.called"))
-    assert found.result.startswith("succeeded, not rolled_back"), found.detail
-
-
-@pytest.mark.timeout(300)
-def test_a_place_that_is_not_passed_is_said() -> None:
-    assert run_row(Row(Words.id(), "runbook.undoing")).result == NOT_REACHED
+@pytest.mark.timeout(600)
+def test_what_is_wrong_is_found() -> None:
+    """In processes of their own: a daemon is only forked by one without other threads."""
+    words = {
+        Row("own_words/done-twice", None): "effects ['do first', 'do first'",
+        Row("own_words/left-standing", None): "other.applied",
+        Row("own_words/other-end", "runbook.called"): "succeeded, not rolled_back",
+        Row("own_words/success", "runbook.undoing"): NOT_REACHED,
+    }
+    for outcome in run_all([*words], JOBS, lambda _: None):
+        assert not outcome.is_right, outcome.row
+        assert words[outcome.row] in outcome.result, (outcome.result, outcome.detail)
