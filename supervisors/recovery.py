@@ -44,7 +44,6 @@ from actors.runbook import RunbookParts, StopPolicy, StopRun
 from actors.spec import ChildSpec
 from bridge_link.publisher import EventPublisher
 from bridge_link.pump import RouterPump
-from bridge_link.report import as_report
 from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
@@ -57,6 +56,7 @@ from runbooks.ports import Services
 from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
+from supervisors.endpoint_errors import endpoint_error
 from supervisors.happenings import Happenings
 from supervisors.held import Held
 from supervisors.library import Supervisor
@@ -103,6 +103,10 @@ class RecoveryPlan:
     sinks: tuple[Sink, ...] = (LogSink(),)
     """Where every alert is told first."""
     warm_up_s: float = WARM_UP_S
+    behind: Mapping[str, str] = field(default_factory=dict)
+    """The services behind the endpoints, by the endpoint's name, where one is configured."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """The folders of endpoints of kind spool, by the endpoint's name."""
     audit_tip: Path | None = None
     audit_say: Callable[[str], object] | None = None
     """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
@@ -164,7 +168,7 @@ class Recovery:
             ),
             plan.alertmanager,
         )
-        bridges = BridgeCommands(self.sessions, self._bridge_is_ready)
+        bridges = BridgeCommands(self.sessions, self._bridge_is_ready, plan.behind, plan.folders)
         ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
         self._ports = replace(ports, alerts=JournalAlerts(self._journal, system.clock))
         self._purger = Purger(quarantine.purge, system.io.run, system.clock.now)
@@ -417,7 +421,8 @@ class Recovery:
     def bridge_error(self, endpoint: str, error: Mapping[str, Any]) -> None:
         """An error a bridge endpoint reported becomes an alert."""
         try:
-            self._intake.take_mapping(as_report({"system": endpoint, **error}) | {"source": f"bridge:{endpoint}"})
+            kind = (self._plan.endpoints or {}).get(endpoint)
+            self._intake.take_mapping(endpoint_error(endpoint, kind, self._plan.behind.get(endpoint), error))
         except BadAlert as bad:
             structlog.get_logger().warning("bridge error refused", endpoint=endpoint, problem=str(bad))
 

@@ -77,6 +77,9 @@ GRID = {
     "services: {a: {command: [x], dependencies: [bb]}, b: {command: [x]}}": [
         "1: services.a.dependencies[0]: there is no service 'bb'; did you mean 'b'?"
     ],
+    "services: {gate: {command: [x]}}\nbridges: {mql4: {kind: zeromq, service: gat}}": [
+        "2: bridges.mql4.service: there is no service 'gat'; did you mean 'gate'?"
+    ],
     "services:\n  a: {command: [x], dependencies: [b]}\n  b: {command: [x], dependencies: [c]}\n"
     "  c: {command: [x], dependencies: [a]}": [
         "2: services.a.dependencies: these wait for each other: a -> b -> c -> a; "
@@ -135,6 +138,12 @@ GRID = {
     ],
     "runbooks: {directories: [none]}": [
         "1: runbooks.directories[0]: /base/none is no folder; create it, or mend the path"
+    ],
+    "runbooks: {databases: {db: {url: 'postgresql://127.0.0.1/x'}}}": [
+        "1: runbooks.databases.db: there is no such service; name the service that the database is"
+    ],
+    "runbooks: {databases: {db: {url: {secret: s}}}}\nservices: {db: {command: [x]}}": [
+        "1: runbooks.databases.db.url.secret: there is no secret 's'; put it into secrets, with its file"
     ],
     "bridges: {m: {kind: tcp}}": ["1: bridges.m: kind tcp needs an address: 127.0.0.1:8765"],
     "version: 2": ["1: version: 2 is not one of 1"],
