@@ -13,7 +13,6 @@ from tests.faults.cases_database import CASES, waiting
 from tests.faults.database_stage import SERVICE, postgres_stage, redis_stage
 from tests.faults.registry import Case
 
-
 LOOKED_INTO = ("postgresql_locked", "redis_lock_left")
 
 
