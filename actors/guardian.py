@@ -6,23 +6,19 @@ and not decided, and executions that did not end, are taken up again after a res
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext
 from actors.deciding.desk import AT_ONCE, Desk, Loaded, load, remember_s
+from actors.deciding.heeding import heed, note_end
 from actors.deciding.later import Later, PendingSeen, RootSeen, Tick
+from actors.deciding.making import Made, make, standing, take_back
 from actors.deciding.queueing import Claimed, RunQueue, cancel_over
 from actors.deciding.words import (
-    ESCALATED_FROM,
-    ESCALATED_TO,
-    INSIDE,
-    OPERATOR,
-    RUNG,
     AlertsOver,
     AlertsStored,
     Decided,
@@ -38,11 +34,9 @@ from actors.deciding.words import (
 )
 from actors.failpoints import reached
 from actors.journal import happened, rows, verdicts
-from actors.journal.alert_batches import NewDecision
-from actors.journal.holds import THE_ALERT_IS_OVER, StoredRung
+from actors.journal.holds import THE_ALERT_IS_OVER
 from actors.journal.rows import Execution, OpenAlert
 from actors.journal.schema import JournalTrouble
-from actors.journal.verdicts import Verdict
 from actors.kernel import SupervisedActor
 from actors.messages import AddChild, IoDone, Wake
 from actors.recent import Recent
@@ -50,11 +44,8 @@ from actors.runbook import ExecutionFinished, RunbookActor
 from actors.runbook_calls import DECIDED
 from actors.saying import Sayer
 from actors.spec import ChildSpec, ExitReason, Restart
-from runbooks.asking import RUNBOOK_LABEL
-from runbooks.deciding.ladder import Rung
 from runbooks.deciding.timing import Moment
-from runbooks.deciding.words import LATCHING, Decision, History, Outcome, PastRun, Pending, Waits
-from runbooks.matching import NOTHING_PASSED, decide, severity_of
+from runbooks.deciding.words import History, Pending, Waits
 from runbooks.model import Status
 
 __all__ = [
@@ -75,29 +66,13 @@ MOST_SEEN: Final = 20_000
 """Alerts remembered so that one told of twice is decided once; the journal keeps that promise for older ones."""
 RUNBOOKS_PATH: Final = "root/runbooks"
 _TOLD: Final = (ExecutionFinished, Granted, SilenceBegun, SilenceEnded, Latched, Released)
-_STATUS: Final = {
-    Outcome.RUN: Status.RUNNING,
-    Outcome.QUEUED: Status.QUEUED,
-    Outcome.AWAITING_APPROVAL: Status.AWAITING_APPROVAL,
-}
-
-
-class _Made(NamedTuple):
-    """A decision on its way to the disk. ``before``: what waited under its key until then."""
-
-    verdict: Verdict
-    before: tuple[str, Pending | None] | None
-
-    @property
-    def execution(self) -> Execution | None:
-        return self.verdict.decision.execution
 
 
 @dataclass(frozen=True, slots=True)
 class _DecisionsWritten:
     """``stands``: the decisions that stand, in the order of ``made``; none when they could not be written."""
 
-    made: list[_Made]
+    made: list[Made]
     stands: list[Mapping[str, Any]]
     error: BaseException | None
 
@@ -181,10 +156,9 @@ class GuardianActor(SupervisedActor):
                 self._claimed(message)
             case RecoverySwitched():
                 self._look_at_queue()
-            case Granted(execution_id, execution):
-                self._granted(execution_id, execution)
             case AlertsOver():
                 self._cancel_over()
+                self._later.look_at_pending()
             case _Cancelled(ids):
                 for execution_id in ids:
                     self._finished(ExecutionFinished(execution_id, Status.CANCELLED, THE_ALERT_IS_OVER))
@@ -197,8 +171,9 @@ class GuardianActor(SupervisedActor):
             case IoDone(tag=RootSeen() as seen):
                 self._later.root_seen(seen, message)
                 self._arm()
-            case SilenceBegun() | SilenceEnded() | Latched() | Released():
-                self._heed(message)
+            case SilenceBegun() | SilenceEnded() | Latched() | Released() | Granted():
+                heed(self._desk, message)
+                self._look_at_queue()
             case _:
                 super().handle(message)
 
@@ -245,12 +220,12 @@ class GuardianActor(SupervisedActor):
             return
         now = self.context.system.clock.moment()
         self._desk.history.is_recovery_on = self._parts.is_enabled()
-        made: list[_Made] = []
+        made: list[Made] = []
         for alert in alerts:
             if alert.seq in self._seen and not again:
                 continue  # it was told of more than once
             self._seen.add(alert.seq)
-            made.append(self._decide_one(alert, now))
+            made.append(make(self._desk, alert, now))
         self._write(made, now)
 
     def _answer_waiting(self, alert: OpenAlert, passed: frozenset[Waits], pending: Pending) -> None:
@@ -259,73 +234,9 @@ class GuardianActor(SupervisedActor):
         now = self.context.system.clock.moment()
         if pending.waits is Waits.GROUP:
             alert = alert._replace(facts={**alert.facts, "severity": pending.severity})
-        self._write([self._decide_one(alert, now, passed, pending.key)], now)
+        self._write([make(self._desk, alert, now, passed, pending.key)], now)
 
-    def _decide_one(
-        self, alert: OpenAlert, now: Moment, passed: frozenset[Waits] = NOTHING_PASSED, settles: str = ""
-    ) -> _Made:
-        history = self._desk.history
-        rung, only = None, None
-        if alert.client == INSIDE and RUNG in alert.facts.get("labels", ()):
-            rung = _rung(alert)
-            only = self._desk.runbook(str(alert.facts["labels"].get(ESCALATED_TO, "")))
-        elif alert.client == OPERATOR:
-            only = self._desk.runbook(str(alert.facts.get("labels", {}).get(RUNBOOK_LABEL, "")))
-        if only is None and alert.client == OPERATOR:  # never another one instead
-            decision = Decision(Outcome.NO_MATCH, "there is no such runbook any more")
-        else:
-            library, seq = self._parts.library, alert.seq
-            decision = decide(alert.facts, library, history, now.up_s, seq=seq, passed=passed, only=only)
-        execution = self._execution(alert, decision, now) if decision.starts_execution else None
-        key = decision.settles or settles
-        settled = history.pending.pop(key, None) if key else None
-        before = (key, settled) if key else None
-        pending = decision.pending
-        if pending is not None:
-            before = before or (pending.key, history.pending.get(pending.key))
-            history.pending[pending.key] = pending
-        new = NewDecision(alert.seq, _body(decision, execution), execution, now.wall_s)
-        return _Made(Verdict(alert, new, pending, settled, rung), before)
-
-    def _execution(self, alert: OpenAlert, decision: Decision, now: Moment) -> Execution:
-        runbook = decision.runbook
-        if runbook is None:
-            raise ValueError(f"a decision to run without a runbook: {decision.reason}")
-        status = _STATUS[decision.outcome]
-        execution = Execution(
-            f"x-{uuid.uuid4().hex[:16]}",
-            alert.seq,
-            runbook.id,
-            runbook.source,
-            runbook.sha256,
-            decision.target,
-            decision.parameters,
-            decision.fingerprint,
-            severity_of(alert.facts),
-            runbook.priority,
-            status,
-            now.wall_s,
-            decided_mark=now.mark,
-        )
-        self._desk.executions[execution.id] = execution
-        self._desk.history.put(
-            PastRun(
-                execution.id,
-                runbook.id,
-                decision.target,
-                decision.fingerprint,
-                status,
-                now.up_s,
-                None,
-                execution.severity,
-                now.up_s if status is Status.RUNNING else None,
-                runbook.priority,
-                alert.facts,
-            )
-        )
-        return execution
-
-    def _write(self, made: list[_Made], now: Moment) -> None:
+    def _write(self, made: list[Made], now: Moment) -> None:
         if not made:
             return
         all_of_it = [one.verdict for one in made]
@@ -342,13 +253,13 @@ class GuardianActor(SupervisedActor):
         if written.error is not None:
             self.log.error("decisions could not be written, trying again", error=str(written.error))
             for one in reversed(written.made):
-                self._take_back(one)
+                take_back(self._desk, one)
             again = AlertsStored(tuple(one.verdict.alert for one in written.made))
             self.context.system.timers.after(RETRY_S, self.ref, Wake(again))
             return
         told: list[Decided] = []
         for one, stands in zip(written.made, written.stands, strict=True):
-            execution = self._standing(one, stands)
+            execution = standing(self._desk, one, stands)
             if execution is not None or self._sayer.may_say(str(stands.get("outcome"))):
                 self.log.info("alert decided", alert=one.verdict.alert.msg_id, **dict(stands))
             told.append(Decided(one.verdict.alert, stands))
@@ -362,76 +273,8 @@ class GuardianActor(SupervisedActor):
         if any(not one.verdict.is_plain for one in written.made):
             self._look_at_queue()
 
-    def _standing(self, made: _Made, stands: Mapping[str, Any]) -> Execution | None:
-        """The execution as it stands on disk; None when there is none, or an earlier incarnation's stands."""
-        execution, rung = made.execution, made.verdict.rung
-        if rung is not None:
-            at = self._desk.now()
-            self._desk.climbed(Rung(rung.root, rung.rung, at, stands.get("execution_id")))
-        if execution is None:
-            return None
-        if stands.get("execution_id") != execution.id:
-            self._desk.drop(execution.id)
-            return None
-        if execution.status is Status.RUNNING and stands.get("outcome") == Outcome.QUEUED.value:
-            execution = replace(execution, status=Status.QUEUED)
-            self._desk.executions[execution.id] = execution
-            run = self._desk.history.get(execution.id)
-            if run is not None:
-                self._desk.history.put(replace(run, status=Status.QUEUED, started_at=None))
-        return execution
-
-    def _take_back(self, made: _Made) -> None:
-        """As if it had not been decided."""
-        if made.execution is not None:
-            self._desk.drop(made.execution.id)
-        if made.before is not None:
-            key, pending = made.before
-            if pending is None:
-                self._desk.history.pending.pop(key, None)
-            else:
-                self._desk.history.pending[key] = pending
-        if made.verdict.pending is not None and (made.before is None or made.before[0] != made.verdict.pending.key):
-            self._desk.history.pending.pop(made.verdict.pending.key, None)
-
     def _sum_up(self, count: int, outcomes: Mapping[str, int]) -> None:
         self.log.info("alerts decided", more=count, outcomes=dict(outcomes))
-
-    # -- what persons and others say ---------------------------------------------------------------------------------
-
-    def _heed(self, message: SilenceBegun | SilenceEnded | Latched | Released) -> None:
-        history = self._desk.history
-        match message:
-            case SilenceBegun(silence, for_s):
-                others = [one for one in history.silences if one.id != silence.id]
-                history.silences = (*others, replace(silence, until=self._desk.now() + for_s))
-            case SilenceEnded(silence_id):
-                history.silences = tuple(one for one in history.silences if one.id != silence_id)
-            case Latched(target, why):
-                history.latches[target] = why
-            case Released(target):
-                history.latches.pop(target, None)
-        self._look_at_queue()
-
-    def _granted(self, execution_id: str, new: Execution | None) -> None:
-        if new is not None and execution_id not in self._desk.executions:
-            self._adopt(new)
-            return
-        run, execution = self._desk.history.get(execution_id), self._desk.executions.get(execution_id)
-        if run is None or execution is None or run.status is not Status.AWAITING_APPROVAL:
-            self.log.warning("an approval of nothing that waits for one", execution=execution_id)
-            return
-        self._desk.executions[execution_id] = replace(execution, status=Status.QUEUED)
-        self._desk.history.put(replace(run, status=Status.QUEUED))
-        self._look_at_queue()
-
-    def _adopt(self, new: Execution) -> None:
-        """What begins instead of a run nobody approved: queued on disk, and decided about by no alert."""
-        self._desk.executions[new.id] = new
-        up_s = self.context.system.clock.moment().up_s
-        known = (new.id, new.runbook, new.target, new.fingerprint, new.status)
-        self._desk.history.put(PastRun(*known, up_s, None, new.severity, None, new.priority))
-        self._look_at_queue()
 
     def _cancel_over(self) -> None:
         """Nothing that waits in the queue is begun for an alert that is over."""
@@ -463,13 +306,7 @@ class GuardianActor(SupervisedActor):
         runbooks.tell(AddChild(spec))
 
     def _finished(self, finished: ExecutionFinished) -> None:
-        desk = self._desk
-        desk.executions.pop(finished.execution_id, None)
-        run = desk.history.get(finished.execution_id)
-        if run is not None:
-            desk.history.put(replace(run, status=finished.status, ended_at=desk.now(), facts=None))
-            if finished.status in LATCHING:
-                desk.history.latches[run.target] = f"{run.execution_id} ended {finished.status.value}"
+        note_end(self._desk, finished)
         self.log.info(
             "execution ended", execution=finished.execution_id, status=finished.status.value, detail=finished.detail
         )
@@ -545,20 +382,6 @@ class GuardianActor(SupervisedActor):
         )
 
 
-def _rung(alert: OpenAlert) -> StoredRung:
-    labels = alert.facts["labels"]
-    return StoredRung(str(labels[ESCALATED_FROM]), int(labels[RUNG]), 0.0, None, str(alert.facts.get("message", "")))
-
-
-def _as_written(made: list[_Made], done: Future[list[Mapping[str, Any]]]) -> _DecisionsWritten:
+def _as_written(made: list[Made], done: Future[list[Mapping[str, Any]]]) -> _DecisionsWritten:
     error = done.exception()
     return _DecisionsWritten(made, [] if error is not None else done.result(), error)
-
-
-def _body(decision: Decision, execution: Execution | None) -> dict[str, Any]:
-    return {
-        "outcome": decision.outcome.value,
-        "execution_id": execution.id if execution is not None else decision.execution_id,
-        "runbook": decision.runbook.id if decision.runbook is not None else None,
-        "reason": decision.reason,
-    }

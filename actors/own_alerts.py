@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 
 from actors.clock import Clock
-from actors.guardian import AlertsStored
+from actors.deciding.words import AlertsOver, AlertsStored
 from actors.journal import firings
 from actors.journal.firings import Ended, Firing, Kept
 from actors.journal.journal import Journal
@@ -38,7 +38,7 @@ class OwnAlerts:
 
     journal: Journal
     clock: Clock
-    hint: Callable[[AlertsStored], object]
+    hint: Callable[[AlertsStored | AlertsOver], object]
     say: Callable[[str, str, Mapping[str, Any]], object]
     repeat_after_s: float = REPEAT_AFTER_S
 
@@ -62,14 +62,20 @@ class OwnAlerts:
                 structlog.get_logger().warning("own alert not stored", alert=made.id, error=str(error))
             elif done.result().is_new:
                 kept = done.result()
-                self.hint(AlertsStored((OpenAlert(kept.seq, kept.msg_id, facts),)))
+                self.hint(AlertsStored((OpenAlert(kept.seq, kept.msg_id, facts, CLIENT),)))
 
         self.journal.submit(write).add_done_callback(written)
 
     def is_over(self, fingerprint: str) -> Future[str | None]:
         """It fires no longer. The future has the id of the alert that is over, None when none fired any more."""
         ended = Ended(fingerprint, 0.0, self.clock.wall(), fingerprint)
-        return self.journal.submit(lambda db: firings.end(db, ended, ended.ended_at, EVENTS_PATH))
+        ending = self.journal.submit(lambda db: firings.end(db, ended, ended.ended_at, EVENTS_PATH))
+        ending.add_done_callback(self._tell_over)
+        return ending
+
+    def _tell_over(self, ending: Future[str | None]) -> None:
+        if ending.exception() is None and ending.result() is not None:
+            self.hint(AlertsOver())
 
     def firing(self) -> dict[str, float]:
         """What fires now, as the journal has it, with the Unix seconds it began at. Blocks. Raises JournalTrouble."""

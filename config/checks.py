@@ -52,6 +52,17 @@ def known_dependencies(config: SystemConfig) -> Iterator[Complaint]:
                 yield path, f"there is no service {other!r}", _similar(other, config.services)
 
 
+def known_services_behind(config: SystemConfig) -> Iterator[Complaint]:
+    """What a runbook may restart is there."""
+    for name, bridge in config.bridges.items():
+        if bridge.service is not None and bridge.service not in config.services:
+            yield (
+                ("bridges", name, "service"),
+                f"there is no service {bridge.service!r}",
+                _similar(bridge.service, config.services),
+            )
+
+
 def known_exit_service(config: SystemConfig) -> Iterator[Complaint]:
     """The daemon can only end with a service it has."""
     name = config.exit_with
@@ -251,6 +262,7 @@ ALL_CHECKS: Final[tuple[Check, ...]] = (
     unique_names,
     known_members,
     known_dependencies,
+    known_services_behind,
     known_exit_service,
     no_cycles,
     readable_addresses,

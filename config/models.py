@@ -502,6 +502,8 @@ class BridgeConfig(Model):
     """How long the first sign after a start of the daemon may take."""
     executor: tuple[str, ...] = ()
     """Kind powershell: the program and its arguments; exit code 0 shows that it works. Without: heartbeats do."""
+    service: str | None = None
+    """The service behind the endpoint: what a runbook restarts when nothing less helps."""
 
     @model_validator(mode="after")
     def _has_its_place(self) -> Self:

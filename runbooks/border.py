@@ -184,6 +184,7 @@ class CallModel(Border):
         "command",
         "http_request",
         "bridge_command",
+        "bridge_health",
         "configuration_change",
         "configuration_restore",
         "resource_cleanup",
@@ -202,7 +203,10 @@ class CallModel(Border):
         "dns_resolves",
         "ping",
         "command_ok",
+        "bridge_exists",
         "bridge_ready",
+        "bridge_healthy",
+        "bridge_offers",
         "bridge_done",
         "configuration_is",
         "configuration_restored",
@@ -236,6 +240,12 @@ class CheckModel(Border):
     within: Seconds = 0.0
     every: Annotated[Seconds, Field(gt=0)] = 0.5
     hold_for: Seconds = 0.0
+
+
+class PreconditionModel(CheckModel):
+    """``expect`` other than yes: what must still be broken. ``not_yes``: also when nobody can tell."""
+
+    expect: Literal["yes", "no", "not_yes"] = "yes"
 
 
 class RetryModel(Border):
@@ -371,6 +381,7 @@ class ActionModel(Border):
         "api_call",
         "bridge_command",
         "bridge_call",
+        "bridge_health",
         "configuration_change",
         "resource_cleanup",
         "database_operation",
@@ -513,9 +524,9 @@ class RunbookModel(Border):
     target: Text
     dedup: DedupModel = DedupModel()
     limits: LimitsModel = LimitsModel()
-    preconditions: list[CheckModel] = Field(default_factory=list)
+    preconditions: list[PreconditionModel] = Field(default_factory=list)
     actions: list[ActionModel] = Field(min_length=1)
-    success_criteria: list[CheckModel] = Field(min_length=1)
+    success_criteria: list[CheckModel] = Field(default_factory=list)
     max_execution_time: Annotated[Seconds, Field(gt=0)] = 600.0
     rollback_on_failure: bool = True
     auto_execute: bool = True

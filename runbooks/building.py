@@ -11,6 +11,7 @@ from runbooks.border import (
     CallModel,
     CheckModel,
     LimitsModel,
+    PreconditionModel,
     PredicateModel,
     RunbookModel,
     seconds,
@@ -28,6 +29,7 @@ from runbooks.model import (
     Dedup,
     Effect,
     Escalation,
+    Expect,
     FieldTest,
     Grouping,
     Inhibition,
@@ -147,7 +149,8 @@ def _call(model: CallModel) -> Call:
 
 
 def _check(model: CheckModel) -> Check:
-    return Check(_looking(model.call), model.within, model.every, model.hold_for)
+    expect = Expect(model.expect) if isinstance(model, PreconditionModel) else Expect.YES
+    return Check(_looking(model.call), model.within, model.every, model.hold_for, expect)
 
 
 def _looking(model: CallModel) -> Call:

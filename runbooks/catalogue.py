@@ -56,7 +56,11 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.DNS_RESOLVES: _takes("host", may=("address",)),
     CallType.PING: _takes("host", may=("count",)),
     CallType.BRIDGE_COMMAND: _takes("endpoint", "command", may=("parameters",)),
+    CallType.BRIDGE_HEALTH: _ENDPOINT,
+    CallType.BRIDGE_EXISTS: _ENDPOINT,
     CallType.BRIDGE_READY: _ENDPOINT,
+    CallType.BRIDGE_HEALTHY: _ENDPOINT,
+    CallType.BRIDGE_OFFERS: _takes("endpoint", "commands", may=("or_restart",)),
     CallType.BRIDGE_DONE: _ENDPOINT,
     CallType.CONFIGURATION_CHANGE: _takes("file", may=("format", "set", "remove")),
     CallType.CONFIGURATION_RESTORE: _takes("file"),
@@ -88,7 +92,7 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.NOTIFIED: _takes(may=("channel",)),
     CallType.CUSTOM_FUNCTION: _takes("name", may=("parameters",)),
     CallType.CUSTOM_OK: _takes("name", may=("parameters",)),
-    CallType.ALERT_CLEARED: _takes(),
+    CallType.ALERT_CLEARED: _takes(may=("quiet_for",)),
     CallType.TIME_PASSED: _takes(),
 }
 
@@ -98,6 +102,7 @@ RESULTS: Final[Mapping[CallType, frozenset[str]]] = {
     CallType.SERVICE_START: frozenset({"run"}),
     CallType.SERVICE_STOP: frozenset(),
     CallType.SERVICE_SCALE: frozenset({"replicas"}),
+    CallType.BRIDGE_HEALTH: frozenset({"state", "error", "commands", "service", "directory"}),
 }
 """The fields of what a call gives back, for ``outputs``; a type that is not here gives back what it likes (a program's
 or a server's JSON). A contract test holds it against the real calls.
@@ -106,6 +111,7 @@ EXAMPLES: Final[Mapping[CallType, Any]] = {
     CallType.SERVICE_RESTART: {"run": 2},
     CallType.SERVICE_START: {"run": 2},
     CallType.SERVICE_SCALE: {"replicas": 1},
+    CallType.BRIDGE_HEALTH: {"state": "healthy", "error": "", "commands": {}, "service": None, "directory": None},
 }
 """Such results, where a runbook's own test says nothing else."""
 
@@ -181,6 +187,8 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "value": _is_text,
     "endpoint": _is_text,
     "command": _is_text,
+    "commands": _are_texts,
+    "or_restart": lambda value: isinstance(value, bool),
     "parameters": _is_map,
     "file": _is_text,
     "format": lambda value: value in ("json", "yaml", "toml", "ini", "systemd"),
@@ -197,6 +205,7 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "path": _is_text,
     "at_least": _is_amount,
     "engine": lambda value: value in ("postgresql", "redis") or is_placeholder(value),
+    "quiet_for": _is_duration,
     "operation": lambda value: value in (*OPERATIONS, *ALIASES),
     "idle_for": _is_duration,
     "blocked_for": _is_duration,
@@ -208,7 +217,7 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "severity": _is_text,
     "name": _is_text,
 }
-_MAY_BE_SECRET: Final = frozenset({"url", "headers", "body", "parameters", "set"})
+_MAY_BE_SECRET: Final = frozenset({"url", "headers", "body", "parameters", "set", "environment"})
 _URLS: Final = frozenset({CallType.HTTP_REQUEST, CallType.HTTP_OK})
 
 

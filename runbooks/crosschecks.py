@@ -34,6 +34,7 @@ def cross_checks(model: RunbookModel) -> Found:
     yield from _check_dependencies(model)
     yield from _check_agreement(model)
     yield from _check_readings(model)
+    yield from _check_criteria(model)
     yield from _check_program_texts(model)
     yield from _check_defaults(model)
     yield from _check_values(model)
@@ -41,10 +42,10 @@ def cross_checks(model: RunbookModel) -> Found:
 
 def checks(model: RunbookModel) -> Iterator[tuple[str, CheckModel]]:
     """Every check of the file, with the pointer to its call."""
-    for number, check in enumerate(model.preconditions):
-        yield f"/preconditions/{number}/call", check
-    for number, check in enumerate(model.success_criteria):
-        yield f"/success_criteria/{number}/call", check
+    for number, before in enumerate(model.preconditions):
+        yield f"/preconditions/{number}/call", before
+    for number, after in enumerate(model.success_criteria):
+        yield f"/success_criteria/{number}/call", after
     for number, action in enumerate(model.actions):
         for pointer, check in _checks_of(action):
             yield f"/actions/{number}/{pointer}", check
@@ -148,6 +149,13 @@ def _asked_from(model: RunbookModel) -> Risk:
 
 
 # -- readings and values ----------------------------------------------------------------------------------------------
+
+
+def _check_criteria(model: RunbookModel) -> Found:
+    """What is done must show; only of having told people there is nothing more to see."""
+    only_tells = all(action.action_type == CallType.NOTIFY.value for action in model.actions)
+    if not model.success_criteria and not only_tells:
+        yield "/success_criteria", "is empty: say by which looks it is known that the trouble is over"
 
 
 def _check_readings(model: RunbookModel) -> Found:

@@ -137,6 +137,22 @@ class Databases(Protocol):
             PortError: we cannot get in, there are too many, or the engine has no such keys.
         """
 
+    def lock_names(
+        self, database: Database, patterns: tuple[str, ...], idle_for_s: float, timeout_s: float
+    ) -> tuple[str, ...]:
+        """The names of such keys only: to read a value is to touch it, and then it is not idle any more.
+
+        Raises:
+            PortError: as ``lock_keys``.
+        """
+
+    def keys_standing(self, database: Database, keys: tuple[LockKey, ...], timeout_s: float) -> tuple[str, ...]:
+        """The names of those that still have the value given.
+
+        Raises:
+            PortError: nobody can tell.
+        """
+
     def remove_keys(self, database: Database, keys: tuple[LockKey, ...], timeout_s: float) -> tuple[str, ...]:
         """Delete each key that still has the value given; the names of those deleted.
 

@@ -69,6 +69,15 @@ class LocalDatabases:
         deadline = _deadline(timeout_s)
         return _made(database, lambda engine: engine.lock_keys(database, patterns, idle_for_s, deadline), REDIS)
 
+    def lock_names(
+        self, database: Database, patterns: tuple[str, ...], idle_for_s: float, timeout_s: float
+    ) -> tuple[str, ...]:
+        deadline = _deadline(timeout_s)
+        return _made(database, lambda engine: engine.lock_names(database, patterns, idle_for_s, deadline), REDIS)
+
+    def keys_standing(self, database: Database, keys: tuple[LockKey, ...], timeout_s: float) -> tuple[str, ...]:
+        return _made(database, lambda engine: engine.keys_standing(database, keys, _deadline(timeout_s)), REDIS)
+
     def remove_keys(self, database: Database, keys: tuple[LockKey, ...], timeout_s: float) -> tuple[str, ...]:
         return _made(database, lambda engine: engine.remove_keys(database, keys, _deadline(timeout_s)), REDIS)
 

@@ -47,7 +47,7 @@ from runbooks.engine_words import (
     WakeAt,
     Woke,
 )
-from runbooks.model import Action, OnFailure, Status, Trouble
+from runbooks.model import Action, Expect, OnFailure, Status, Trouble
 from runbooks.past import failed, fold, not_applied, passed, with_intent, with_outputs
 from runbooks.plan import Plan, bound_action, bound_criterion, digest, jitter_share, skipped_because
 from runbooks.predicates import MISSING, pointed
@@ -289,6 +289,7 @@ def _stop(state: State, reason: str) -> Step:
 
 def _looked(state: State, event: CheckDone, now: float) -> Step:
     polled = state.polled
+    event = replace(event, answer=_heard(polled.check.expect, event.answer))
     if state.phase in PROBES:
         if event.answer is Answer.UNKNOWN and now < polled.until_s:
             return look_again(state, now + polled.check.every_s)
@@ -307,6 +308,13 @@ def _looked(state: State, event: CheckDone, now: float) -> Step:
         state = replace(state, poll=replace(polled, held_since_s=since_s))
         return look_again(state, min(now + polled.check.every_s, held_at_s))
     return _decided(state, Answer.YES, event.detail, now)
+
+
+def _heard(expect: Expect, answer: Answer) -> Answer:
+    """Yes for what was expected; what nobody can tell is only expected where a no is no better."""
+    if expect is Expect.YES or (answer is Answer.UNKNOWN and expect is Expect.NO):
+        return answer
+    return Answer.NO if answer is Answer.YES else Answer.YES
 
 
 def _decided(state: State, answer: Answer, detail: str, now: float) -> Step:

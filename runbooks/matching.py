@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
 
-from runbooks.deciding import breaker, consent, gate, holding, limits, quiet, radius, repeats
+from runbooks.approval import needs_approval
+from runbooks.deciding import breaker, gate, holding, limits, quiet, radius, repeats
 from runbooks.deciding.words import Decision, Health, History, Outcome, PastRun, Silence, Waits
 from runbooks.model import SEVERITIES, Action, Facts, Mode, OnRepeat, Runbook, Status
 from runbooks.parameters import BadParameter, resolve
-from runbooks.plan import bind
+from runbooks.plan import bind, resolved
 from runbooks.predicates import MISSING, holds, pointed, specificity, types_asked, why_not
 from runbooks.templating import BadTemplate
 
@@ -73,7 +74,10 @@ def decide(
     try:
         if not history.is_recovery_on:
             return Decision(Outcome.RECOVERY_OFF, "recovery is switched off")
-        return _decide(alert, library.runbooks, history, now, _Asked(seq, passed, only))
+        candidates = _candidates(alert, library.runbooks) if only is None else (only,)
+        if not candidates:  # as nearly always
+            return Decision(Outcome.NO_MATCH, _no_match(alert, library.runbooks))
+        return _chosen(alert, candidates, history, now, _Asked(seq, passed))
     except Exception as error:  # a limiter that breaks must not let runs through
         return Decision(Outcome.REJECTED, f"the alert could not be decided: {type(error).__name__}: {error}")
 
@@ -81,12 +85,11 @@ def decide(
 class _Asked(NamedTuple):
     seq: int
     passed: frozenset[Waits]
-    only: Runbook | None
 
 
-def _decide(alert: Facts, runbooks: Sequence[Runbook], history: History, now: float, asked: _Asked) -> Decision:
+def _chosen(alert: Facts, candidates: Sequence[Runbook], history: History, now: float, asked: _Asked) -> Decision:
     refusals: list[str] = []
-    for runbook in _candidates(alert, runbooks) if asked.only is None else (asked.only,):
+    for runbook in candidates:
         try:
             values = resolve(runbook.parameters, alert)
             target = _target(runbook, values)
@@ -95,9 +98,7 @@ def _decide(alert: Facts, runbooks: Sequence[Runbook], history: History, now: fl
             continue
         wanted = Decision(Outcome.RUN, "matched", runbook, target, values, fingerprint(runbook, alert))
         return _limited(wanted, runbook, alert, history, now, asked)
-    if refusals:
-        return Decision(Outcome.REJECTED, "; ".join(refusals))
-    return Decision(Outcome.NO_MATCH, _no_match(alert, runbooks))
+    return Decision(Outcome.REJECTED, "; ".join(refusals))
 
 
 _targets: dict[tuple[int, str], tuple[Runbook, str]] = {}
@@ -258,7 +259,7 @@ def _room(wanted: Decision, runbook: Runbook, history: History, now: float, *, i
     too_wide = radius.too_wide(runbook, history, now)
     if too_wide:
         return replace(wanted, outcome=Outcome.BLAST_RADIUS, reason=too_wide)
-    if consent.needs_approval(runbook):
+    if needs_approval(runbook):
         return replace(wanted, outcome=Outcome.AWAITING_APPROVAL, reason="somebody must approve it")
     busy = next((run for run in history.open_on(target) if run.status in AT_WORK), None)
     if busy is not None:
@@ -278,7 +279,7 @@ def _observed(answer: Decision, runbook: Runbook) -> Decision:
     would = f"would {_WOULD.get(answer.outcome, 'not run')}{why}"
     if runbook.mode is Mode.DRY_RUN:
         hidden = {one.name: "***" for one in runbook.parameters if one.redact}
-        plan = bind(runbook, {**answer.parameters, **hidden})
+        plan = resolved(bind(runbook, {**answer.parameters, **hidden}))
         text = f"{runbook.id} is a dry run; it {would} ({'; '.join(map(_shown, plan.actions))})"
     else:
         text = f"{runbook.id} only observes; it {would} ({', '.join(action.id for action in runbook.actions)})"

@@ -150,6 +150,7 @@ class CallType(enum.Enum):
     COMMAND = "command"
     HTTP_REQUEST = "http_request"
     BRIDGE_COMMAND = "bridge_command"
+    BRIDGE_HEALTH = "bridge_health"
     CONFIGURATION_CHANGE = "configuration_change"
     CONFIGURATION_RESTORE = "configuration_restore"
     RESOURCE_CLEANUP = "resource_cleanup"
@@ -168,7 +169,10 @@ class CallType(enum.Enum):
     DNS_RESOLVES = "dns_resolves"
     PING = "ping"
     COMMAND_OK = "command_ok"
+    BRIDGE_EXISTS = "bridge_exists"
     BRIDGE_READY = "bridge_ready"
+    BRIDGE_HEALTHY = "bridge_healthy"
+    BRIDGE_OFFERS = "bridge_offers"
     BRIDGE_DONE = "bridge_done"
     CONFIGURATION_IS = "configuration_is"
     CONFIGURATION_RESTORED = "configuration_restored"
@@ -195,6 +199,7 @@ DOING: Final = frozenset(
         CallType.COMMAND,
         CallType.HTTP_REQUEST,
         CallType.BRIDGE_COMMAND,
+        CallType.BRIDGE_HEALTH,
         CallType.CONFIGURATION_CHANGE,
         CallType.CONFIGURATION_RESTORE,
         CallType.RESOURCE_CLEANUP,
@@ -248,6 +253,14 @@ class Call:
     timeout_s: float = 30.0
 
 
+class Expect(enum.Enum):
+    """Which answers a check holds with. ``NOT_YES``: no, or nobody can tell (what must be broken still)."""
+
+    YES = "yes"
+    NO = "no"
+    NOT_YES = "not_yes"
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """A reading call, looked at every ``every_s`` seconds: yes within ``within_s``, and then for ``hold_for_s``."""
@@ -256,6 +269,8 @@ class Check:
     within_s: float = 0.0
     every_s: float = 0.5
     hold_for_s: float = 0.0
+    expect: Expect = Expect.YES
+    """Other than yes only in preconditions."""
 
 
 @dataclass(frozen=True, slots=True)

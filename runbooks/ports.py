@@ -166,8 +166,35 @@ class BridgeRequest:
 
 @dataclass(frozen=True, slots=True)
 class BridgeAnswer:
+    """``result``: what the command gave back, as JSON; ``text`` is it, or the trouble, for people."""
+
     state: BridgeState
     text: str = ""
+    result: Any = None
+
+
+class BridgeWell(enum.Enum):
+    """How an endpoint is. ``UNTOLD``: it is heard, and has no command to ask it by. ``SILENT``: it is not heard, or
+    does not answer.
+    """
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNTOLD = "untold"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeView:
+    """An endpoint now. ``commands``: those it offers, as far as it has said; ``service``: the one behind it;
+    ``directory``: its folder, of kind spool.
+    """
+
+    state: BridgeWell
+    error: str = ""
+    commands: frozenset[str] = frozenset()
+    service: str | None = None
+    directory: str | None = None
 
 
 class Bridges(Protocol):
@@ -183,8 +210,26 @@ class Bridges(Protocol):
             PortError: there is no end within ``timeout_s``; whether it was begun is to be asked for.
         """
 
+    def view(self, endpoint: str, request_id: str, timeout_s: float) -> BridgeView | None:
+        """How it is; an endpoint that offers the command ``health`` is asked by it, under that id. None for one that is
+        not configured.
+        """
+
+    def offered(self, endpoint: str) -> BridgeView | None:
+        """As ``view``, without asking: its state is what its node shows. Does not block."""
+
     def asked(self, endpoint: str, request: BridgeRequest, timeout_s: float) -> BridgeAnswer:
         """Did it run this request?
+
+        Raises:
+            PortError: nobody can tell now.
+        """
+
+
+class Alerts(Protocol):
+    def going_on(self, execution_id: str, quiet_s: float) -> str:
+        """Why the condition behind the execution's alert is not gone; "" when it is. An alert that is never said to be
+        over is so when none like it came within the last ``quiet_s`` seconds.
 
         Raises:
             PortError: nobody can tell now.
@@ -362,6 +407,7 @@ class Ports:
     http: Http
     tcp: Tcp
     bridges: Bridges | None = None
+    alerts: Alerts | None = None
     files: Files | None = None
     cleanups: Cleanups | None = None
     notices: Notices | None = None

@@ -245,22 +245,43 @@ def _named(one: Mapping[str, str]) -> dict[str, Any]:
 # -- lock keys --------------------------------------------------------------------------------------------------------
 
 
-def lock_keys(
-    database: Database, patterns: tuple[str, ...], idle_for_s: float, deadline: Deadline
-) -> tuple[LockKey, ...]:
+def lock_names(database: Database, patterns: tuple[str, ...], idle_for_s: float, deadline: Deadline) -> tuple[str, ...]:
     """As ``ports.Databases``. A key that expires ends by itself; how long one was not touched Redis says in seconds."""
     with _inside(database, deadline) as client:
         client.select()
-        names = sorted({name for pattern in patterns for name in _scan(client, pattern)})
-        if len(names) > MOST_KEYS:
-            raise PortError(f"{len(names)} keys fit {', '.join(patterns)}, and locks are few: at most {MOST_KEYS}")
-        found = []
-        for name in names:
-            if client.ask("PTTL", name) != NEVER_EXPIRES or client.ask("OBJECT", "IDLETIME", name) < idle_for_s:
-                continue
-            if (value := client.ask("DUMP", name)) is not None:
-                found.append(_lock_key(name, value))
-        return tuple(found)
+        return _left(client, patterns, idle_for_s)
+
+
+def lock_keys(
+    database: Database, patterns: tuple[str, ...], idle_for_s: float, deadline: Deadline
+) -> tuple[LockKey, ...]:
+    """As ``ports.Databases``."""
+    with _inside(database, deadline) as client:
+        client.select()
+        dumped = [(name, client.ask("DUMP", name)) for name in _left(client, patterns, idle_for_s)]
+        return tuple(_lock_key(name, value) for name, value in dumped if value is not None)
+
+
+def _left(client: _Client, patterns: tuple[str, ...], idle_for_s: float) -> tuple[str, ...]:
+    names = sorted({name for pattern in patterns for name in _scan(client, pattern)})
+    if len(names) > MOST_KEYS:
+        raise PortError(f"{len(names)} keys fit {', '.join(patterns)}, and locks are few: at most {MOST_KEYS}")
+    return tuple(name for name in names if _is_left(client, name, idle_for_s))
+
+
+def _is_left(client: _Client, name: str, idle_for_s: float) -> bool:
+    """Neither question touches the key."""
+    if client.ask("PTTL", name) != NEVER_EXPIRES:
+        return False
+    idle_s = client.ask("OBJECT", "IDLETIME", name)
+    return idle_s is not None and int(idle_s) >= idle_for_s
+
+
+def keys_standing(database: Database, keys: tuple[LockKey, ...], deadline: Deadline) -> tuple[str, ...]:
+    """As ``ports.Databases``."""
+    with _inside(database, deadline) as client:
+        client.select()
+        return tuple(key.name for key in keys if client.ask("DUMP", key.name) == base64.b64decode(key.value))
 
 
 def remove_keys(database: Database, keys: tuple[LockKey, ...], deadline: Deadline) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from guardian_link.messages import BadAlert, facts_of
 from runbooks import engine
+from runbooks.deciding.words import Health
 from runbooks.engine_words import (
     Effect,
     Event,
@@ -76,7 +77,7 @@ def rehearse(runbook: Runbook, test: RunbookTest, library: Rules) -> Rehearsed:
         facts = facts_of(dict(test.alert))  # as it comes in: with its severity, whatever shape it was sent in
     except BadAlert as bad:
         return Rehearsed(test, (f"alert: {bad}",))
-    decision = decide(facts, library, History(), 0.0)
+    decision = decide(facts, library, History(health=lambda: Health(1, 1)), 0.0)
     problems += _decision_problems(runbook, test.expect, decision)
     if problems or "status" not in test.expect or decision.runbook is None:
         return Rehearsed(test, tuple(problems), decision)

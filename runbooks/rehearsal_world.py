@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from runbooks.catalogue import EXAMPLES, RESULTS
 from runbooks.engine_words import Answer, CallDone, CheckDone, Phase, RunCall, RunCheck, SnapshotTaken, TakeSnapshot
-from runbooks.model import DOING, CallType, Runbook, Trouble
+from runbooks.model import DOING, CallType, Expect, Runbook, Trouble
 
 _ROLES: Final = {
     Phase.PROBE: "probe",
@@ -70,7 +70,8 @@ class World:
         kind = effect.call.type.value
         match phase:
             case Phase.PRECONDITION:
-                said = self._said((f"preconditions.{number}", "preconditions", kind), "yes")
+                holds = "yes" if self.runbook.preconditions[number].expect is Expect.YES else "no"
+                said = self._said((f"preconditions.{number}", "preconditions", kind), holds)
             case Phase.CRITERION:
                 said = self._said((f"success_criteria.{number}", "success_criteria", kind), "yes")
             case _:

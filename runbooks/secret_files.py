@@ -77,9 +77,9 @@ def redacted(said: Any, secrets: Mapping[str, str]) -> Any:
     """A JSON value in which no text holds a secret's value, also not as it stands in a URL, in JSON or in Base64."""
     match said:
         case str():
-            for name, value in secrets.items():
-                for shape in _shapes(value):
-                    said = said.replace(shape, f"[secret {name}]")
+            shapes = [(shape, name) for name, value in secrets.items() for shape in _shapes(value)]
+            for shape, name in sorted(shapes, key=lambda one: -len(one[0])):  # so that no part of a longer one is left
+                said = said.replace(shape, f"[secret {name}]")
             return said
         case Mapping():
             return {redacted(key, secrets): redacted(value, secrets) for key, value in said.items()}
@@ -90,8 +90,7 @@ def redacted(said: Any, secrets: Mapping[str, str]) -> Any:
 
 
 def _shapes(value: str) -> Iterable[str]:
-    """The longest first, so that no part of one is left."""
-    basic: Final = base64.b64encode(value.encode()).decode("ascii")
+    basic = base64.b64encode(value.encode()).decode("ascii")
     plain = {
         value,
         *(value.splitlines() if "\n" in value else ()),
@@ -105,4 +104,4 @@ def _shapes(value: str) -> Iterable[str]:
         basic.rstrip("="),
         base64.urlsafe_b64encode(value.encode()).decode("ascii").rstrip("="),
     }
-    return sorted((shape for shape in plain if shape.strip()), key=len, reverse=True)
+    return (shape for shape in plain if shape.strip())

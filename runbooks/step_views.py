@@ -26,11 +26,17 @@ def step_views(records: Sequence[tuple[float, Record]], status: Status, ended_at
     views: dict[str, StepView] = {}
     for at, record in records:
         if record.step >= 0:
+            if record.step_id not in views:  # nothing was left to verify: the run went on
+                views = {name: _gone_on(view) for name, view in views.items()}
             views[record.step_id] = _seen(views.get(record.step_id), at, record)
     last = next(reversed(views), None)
     if last is not None and status.is_terminal and views[last].status in ("running", "verifying"):
         views[last] = replace(views[last], status=_ending(status), ended_at=ended_at)
     return tuple(views.values())
+
+
+def _gone_on(view: StepView) -> StepView:
+    return replace(view, status="succeeded") if view.status == "verifying" else view
 
 
 def _ending(status: Status) -> str:

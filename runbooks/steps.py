@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from runbooks.calls import (
+    alerts,
     bridges,
     cleanup,
     custom,
@@ -35,6 +36,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     programs.FAMILY,
     net.FAMILY,
     bridges.FAMILY,
+    alerts.FAMILY,
     hosts.FAMILY,
     scaling.FAMILY,
     files.FAMILY,
@@ -70,7 +72,7 @@ def make_check(call: Call, snapshot: Snapshot | None, ports: Ports, token: str, 
         made = CheckOutcome(Answer.UNKNOWN, str(error))
     except Exception as error:
         made = CheckOutcome(Answer.UNKNOWN, f"{type(error).__name__}: {error}")
-    return replace(made, detail=redacted(made.detail, secrets))
+    return replace(made, detail=redacted(made.detail, secrets), seen=redacted(made.seen, secrets))
 
 
 def take_snapshot(calls: Iterable[Call], ports: Ports, token: str) -> Snapshot:

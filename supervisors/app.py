@@ -161,6 +161,8 @@ class App:
                 events_address=config.links.events_address,
                 endpoints={name: bridge.kind for name, bridge in config.bridges.items()},
                 sinks=sinks_of(config.alerting.sinks),
+                behind={name: one.service for name, one in config.bridges.items() if one.service is not None},
+                folders={name: str(one.directory) for name, one in config.bridges.items() if one.kind == "spool"},
                 audit_tip=config.audit.tip,
                 audit_say=say_to_syslog if config.audit.syslog else None,
                 actions=actions_plan(config),

@@ -48,8 +48,21 @@ class Records(Protocol):
     def transitions(self, path: str, limit: int) -> Sequence[Transition]: ...
 
 
+class Held(Protocol):
+    """Silences and latches (``supervisors.held``)."""
+
+    def silences(self) -> Sequence[Record]: ...
+    def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record: ...
+    def end_silence(self, silence_id: str, *, by: str) -> Record: ...
+    def latches(self) -> Sequence[Record]: ...
+    def release(self, target: str, *, by: str, why: str) -> Record: ...
+
+
 class Recovery(Protocol):
     """The recovery switch, its figures, and the end of what it has begun."""
+
+    @property
+    def held(self) -> Held: ...
 
     def status(self) -> RecoveryStatus: ...
     def switch(self, *, enabled: bool, by: str) -> RecoveryStatus: ...
@@ -120,6 +133,21 @@ class LocalManager:
 
     def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
         return self.recovery.switch(enabled=enabled, by=by)
+
+    def silences(self) -> Sequence[Record]:
+        return self.recovery.held.silences()
+
+    def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record:
+        return self.recovery.held.add_silence(matchers, for_s, by=by, why=why)
+
+    def end_silence(self, silence_id: str, *, by: str) -> Record:
+        return self.recovery.held.end_silence(silence_id, by=by)
+
+    def latches(self) -> Sequence[Record]:
+        return self.recovery.held.latches()
+
+    def release(self, target: str, *, by: str, why: str) -> Record:
+        return self.recovery.held.release(target, by=by, why=why)
 
     def statistics(self) -> Mapping[str, Any]:
         return self.recovery.statistics()

@@ -176,6 +176,8 @@ _WHERE: Final = {
     "runbook": "'selfheal runbook list'",
     "service": "'selfheal services status'",
     "execution": "'selfheal executions'",
+    "silence": "'selfheal silence list --all'",
+    "latched target": "'selfheal recovery latches'",
 }
 
 
@@ -303,6 +305,23 @@ class Manager(Protocol):
 
     def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
         """Switch recovery on or off; it is remembered over a restart of the daemon."""
+
+    def silences(self) -> Sequence[Record]:
+        """All silences, newest first: ``{id, state: active|expired|ended, matchers, by, why, created_at, for_s,
+        ends_at?, ended_at?, ended_by?}``.
+        """
+
+    def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record:
+        """Alerts that all ``matchers`` fit start nothing for ``for_s`` seconds."""
+
+    def end_silence(self, silence_id: str, *, by: str) -> Record:
+        """End a silence now. Raises ``UnknownNode``."""
+
+    def latches(self) -> Sequence[Record]:
+        """Targets left alone until a person has looked, oldest first: ``{target, execution_id, since, why}``."""
+
+    def release(self, target: str, *, by: str, why: str) -> Record:
+        """Runs may begin on the target again. Raises ``UnknownNode``."""
 
     def statistics(self) -> Mapping[str, Any]:
         """Figures of recovery: total_runbooks, total_executions, success_rate, active_executions,

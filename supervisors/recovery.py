@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +25,12 @@ from actors.bridge_commands import BridgeCommands
 from actors.bridge_sessions import BridgeSessions
 from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
+from actors.deciding.words import WARM_UP_S
 from actors.endpoints.tcp import CLIENT
 from actors.guardian import RUNBOOKS_PATH, EndUnbegun, GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
 from actors.journal import events, happened, rows, runs
+from actors.journal.conditions import JournalAlerts
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
@@ -42,7 +44,6 @@ from actors.runbook import RunbookParts, StopPolicy, StopRun
 from actors.spec import ChildSpec
 from bridge_link.publisher import EventPublisher
 from bridge_link.pump import RouterPump
-from bridge_link.report import as_report
 from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
@@ -55,7 +56,9 @@ from runbooks.ports import Services
 from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
+from supervisors.endpoint_errors import endpoint_error
 from supervisors.happenings import Happenings
+from supervisors.held import Held
 from supervisors.library import Supervisor
 from supervisors.manager import CommandFailed, Record, RecoveryStatus, UnknownNode
 from supervisors.memory_watch import MemoryWatch
@@ -99,6 +102,11 @@ class RecoveryPlan:
     """The kinds of the bridge endpoints, by name."""
     sinks: tuple[Sink, ...] = (LogSink(),)
     """Where every alert is told first."""
+    warm_up_s: float = WARM_UP_S
+    behind: Mapping[str, str] = field(default_factory=dict)
+    """The services behind the endpoints, by the endpoint's name, where one is configured."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """The folders of endpoints of kind spool, by the endpoint's name."""
     audit_tip: Path | None = None
     audit_say: Callable[[str], object] | None = None
     """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
@@ -131,7 +139,8 @@ class Recovery:
         self._happenings = Happenings(self._journal, lambda: self._publisher.address if self._publisher else None)
         self._unrecorded = 0
         self._unwritten: dict[str, str] = {}
-        self.records = JournalRecords(self._journal)
+        self.held = Held(self._journal, system.clock, system.board, self._tell_guardian)
+        self.records = JournalRecords(self._journal, self.held.waiting)
         self._library = _load(plan)
         self._switch: Mapping[str, Any] = {}
         self._book = self._clients()
@@ -159,8 +168,9 @@ class Recovery:
             ),
             plan.alertmanager,
         )
-        bridges = BridgeCommands(self.sessions, self._bridge_is_ready)
-        self._ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
+        bridges = BridgeCommands(self.sessions, self._bridge_is_ready, plan.behind, plan.folders)
+        ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
+        self._ports = replace(ports, alerts=JournalAlerts(self._journal, system.clock))
         self._purger = Purger(quarantine.purge, system.io.run, system.clock.now)
         self.own_alerts = OwnAlerts(self._journal, system.clock, self._tell_guardian, self.plain.offer)
         self.approvals = Approvals(
@@ -252,7 +262,11 @@ class Recovery:
             self.is_enabled,
             self._plan.max_concurrent,
             self._decider_began,
-            self.approvals.asked,
+            health=self.held.health,
+            alert=self._intake.take_mapping,
+            show_queue=self.held.show_queue,
+            warm_up_s=self._plan.warm_up_s,
+            asked=self.approvals.asked,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
         return (
@@ -407,7 +421,8 @@ class Recovery:
     def bridge_error(self, endpoint: str, error: Mapping[str, Any]) -> None:
         """An error a bridge endpoint reported becomes an alert."""
         try:
-            self._intake.take_mapping(as_report({"system": endpoint, **error}) | {"source": f"bridge:{endpoint}"})
+            kind = (self._plan.endpoints or {}).get(endpoint)
+            self._intake.take_mapping(endpoint_error(endpoint, kind, self._plan.behind.get(endpoint), error))
         except BadAlert as bad:
             structlog.get_logger().warning("bridge error refused", endpoint=endpoint, problem=str(bad))
 

@@ -132,6 +132,24 @@ class RemoteManager:
         answer = self._ask("POST", "/v1/recovery", _ANSWER_S, json={"enabled": enabled, "by": by})
         return cast("RecoveryStatus", _without_schema(answer))
 
+    def silences(self) -> Sequence[Record]:
+        return cast("list[Record]", self._get("/v1/silences")["silences"])
+
+    def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record:
+        order = {"matchers": list(matchers), "for_s": for_s, "by": by, "why": why}
+        return cast("Record", self._ask("POST", "/v1/silences", _ANSWER_S, json=order)["silences"][0])
+
+    def end_silence(self, silence_id: str, *, by: str) -> Record:
+        path = f"/v1/silences/{quote(silence_id, safe='')}"
+        return cast("Record", self._ask("DELETE", path, _ANSWER_S, params={"by": by})["silences"][0])
+
+    def latches(self) -> Sequence[Record]:
+        return cast("list[Record]", self._get("/v1/latches")["latches"])
+
+    def release(self, target: str, *, by: str, why: str) -> Record:
+        order = {"target": target, "by": by, "why": why}
+        return cast("Record", self._ask("POST", "/v1/latches/release", _ANSWER_S, json=order)["latches"][0])
+
     def statistics(self) -> Mapping[str, Any]:
         return _without_schema(self._get("/v1/statistics"))
 

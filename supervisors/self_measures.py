@@ -87,7 +87,9 @@ class Measures:
             if cpu is not None:
                 is_first = name in usage and name not in self._seen  # no share of time is known of it yet
                 percent = None if used is None or is_first else used.cpu_percent
-                found[Subject(HIGH_CPU, SERVICE_SCOPE, name)] = cpu_figure("one core", percent, cpu, config.watch)
+                found[Subject(HIGH_CPU, SERVICE_SCOPE, name)] = cpu_figure(
+                    "one core", percent, cpu, config.watch, limit_cpu_percent=cpu
+                )
             if memory is not None:
                 size = None if used is None else used.memory_bytes
                 found[Subject(MEMORY, SERVICE_SCOPE, name)] = memory_figure(size, memory, config.watch)

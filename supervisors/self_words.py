@@ -91,7 +91,8 @@ def memory_figure(used: int | None, most_mb: int, watch: WatchConfig) -> Figure:
     mib = None if used is None else round(used / MIB, 1)
     said = f"memory {0.0 if mib is None else mib:.0f} MiB for {watch.for_:g} s; the limit is {most_mb} MiB"
     shown = {} if mib is None else {"value": mib}
-    return Figure(mib, limit_of(most_mb, watch), said, {**shown, "limit": most_mb, "unit": "MiB"})
+    labels = {**shown, "limit": most_mb, "unit": "MiB", "limit_memory_mb": most_mb}
+    return Figure(mib, limit_of(most_mb, watch), said, labels)
 
 
 def share_figure(what: str, percent: float, most: float, watch: WatchConfig, **labels: Any) -> Figure:

@@ -82,6 +82,12 @@ class Later:
                 self._look_at_root(rung)
         self._look_at_storms(now)
 
+    def look_at_pending(self) -> None:
+        """Some alerts are over: what waits for its time may wait for nothing."""
+        for key, one in list(self._desk.history.pending.items()):
+            if key not in self._looking:
+                self._look_at(one)
+
     # -- alerts that wait --------------------------------------------------------------------------------------------
 
     def _look_at(self, pending: Pending) -> None:

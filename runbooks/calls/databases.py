@@ -206,13 +206,13 @@ def _before(call: Call, context: Context) -> tuple[str, Any]:
     name = _snapshot_name(call)
     if not call.arguments.get("keys"):
         return name, None
-    return name, [asdict(key) for key in _lock_keys(call, context)]
+    keys = _port(context).lock_keys(_database(call, context), *_which_keys(call), call.timeout_s)
+    return name, [asdict(key) for key in keys]
 
 
-def _lock_keys(call: Call, context: Context) -> tuple[LockKey, ...]:
+def _which_keys(call: Call) -> tuple[tuple[str, ...], float]:
     patterns = tuple(map(str, call.arguments["keys"]))
-    idle_for_s = _seconds(call.arguments, "blocked_for", DatabaseLimits().blocked_for_s)
-    return _port(context).lock_keys(_database(call, context), patterns, idle_for_s, call.timeout_s)
+    return patterns, _seconds(call.arguments, "blocked_for", DatabaseLimits().blocked_for_s)
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
@@ -241,14 +241,18 @@ def _sessions_below(call: Call, context: Context) -> CheckOutcome:
 
 
 def _unblocked(call: Call, context: Context) -> CheckOutcome:
-    """With ``keys``: no lock key fits that was left so long."""
+    """With ``keys``: no lock key that fits was left so long; after ``clear_locks`` none of those it was to delete."""
     view = _view(call, context)
     told = f"{view.engine} {view.trouble.value}: {view.detail}"
     if view.trouble in _OUT:
         return CheckOutcome(Answer.UNKNOWN, told)
     if view.trouble is DatabaseTrouble.BLOCKED or "keys" not in call.arguments:
         return yes_no(view.trouble is not DatabaseTrouble.BLOCKED, told)
-    names = [key.name for key in _lock_keys(call, context)]
+    port, database = _port(context), _database(call, context)
+    if context.snapshot.get(_snapshot_name(call)) is None:
+        names = port.lock_names(database, *_which_keys(call), call.timeout_s)
+    else:
+        names = port.keys_standing(database, _remembered(call, context), call.timeout_s)
     return yes_no(not names, f"lock keys left: {', '.join(names)}" if names else told)
 
 

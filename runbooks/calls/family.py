@@ -5,6 +5,7 @@ Everything here may block, up to the call's ``timeout_s``, and runs on the I/O p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,3 +67,12 @@ class Family:
 
 def yes_no(is_so: bool, detail: str) -> CheckOutcome:
     return CheckOutcome(Answer.YES if is_so else Answer.NO, detail)
+
+
+def as_result(said: str) -> Any:
+    """What somebody wrote, for the ``outputs`` of a step: its JSON table or list; all else under ``output``."""
+    try:
+        value = json.loads(said)
+    except ValueError:
+        value = said
+    return value if isinstance(value, (dict, list)) else {"output": value}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, yes_no
+from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, as_result, yes_no
 from runbooks.engine_words import Answer
 from runbooks.model import Call, CallType, Trouble
 from runbooks.ports import HttpAnswer
@@ -27,15 +27,7 @@ def _http(call: Call, context: Context) -> CallOutcome:
     said = f"HTTP {answer.status} {answer.body[:MAX_SAID_CHARS]}".strip()
     if not _is_expected(answer, given):
         return CallOutcome(ok=False, error=said, trouble=Trouble.REFUSED)
-    return CallOutcome(ok=True, output=said, result=_as_json(answer.body))
-
-
-def _as_json(body: str) -> Any:
-    """The body's JSON value, or its text."""
-    try:
-        return json.loads(body)
-    except ValueError:
-        return body
+    return CallOutcome(ok=True, output=said, result=as_result(answer.body))
 
 
 def _is_expected(answer: HttpAnswer, given: Mapping[str, Any]) -> bool:

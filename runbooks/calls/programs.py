@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from typing import Final
 
-from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family
+from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, as_result
 from runbooks.engine_words import Answer
 from runbooks.model import Call, CallType, Trouble
 from runbooks.ports import CommandResult
@@ -26,7 +25,7 @@ def _run(call: Call, context: Context) -> CommandResult:
 def _command(call: Call, context: Context) -> CallOutcome:
     done = _run(call, context)
     if done.code == 0:
-        return CallOutcome(ok=True, output=done.output, result=_as_json(done.output))
+        return CallOutcome(ok=True, output=done.output, result=as_result(done.output))
     is_killed = done.code is None
     ended = f"killed: took longer than {call.timeout_s:g} s, or was cancelled" if is_killed else f"exit {done.code}"
     said = f"{ended}: {done.error or done.output}".rstrip(": ")
@@ -40,14 +39,6 @@ def _command_ok(call: Call, context: Context) -> CheckOutcome:
     answer = {0: Answer.YES, 1: Answer.NO}.get(-1 if done.code is None else done.code, Answer.UNKNOWN)
     said = done.error or done.output
     return CheckOutcome(answer, f"exit {'(killed: out of time)' if done.code is None else done.code} {said}".strip())
-
-
-def _as_json(output: str) -> Any:
-    """What a program wrote: JSON, if it is that, for the steps that follow; else the text."""
-    try:
-        return json.loads(output)
-    except ValueError:
-        return output
 
 
 FAMILY: Final = Family(acts={CallType.COMMAND: _command}, looks={CallType.COMMAND_OK: _command_ok})

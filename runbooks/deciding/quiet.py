@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from runbooks.deciding.words import History, PastRun, Silence
 from runbooks.model import AllOf, AnyOf, Facts, FieldTest, Not, Op, Predicate, Runbook, Status
+from runbooks.patterns import BadPattern, check_pattern
 from runbooks.predicates import MISSING, holds, pointed
 
 _MATCHER: Final = re.compile(
@@ -37,10 +38,9 @@ def matcher(text: str) -> Predicate:
         return FieldTest(pointer, _NUMERIC[op], _number(text, value))
     if op in ("=~", "!~"):
         try:
-            re.compile(value)
-        except re.error as bad:
-            raise BadMatcher(f"{text!r:.100}: {value!r:.60} is no regular expression: {bad}") from bad
-        test: Predicate = FieldTest(pointer, Op.MATCHES, f"^(?:{value})$")
+            test: Predicate = FieldTest(pointer, Op.MATCHES, check_pattern(f"^(?:{value})$"))
+        except BadPattern as bad:
+            raise BadMatcher(f"{text!r:.100}: {bad}") from bad
         return test if op == "=~" else _but_there(pointer, test)
     equal = _equals(pointer, value)
     return equal if op == "=" else _but_there(pointer, equal)

@@ -15,6 +15,7 @@ from supervisors.api.alertmanager import Door, alertmanager_router
 from supervisors.api.approvals import approvals_router
 from supervisors.api.failures import AnswerOurFaults, answer_failures
 from supervisors.api.guard import LoopbackOnly
+from supervisors.api.held import held_router
 from supervisors.api.identity import Tokens
 from supervisors.api.logs import logs_router
 from supervisors.api.patience import AnswersWhenOpen
@@ -64,6 +65,7 @@ def create_app(
         app.include_router(alertmanager_router(alertmanager))
     app.include_router(services_router(manager))
     app.include_router(v1_router(manager))
+    app.include_router(held_router(manager))
     app.include_router(reload_router(manager))
     app.include_router(approvals_router(manager, tokens))
     app.include_router(logs_router(manager))

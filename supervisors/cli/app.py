@@ -21,6 +21,7 @@ from supervisors.cli.commands import (
     reload,
     runbook,
     services,
+    silence,
     tree,
 )
 from supervisors.cli.exits import FAILED, WELL, Quit, code_of
@@ -48,6 +49,7 @@ def make_app() -> typer.Typer:
     app.add_typer(_with(group("Start, stop and restart services."), services.COMMANDS), name="services")
     app.add_typer(_with(group("Send an alert to the daemon."), alert.COMMANDS), name="alert")
     app.add_typer(_with(group("Whether alerts start runbooks."), recovery.COMMANDS), name="recovery")
+    app.add_typer(_with(group("Alerts that start nothing for a while."), silence.COMMANDS), name="silence")
     app.add_typer(_with(group("Who may speak to the daemon over its links."), keys.COMMANDS), name="keys")
     app.add_typer(_with(group("The record of what was decided and done."), audit.COMMANDS), name="audit")
     app.add_typer(_with(group("The runbooks that answer alerts."), runbook.COMMANDS), name="runbook")

@@ -44,6 +44,12 @@ class NoBridges:
     def asked(self, *_: Any) -> Any:
         raise NotImplementedError
 
+    def view(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+    def offered(self, *_: Any) -> Any:
+        raise NotImplementedError
+
 
 def ports_of(state: Path, outside: Outside | None = None, **plan: Any) -> Ports:
     return action_ports(ActionsPlan(**plan), state, NoServices(), NoBridges(), outside or Outside())[0]

@@ -308,16 +308,15 @@ def test_disk_free_tells_the_truth(tmp_path: Path) -> None:
 
 
 @needs_root
+@pytest.mark.timeout(180)
 def test_killed_at_every_point_no_file_is_lost_or_doubled(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    with small_disk(tmp_path / "other", "8m") as other:
+    with small_disk(tmp_path / "home", "8m") as home, small_disk(tmp_path / "other", "8m") as other:
         done = subprocess.run(
             [sys.executable, "-m", "tests.actions.dying", str(home), str(other)],
             check=False,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=150,
         )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr

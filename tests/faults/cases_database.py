@@ -75,10 +75,10 @@ def _postgres_exhausted(folder: Path, *, acts: bool) -> Ended:
 
 
 @contextmanager
-def waiting(rig: Postgres, ends: list[Exception | None]) -> Iterator[psycopg.Connection[Any]]:
+def waiting(rig: Postgres, ends: list[Exception | None], holder: str = "app") -> Iterator[psycopg.Connection[Any]]:
     """A session that holds a lock and does nothing, and another that has waited for it for more than a second."""
-    with closing(rig.connect("app", "holder")) as holder, closing(rig.connect("app", "waiter")) as waiter:
-        holder.execute(f"begin; {UPDATE}")
+    with closing(rig.connect(holder, "holder")) as holding, closing(rig.connect("app", "waiter")) as waiter:
+        holding.execute(f"begin; {UPDATE}")
 
         def wait() -> None:
             try:
@@ -93,7 +93,7 @@ def waiting(rig: Postgres, ends: list[Exception | None]) -> Iterator[psycopg.Con
         asked = "select count(*) from pg_locks where not granted and waitstart < now() - interval '1.1 s'"
         with rig.connect() as chief:
             eventually(lambda: chief.execute(asked).fetchone() == (1,), within_s=LONG_S)
-        yield holder
+        yield holding
         with rig.connect() as chief:  # where nothing was mended it waits still
             chief.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'holder'")
         waits.join(LONG_S)

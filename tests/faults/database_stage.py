@@ -80,10 +80,14 @@ def _daemon(
     """``acts`` False: with runbooks whose acting calls do nothing. ``hasty``: with short patience, for cases that must
     fail. ``seen`` False: without a url.
     """
-    runbooks: dict[str, Any] = {"databases": {SERVICE: {"url": url}}} if seen else {}
+    secret = folder / "db.url"
+    secret.write_text(f"{url}\n", encoding="utf-8")
+    secret.chmod(0o600)
+    runbooks: dict[str, Any] = {"databases": {SERVICE: {"url": {"secret": "db_url"}}}} if seen else {}
     if hasty or not acts:
         runbooks["directories"] = [str(_changed_library(folder, acts=acts))]
-    config = write_config(folder, {SERVICE: rig.service(**(service or {}))}, runbooks=runbooks)
+    secrets = {"db_url": {"file": str(secret)}}
+    config = write_config(folder, {SERVICE: rig.service(**(service or {}))}, runbooks=runbooks, secrets=secrets)
     with daemon(config, folder / "state") as running:
         if service is None:
             running.until_ready(SERVICE, within_s=30)

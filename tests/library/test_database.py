@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.faults.cases_database import CASES
+from tests.faults import postgres, redis
+from tests.faults.cases_database import CASES, waiting
+from tests.faults.database_stage import SERVICE, postgres_stage, redis_stage
 from tests.faults.registry import Case, Kind
+
+
+def written(folder: Path) -> bytes:
+    """Everything that a daemon left behind, and what it said."""
+    state = [path for path in (folder / "state").rglob("*") if path.is_file()]
+    return b"".join(path.read_bytes() for path in (*state, folder / "state.log"))
 
 
 def possible(case: Case) -> None:
@@ -21,6 +31,10 @@ def test_what_becomes_of_a_database(case: Case, tmp_path: Path) -> None:
     possible(case)
     ended = case.run(tmp_path, acts=True)
     assert ended.status in case.wanted, ended
+    left = written(tmp_path)
+    assert b"database" in left
+    assert postgres.PASSWORD.encode() not in left
+    assert redis.PASSWORD.encode() not in left
 
 
 @pytest.mark.timeout(180)
@@ -29,3 +43,50 @@ def test_a_runbook_whose_acts_do_nothing_recovers_nothing(case: Case, tmp_path: 
     possible(case)
     ended = case.run(tmp_path, acts=False)
     assert ended.status not in case.wanted, ended
+
+
+@pytest.mark.timeout(120)
+def test_what_a_person_stopped_stays_stopped(tmp_path: Path) -> None:
+    with redis_stage(tmp_path) as stage:
+        assert stage.running.call("services", "stop", SERVICE).returncode == 0
+        ended = stage.alert()
+        assert ended.status == "failed", ended
+        assert "stopped_by_hand" in ended.detail
+        assert stage.service()["state"] == "stopped"
+
+
+@pytest.mark.timeout(120)
+def test_one_that_runs_and_cannot_be_looked_into_is_not_restarted(tmp_path: Path) -> None:
+    with redis_stage(tmp_path, seen=False) as stage:
+        ended = stage.alert()
+        assert ended.status == "failed", ended
+        assert "runbooks.databases" in ended.detail
+        assert stage.service()["incarnation"] == 1
+
+
+@pytest.mark.timeout(120)
+def test_one_that_is_down_is_restarted_without_being_looked_into(tmp_path: Path) -> None:
+    with redis_stage(tmp_path, seen=False) as stage:
+        os.kill(stage.running.pid(SERVICE), signal.SIGKILL)
+        assert stage.alert().status == "succeeded"
+        stage.rig.connect().close()
+
+
+@pytest.mark.timeout(120)
+def test_who_is_not_let_in_restarts_nothing(tmp_path: Path) -> None:
+    with postgres_stage(tmp_path, user="nobody_of_this_name") as stage:
+        ended = stage.alert()
+        assert ended.status == "failed", ended
+        assert "nobody_of_this_name" in ended.detail
+        assert stage.service()["incarnation"] == 1
+
+
+@pytest.mark.timeout(120)
+def test_a_superuser_that_blocks_is_left_to_people(tmp_path: Path) -> None:
+    ends: list[Exception | None] = []
+    with postgres_stage(tmp_path) as stage, waiting(stage.rig, ends, holder="postgres"):
+        ended = stage.alert("database_locked", blocked_s=1)
+        assert ended.status == "failed", ended
+        assert "unblock" in ended.detail
+        assert ends == []
+        assert stage.service()["incarnation"] == 1

@@ -191,3 +191,21 @@ def test_votes_go_to_the_daemon_which_says_who_votes(
     assert fake.calls == [("approve", "e-2", me, "ab" * 32, "seen"), ("reject", "e-2", me, None, "")]
     with pytest.raises(CommandFailed, match="awaits no approval"):
         manager.approve("e-1", by=me)
+
+
+def test_silences_and_latches_are_the_same_from_everywhere(manager: Manager, fake: FakeManager) -> None:
+    made = manager.add_silence(["service=web", "message=~a b/c"], 60.0, by="ann", why="works")
+    assert (made["state"], made["matchers"], made["for_s"]) == ("active", ["service=web", "message=~a b/c"], 60.0)
+    assert manager.silences() == fake.silences()
+    ended = manager.end_silence(made["id"], by="bob")
+    assert (ended["state"], ended["ended_by"]) == ("ended", "bob")
+    with pytest.raises(UnknownNode, match="silence list"):
+        manager.end_silence("s/odd", by="bob")
+    with pytest.raises(CommandFailed, match="no matcher"):
+        manager.add_silence(["nonsense"], 60.0, by="ann")
+    assert manager.latches() == fake.latches() != []
+    released = manager.release("service:web", by="ann", why="looked at it")
+    assert (released["released_by"], released["released_why"]) == ("ann", "looked at it")
+    assert manager.latches() == []
+    with pytest.raises(UnknownNode, match="recovery latches"):
+        manager.release("service:web", by="ann", why="again")

@@ -165,9 +165,14 @@ def test_lock_keys_that_never_expire_are_deleted_and_put_back_as_they_were(store
         assert take_snapshot([clear(store, blocked_for=3600)], PORTS, TOKEN) == {"database_keys:lock:*": []}
         snapshot = take_snapshot([clear(store)], PORTS, TOKEN)
         client.set("lock:risk2", "came later")
+        left: dict[str, Any] = {"url": store.url(number=2), "keys": ["lock:*"], "blocked_for": 0}
+        for _ in range(3):  # looking does not touch them
+            assert look(UNBLOCKED, **left).answer is Answer.NO
+            assert look(UNBLOCKED, snapshot, **left).answer is Answer.NO
         done = do(snapshot, **clear(store).arguments)
         assert done.result == {"ended": 2, "keys": ["lock:orders", "lock:risk"], "left": []}
         assert sorted(client.keys()) == ["lock:risk2", "lock:young", "price"]
+        assert look(UNBLOCKED, snapshot, **left).answer is Answer.YES
         restored: dict[str, Any] = {"url": store.url(number=2), "keys": ["lock:*"]}
         assert look(CallType.DATABASE_RESTORED, snapshot, **restored).answer is Answer.NO
         client.set("lock:orders", "somebody else")  # taken anew: it is his

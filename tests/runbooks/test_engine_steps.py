@@ -244,6 +244,14 @@ def test_a_step_that_was_left_out_blocks_nobody() -> None:
     assert views == {"a": "skipped", "b": "succeeded"}
 
 
+def test_a_step_without_verification_is_shown_as_succeeded_once_the_run_goes_on() -> None:
+    made = plan(Action("a", "a", Effect.NONE, call("do", "a")), only_if(mutating("b"), "/alert/x", 1), mutating("c"))
+    daemon = Daemon(made, World())
+    assert daemon.run().status is Status.SUCCEEDED
+    views = {view.id: view.status for view in step_views([(1.0, one) for one in daemon.records], Status.SUCCEEDED, 2.0)}
+    assert views == {"a": "succeeded", "b": "skipped", "c": "succeeded"}
+
+
 @pytest.mark.parametrize("verify", [check("verify", "a"), None])
 def test_what_is_done_without_verification_counts_as_done_after_a_resume_too(verify: Any) -> None:
     first = Action("a", "a", Effect.IDEMPOTENT, call("do", "a"), verify=verify)

@@ -129,7 +129,7 @@ def test_a_command_runs_without_a_shell(ports: Ports, tmp_path: Path) -> None:
     nasty = "x; touch OWNED $(touch OWNED) | cat"
     code = "import os, sys; print(os.getcwd(), sys.argv[1])"
     outcome = do(ports, CallType.COMMAND, argv=python(code, nasty), working_dir=str(tmp_path))
-    assert outcome == CallOutcome(ok=True, output=f"{tmp_path} {nasty}", result=f"{tmp_path} {nasty}")
+    assert outcome == CallOutcome(ok=True, output=f"{tmp_path} {nasty}", result={"output": f"{tmp_path} {nasty}"})
     assert list(tmp_path.iterdir()) == []
 
 
