@@ -492,6 +492,10 @@ _AGREEMENT_RULE: Final[dict[str, Any]] = {
             "if": {"properties": {"requires_approval": {"const": True}}, "required": ["requires_approval"]},
             "then": {"required": ["approval"]},
         },
+        {
+            "if": _some_action(action_type={"not": {"const": "notify"}}),
+            "then": {"required": ["success_criteria"], "properties": {"success_criteria": {"minItems": 1}}},
+        },
     ]
 }
 """What editors can be told of ``crosschecks``."""

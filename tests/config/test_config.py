@@ -139,6 +139,12 @@ GRID = {
     "runbooks: {directories: [none]}": [
         "1: runbooks.directories[0]: /base/none is no folder; create it, or mend the path"
     ],
+    "runbooks: {databases: {db: {url: 'postgresql://127.0.0.1/x'}}}": [
+        "1: runbooks.databases.db: there is no such service; name the service that the database is"
+    ],
+    "runbooks: {databases: {db: {url: {secret: s}}}}\nservices: {db: {command: [x]}}": [
+        "1: runbooks.databases.db.url.secret: there is no secret 's'; put it into secrets, with its file"
+    ],
     "bridges: {m: {kind: tcp}}": ["1: bridges.m: kind tcp needs an address: 127.0.0.1:8765"],
     "version: 2": ["1: version: 2 is not one of 1"],
     "a: [": ["1: is no YAML: expected the node content, but found '<stream end>'"],

@@ -72,8 +72,9 @@ def test_a_claim_is_refused_by_the_records(tmp_path: Path) -> None:
         def add(db: sqlite3.Connection) -> None:
             for name, target, status in (("x-r", "t1", "running"), ("x-1", "t1", "queued"), ("x-2", "t2", "queued")):
                 db.execute(
-                    "INSERT INTO executions SELECT ?, alert_seq, runbook, source, sha256, ?, parameters, fingerprint,"
-                    " severity, priority, ?, '', decided_at, NULL, NULL, NULL, NULL, NULL FROM executions LIMIT 1",
+                    "INSERT INTO executions(id, alert_seq, runbook, source, sha256, target, parameters, fingerprint,"
+                    " severity, priority, status, decided_at) SELECT ?, alert_seq, runbook, source, sha256, ?,"
+                    " parameters, fingerprint, severity, priority, ?, decided_at FROM executions LIMIT 1",
                     (name, target, status),
                 )
             assert not holds.may_begin(db, "t1", 5)

@@ -310,7 +310,7 @@ def test_a_journal_that_cannot_be_read_means_plain_alerts_and_no_action(
             with GuardianClient(place.address) as guardian:
                 ack = guardian.send(failure(), timeout_s=2)
             assert (ack.status, ack.decision) == ("stored", None)
-        assert [one["alert"] for one in logs if one["event"] == "ALERT"] == [ack.id]
+            eventually(lambda: [one["alert"] for one in logs if one["event"] == "plain alert"] == [ack.id])
         status = place.system.board.get("root/links/alerts")
         assert status is not None
         assert (status.state, "nothing can be decided" in (status.detail or "")) == (NodeState.DEGRADED, True)

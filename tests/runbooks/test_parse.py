@@ -54,7 +54,7 @@ def test_the_good_one_is_good_and_pinned_to_its_bytes() -> None:
         (changed("/target", "service:{servce}"), "/target", "is no parameter"),
         (changed("/target", "service:{Service}"), "/target", "a lone brace"),
         (changed("/parameters/service/required", False), "/target", "may be absent"),
-        (changed("/success_criteria", []), "/success_criteria", "at least 1"),
+        (changed("/success_criteria", []), "/success_criteria", "is empty"),
         (changed("/actions", [COMMAND, COMMAND]), "/actions/1/id", "stands there twice"),
         (changed("/actions", [{**COMMAND, "command": "rm -rf /"}]), "/actions/0/command", "valid list"),
         (changed("/schema_version", 3), "/schema_version", "should be 2"),
