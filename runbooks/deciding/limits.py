@@ -36,7 +36,7 @@ def limited(runbook: Runbook, target: str, history: History, now: float, *, but:
 def _in_scope(limit: MaxRuns, runbook: Runbook, target: str, history: History) -> Iterable[PastRun]:
     match limit.scope:
         case Scope.TARGET:
-            return (run for run in history.runs if run.target == target)
+            return history.on(target)
         case Scope.RUNBOOK:
             return history.of_runbook(runbook.id)
         case Scope.GLOBAL:

@@ -76,13 +76,8 @@ def _critical_in_a_row(lesser: list[PastRun], history: History) -> int:
     """Critical runs begun since a lesser one was begun last, while one of these waited."""
     since = min(run.decided_at for run in lesser)
     count = 0
-    for at, severity in sorted(
-        ((run.began_at, run.severity) for run in history.runs if run.began_at is not None and run.began_at >= since),
-        key=lambda one: one[0],
-        reverse=True,
-    ):
-        del at
-        if severity != CRITICAL:
+    for run in history.begun_since(since):
+        if run.severity != CRITICAL:
             break
         count += 1
     return count

@@ -6,7 +6,7 @@ All times are seconds on one scale that never jumps and survives the daemon (``t
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -153,9 +153,11 @@ class History:
     """
 
     __slots__ = (
+        "_began",
         "_by_fingerprint",
         "_by_place",
         "_by_runbook",
+        "_by_target",
         "_open",
         "_open_on",
         "_runs",
@@ -171,7 +173,7 @@ class History:
 
     def __init__(
         self,
-        runs: Iterable[PastRun] = (),
+        runs: Sequence[PastRun] = (),
         max_concurrent: int = 5,
         is_recovery_on: bool = True,
         *,
@@ -193,8 +195,13 @@ class History:
         self._by_fingerprint: dict[str, dict[str, PastRun]] = {}
         self._by_place: dict[tuple[str, str], dict[str, PastRun]] = {}
         self._by_runbook: dict[str, dict[str, PastRun]] = {}
+        self._by_target: dict[str, dict[str, PastRun]] = {}
+        self._began: dict[str, PastRun] = {}
+        """In the order in which they began."""
         self._open: dict[str, PastRun] = {}
         self._open_on: dict[str, dict[str, PastRun]] = {}
+        for run in sorted(runs, key=lambda one: one.began_at or 0.0):
+            self._note_begin(run, None)
         for run in runs:
             self.put(run)
 
@@ -203,6 +210,8 @@ class History:
     def put(self, run: PastRun) -> None:
         """Add it, or replace what was known of it."""
         key, is_open = run.execution_id, not run.status.is_terminal
+        self._note_begin(run, self._began.get(key))
+        self._by_target.setdefault(run.target, {})[key] = run
         self._runs[key] = run
         self._by_fingerprint.setdefault(run.fingerprint, {})[key] = run
         self._by_place.setdefault((run.runbook_id, run.target), {})[key] = run
@@ -213,6 +222,12 @@ class History:
         elif self._open.pop(key, None) is not None:
             _take(self._open_on, run.target, key)
 
+    def _note_begin(self, run: PastRun, before: PastRun | None) -> None:
+        if before is not None and before.began_at != run.began_at:
+            del self._began[run.execution_id]
+        if run.began_at is not None:
+            self._began[run.execution_id] = run
+
     def drop(self, execution_id: str) -> None:
         """As if it had never been."""
         run = self._runs.pop(execution_id, None)
@@ -221,6 +236,8 @@ class History:
         _take(self._by_fingerprint, run.fingerprint, execution_id)
         _take(self._by_place, (run.runbook_id, run.target), execution_id)
         _take(self._by_runbook, run.runbook_id, execution_id)
+        _take(self._by_target, run.target, execution_id)
+        self._began.pop(execution_id, None)
         if self._open.pop(execution_id, None) is not None:
             _take(self._open_on, run.target, execution_id)
 
@@ -264,6 +281,16 @@ class History:
 
     def of_runbook(self, runbook_id: str) -> Iterable[PastRun]:
         return self._by_runbook.get(runbook_id, {}).values()
+
+    def on(self, target: str) -> Iterable[PastRun]:
+        return self._by_target.get(target, {}).values()
+
+    def begun_since(self, since: float) -> Iterable[PastRun]:
+        """Those that began then or later, the last one first."""
+        for run in reversed(self._began.values()):
+            if run.began_at is None or run.began_at < since:
+                return
+            yield run
 
     def open_on(self, target: str) -> Iterable[PastRun]:
         return self._open_on.get(target, {}).values()

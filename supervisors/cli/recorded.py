@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from guardian_link.messages import BadAlert, facts_of
 from supervisors.cli.exits import WRONG_USAGE, Quit
 
 _SQLITE: Final = b"SQLite format 3\0"
@@ -68,7 +69,7 @@ def _of_lines(path: Path) -> Iterator[Recorded]:
         with file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield of_line(line, f"{path}:{number}")
+                    yield _of_line(line, path, number)
     except (OSError, UnicodeDecodeError) as error:
         raise Quit(WRONG_USAGE, f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
@@ -79,8 +80,10 @@ def of_line(line: str, where: str) -> Recorded:
     Raises:
         Quit: it is none.
     """
-    from guardian_link.messages import BadAlert, facts_of  # noqa: PLC0415  the links are light, this is not
+    return _of_line(line, where, 0)
 
+
+def _of_line(line: str, file: object, number: int) -> Recorded:
     try:
         raw = json.loads(line)
         if not isinstance(raw, dict):
@@ -89,6 +92,7 @@ def of_line(line: str, where: str) -> Recorded:
         inner = raw.get("body")
         return Recorded(at, facts_of(inner if isinstance(inner, dict) else raw))
     except (ValueError, TypeError, BadAlert) as error:
+        where = f"{file}:{number}" if number else str(file)
         raise Quit(WRONG_USAGE, f"{where}: is no alert: {error}") from None
 
 
