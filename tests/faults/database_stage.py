@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from config.units import seconds
 from guardian_link import Alert, GuardianClient
 from runbooks.parse import SHIPPED
+from tests.faults import postgres as postgres_rig
+from tests.faults import redis as redis_rig
 from tests.faults.postgres import Postgres, postgres
 from tests.faults.redis import Redis, redis_server
 from tests.faults.registry import Ended
@@ -92,6 +95,16 @@ def _daemon(
         if service is None:
             running.until_ready(SERVICE, within_s=30)
         yield running
+    _holds_no_password(folder)
+
+
+def _holds_no_password(folder: Path) -> None:
+    """Nothing that the daemon wrote, or said."""
+    state = [path for path in (folder / "state").rglob("*") if path.is_file()]
+    left = b"".join(path.read_bytes() for path in (*state, folder / "state.log"))
+    assert b"database" in left
+    for canary in (postgres_rig.PASSWORD, redis_rig.PASSWORD):
+        assert canary.encode() not in left, f"{canary} was written down"
 
 
 # -- runbooks that differ in one way from the shipped ones -------------------------------------------------------------
@@ -124,7 +137,7 @@ def _hasten(part: Any) -> None:
 
 
 def _longer(value: Any) -> bool:
-    return float(str(value).removesuffix("s")) > SHORT_S
+    return seconds(str(value)) > SHORT_S
 
 
 def _idle(action: dict[str, Any]) -> dict[str, Any]:
