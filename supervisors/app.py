@@ -309,8 +309,18 @@ class App:
             self._prepare,
         )
         return Reloader(
-            self.own_file, self.catalog, editor, self.ledger, self.system.clock.wall, self.recovery.commanded
+            self.own_file,
+            self.catalog,
+            editor,
+            self.ledger,
+            self.system.clock.wall,
+            self.recovery.commanded,
+            self._heed,
         )
+
+    def _heed(self, source: SystemConfig, by: str) -> None:
+        wanted = source.recovery
+        self.recovery.configured(enabled=wanted.enabled, policy=StopPolicy(wanted.on_switch_off), by=by)
 
     def _parts_now(self) -> TreeParts:
         if self.parts is None:

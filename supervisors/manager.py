@@ -98,13 +98,16 @@ class Transition(TypedDict):
 
 
 class RecoveryStatus(TypedDict):
-    """Whether alerts start runbooks; ``by`` and ``since`` tell who switched it last."""
+    """Whether alerts start runbooks; ``by`` and ``since`` tell who switched it last, ``trouble`` why that is not
+    remembered as it should be.
+    """
 
     enabled: bool
     active: int
     queued: int
     by: NotRequired[str]
     since: NotRequired[str]
+    trouble: NotRequired[str]
 
 
 class DaemonInfo(TypedDict):

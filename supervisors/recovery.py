@@ -40,6 +40,7 @@ from actors.monitor import MonitorActor, Watched
 from actors.own_alerts import OwnAlerts
 from actors.plain_alerts import PlainAlerts, Sink
 from actors.questions import BadQuestion
+from actors.refs import Ref
 from actors.runbook import RunbookParts, StopPolicy, StopRun
 from actors.spec import ChildSpec
 from bridge_link.publisher import EventPublisher
@@ -66,13 +67,13 @@ from supervisors.open_files import OpenFiles
 from supervisors.people import user_name
 from supervisors.plain_sinks import LogSink
 from supervisors.records import JournalRecords
+from supervisors.recovery_switch import RecoverySwitch
 from supervisors.report_words import said
 from supervisors.telling import Telling
 from supervisors.tree_json import rfc3339
 
 GUARDIAN_PATH: Final = "root/links/alerts"
 BRIDGES_PATH: Final = "root/bridges"
-SWITCH_KEY: Final = "recovery"
 OPEN: Final = frozenset({"queued", "running"})
 UPPER: Final = {"journal": "root/journal", "ledger": "root/runtimes/exit-watcher", "keeper": "root/runtimes/keeper"}
 """Nodes whose troubles are told by these words; all others are links."""
@@ -142,7 +143,9 @@ class Recovery:
         self.held = Held(self._journal, system.clock, system.board, self._tell_guardian)
         self.records = JournalRecords(self._journal, self.held.waiting)
         self._library = _load(plan)
-        self._switch: Mapping[str, Any] = {}
+        self._switch = RecoverySwitch(
+            plan.state_dir, self._journal, system.clock.wall, plan.enabled, plan.on_switch_off, self._switched
+        )
         self._book = self._clients()
         self.sessions = BridgeSessions(now=system.clock.now, may_answer=self._may_answer, kinds=plan.endpoints)
         self._intake = AlertIntake(
@@ -211,10 +214,7 @@ class Recovery:
         """On the journal's thread, before anything is decided by it. A person's word outlives a lost file."""
         with suppress(sqlite3.OperationalError):  # an older journal on a full disk: when it is opened again
             events.ensure_epoch(db)
-        stored = rows.setting(db, SWITCH_KEY)
-        if stored is None and self._switch:
-            rows.set_setting(db, SWITCH_KEY, self._switch)
-        self._switch = stored or self._switch
+        self._switch.journal_opened(db)
 
     def _committed(self) -> None:
         """On the journal's thread."""
@@ -454,34 +454,41 @@ class Recovery:
 
     def is_enabled(self) -> bool:
         """The file's word, unless a person switched it."""
-        return bool(self._switch.get("enabled", self._plan.enabled))
+        return self._switch.is_on
 
     def status(self) -> RecoveryStatus:
-        figures = self._journal.read(rows.counts)
+        trouble = self._switch.trouble
+        try:
+            figures = self._journal.read(rows.counts)
+        except JournalTrouble as unread:  # the switch itself is known all the same
+            figures = {"running": len(self._running())}
+            trouble = trouble or f"what is queued cannot be read: {unread}"
         status = RecoveryStatus(
             enabled=self.is_enabled(), active=figures.get("running", 0), queued=figures.get("queued", 0)
         )
-        if "by" in self._switch:
-            status["by"], status["since"] = str(self._switch["by"]), rfc3339(float(self._switch["at"]))
+        by = self._switch.by
+        if by:
+            status["by"], status["since"] = str(by.get("by", "")), rfc3339(float(by["at"]))
+        if trouble is not None:
+            status["trouble"] = trouble
         return status
 
     def switch(self, *, enabled: bool, by: str) -> RecoveryStatus:
-        """Remembered before it counts. Raises JournalTrouble."""
-        switched = {"enabled": enabled, "by": by, "at": self._system.clock.wall()}
-        stop = StopRun(self._plan.on_switch_off, f"recovery was switched off by {by}")
-
-        def write(db: sqlite3.Connection) -> None:
-            rows.set_setting(db, SWITCH_KEY, switched)
-            if not enabled:
-                runs.ask_all_to_stop(db, stop.as_json())
-
-        self._journal.submit(write).result(10.0)
-        self._switch = switched
-        if not enabled:
-            self.stop_runs(stop)
-        self._tell_guardian(RecoverySwitched(enabled))
+        """It counts at once, also when it cannot be remembered: then ``trouble`` says so."""
+        self._switch.switch(enabled=enabled, by=by)
         self.commanded(GUARDIAN_PATH, "recovery on" if enabled else "recovery off", by, "")
         return self.status()
+
+    def configured(self, *, enabled: bool, policy: StopPolicy, by: str) -> None:
+        """The file was read again."""
+        if self._switch.configured(enabled=enabled, policy=policy, by=by):
+            self.commanded(GUARDIAN_PATH, f"recovery {'on' if enabled else 'off'}", by, "the configuration says so")
+
+    def _switched(self, enabled: bool, stop: StopRun | None) -> None:
+        """Before it is remembered: nothing new begins, and what runs is told."""
+        if stop is not None:
+            self.stop_runs(stop)
+        self._tell_guardian(RecoverySwitched(enabled))
 
     # -- approvals ----------------------------------------------------------------------------------------------------
 
@@ -545,11 +552,14 @@ class Recovery:
 
     def stop_runs(self, stop: StopRun) -> int:
         """Tell all running executions to end at their next safe place; how many there were."""
-        paths = [path for path in list(self._system.names) if path.startswith(f"{RUNBOOKS_PATH}/")]
-        running = [ref for path in paths if (ref := self._system.whereis(path)) is not None]
+        running = self._running()
         for ref in running:
             ref.tell(stop)
         return len(running)
+
+    def _running(self) -> list[Ref]:
+        paths = [path for path in list(self._system.names) if path.startswith(f"{RUNBOOKS_PATH}/")]
+        return [ref for path in paths if (ref := self._system.whereis(path)) is not None]
 
     def statistics(self) -> Mapping[str, Any]:
         """The platform's five figures, and executions by status."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -108,8 +109,10 @@ class Measures:
                 "memory", percent, watch.box.memory_percent, watch, **labels
             )
         if watch.box.disk_percent is not None:
+            roots = config.runbooks.cleanup.roots
             for place, percent in disks(self._paths(config)).items():
-                figure = share_figure(f"disk {place}", percent, watch.box.disk_percent, watch, path=place)
+                labels = {"path": place, **_cleanup_root(place, roots)}
+                figure = share_figure(f"disk {place}", percent, watch.box.disk_percent, watch, **labels)
                 found[Subject(DISK, BOX_SCOPE, place)] = figure
         return found
 
@@ -151,6 +154,15 @@ def _first(usage: Mapping[str, Usage], by: Callable[[Usage], float]) -> dict[str
     """Which service of ours uses most."""
     used = {name: by(one) for name, one in usage.items() if by(one) > 0}
     return {"most_by": max(used, key=lambda name: used[name])} if used else {}
+
+
+def _cleanup_root(place: str, roots: Iterable[Path]) -> dict[str, str]:
+    """The first folder on this file system in which runbooks may put old files aside."""
+    for root in roots:
+        with suppress(OSError):  # it is not there
+            if root.is_dir() and mount_point(root) == place:
+                return {"cleanup_root": str(root)}
+    return {}
 
 
 def disks(paths: Iterable[Path]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from supervisors.cli.outside import Outside, command
-from supervisors.cli.terminal import print_json, say, table
+from supervisors.cli.terminal import complain, print_json, say, table
 from supervisors.manager import SCHEMA, RecoveryStatus
 from supervisors.phrases import age, clean
 from supervisors.tree_json import unix_seconds
@@ -163,6 +163,8 @@ def _print_status(outside: Outside, status: RecoveryStatus) -> None:
     by = f", switched by {status['by']} {_ago(status.get('since'))}" if "by" in status else ""
     state = "on" if status["enabled"] else "off"
     say(f"recovery {state}, {status['active']} running, {status['queued']} queued{by}")
+    if "trouble" in status:
+        complain(f"selfheal: {status['trouble']}")
 
 
 def _ago(at: Any) -> str:
