@@ -29,11 +29,10 @@ class UsageBook:
 
     def laid_over(self, snapshot: Mapping[str, NodeStatus]) -> dict[str, NodeStatus]:
         """The snapshot with fresh figures in its services."""
-        figures = self.figures()
+        figures = self._fresh()
         return {path: _with(status, figures) for path, status in snapshot.items()}
 
-    def figures(self) -> Mapping[str, Usage]:
-        """By service; one that runs and is missing could not be measured. A moment old at most."""
+    def _fresh(self) -> Mapping[str, Usage]:
         with self._lock:
             if time.monotonic() - self._at >= FRESH_S:
                 self._figures = self._measure()

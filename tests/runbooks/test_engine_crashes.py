@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -115,17 +114,15 @@ def test_a_resume_without_a_probe_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_forgotten_intents_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(past, "with_intent", lambda state: state)
+    monkeypatch.setattr(past, "with_intent", lambda plan_, undo, step, snapshot: undo)
     with pytest.raises(AssertionError):
         _every_single_kill(SCHEMES["the last is refused"][0])
 
 
 def test_undoing_in_the_wrong_order_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = past.with_intent
-
-    def reverse(state: State) -> State:
-        return replace(state, undo=tuple(reversed(right(state).undo)))
-
-    monkeypatch.setattr(engine, "with_intent", reverse)
+    monkeypatch.setattr(
+        engine, "with_intent", lambda plan_, undo, step, snapshot: tuple(reversed(right(plan_, undo, step, snapshot)))
+    )
     with pytest.raises(AssertionError):
         _every_single_kill(SCHEMES["the criterion fails"][0])

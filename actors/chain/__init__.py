@@ -1,1 +1,0 @@
-"""The audit chain: what recovery decided and did, and what people did to it, each row sealed to the one before."""

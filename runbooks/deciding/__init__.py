@@ -1,1 +1,0 @@
-"""Whether a run may begin, and which one next: the pure rules behind ``matching.decide`` and the guardian's queue."""
