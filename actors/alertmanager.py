@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from actors.clock import Clock
-from actors.guardian import AlertsStored
+from actors.deciding.words import AlertsOver, AlertsStored
 from actors.journal import firings
 from actors.journal.firings import Ended, Firing
 from actors.journal.journal import Journal
@@ -43,7 +43,7 @@ class AlertmanagerParts:
 
     journal: Journal
     clock: Clock
-    hint: Callable[[AlertsStored], object]
+    hint: Callable[[AlertsStored | AlertsOver], object]
     say: Callable[[str, str, Mapping[str, Any]], object]
     is_known: Callable[[str], bool]
 
@@ -84,6 +84,8 @@ class AlertmanagerIntake:
             fresh = tuple(one for _, one in done.result() if one is not None)
             if fresh:
                 self.parts.hint(AlertsStored(fresh))
+            if any(taken.status == "resolved" for taken, _ in done.result()):
+                self.parts.hint(AlertsOver())
 
         work = self.parts.journal.submit(lambda db: [_write(db, one, now, repeat_after_s) for one in entries])
         work.add_done_callback(written)
@@ -106,4 +108,4 @@ def _write(
         return Taken(last or "", entry.fingerprint, "over" if last is None else "resolved"), None
     kept = firings.keep(db, CLIENT, entry, now, repeat_after_s)
     taken = Taken(kept.msg_id, entry.fingerprint, "stored" if kept.is_new else "duplicate")
-    return taken, OpenAlert(kept.seq, kept.msg_id, entry.facts) if kept.is_new else None
+    return taken, OpenAlert(kept.seq, kept.msg_id, entry.facts, CLIENT) if kept.is_new else None

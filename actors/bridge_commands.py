@@ -6,31 +6,58 @@ a table of names and runs none twice. What nobody answered is never guessed.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from actors.bridge_sessions import BridgeSessions, Session
 from bridge_link.errors import WireError
-from runbooks.ports import BridgeAnswer, BridgeRequest, BridgeState, PortError
+from runbooks.ports import BridgeAnswer, BridgeRequest, BridgeState, BridgeView, BridgeWell, PortError
 
 SEND_AGAIN_S: Final = 1.0
 MAX_TEXT_CHARS: Final = 4096
 MOST_REMEMBERED: Final = 10_000
+MAX_RESULT_CHARS: Final = 65536
+HEALTH: Final = "health"
+"""The command an endpoint is asked by how it is; its result says ``{"status": "healthy"}``, or what is wrong."""
 _ENDS: Final = frozenset({BridgeState.DONE, BridgeState.FAILED, BridgeState.UNKNOWN, BridgeState.REFUSED})
 
 
 @dataclass
 class BridgeCommands:
-    """``node_is_ready``: whether an endpoint's node is ready; None when there is no such node."""
+    """``node_is_ready``: whether an endpoint's node is ready; None when there is no such node. ``services`` are those
+    behind the endpoints, ``directories`` their folders, by the endpoint's name.
+    """
 
     sessions: BridgeSessions
     node_is_ready: Callable[[str], bool | None]
+    services: Mapping[str, str] = field(default_factory=dict)
+    directories: Mapping[str, str] = field(default_factory=dict)
     _sent_to: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def is_ready(self, endpoint: str) -> bool | None:
         return self.node_is_ready(endpoint)
+
+    def offered(self, endpoint: str) -> BridgeView | None:
+        is_ready = self.node_is_ready(endpoint)
+        if is_ready is None:
+            return None
+        session = self.sessions.session(endpoint)
+        known = session.commands if session is not None else None
+        state = BridgeWell.UNTOLD if is_ready else BridgeWell.SILENT
+        return BridgeView(state, "", known or frozenset(), self.services.get(endpoint), self.directories.get(endpoint))
+
+    def view(self, endpoint: str, request_id: str, timeout_s: float) -> BridgeView | None:
+        shown = self.offered(endpoint)
+        if shown is None or HEALTH not in shown.commands:
+            return shown
+        try:
+            answer = self.command(endpoint, HEALTH, {}, BridgeRequest(request_id), timeout_s)
+        except PortError as trouble:
+            return replace(shown, state=BridgeWell.SILENT, error=str(trouble))
+        return replace(shown, **_wellness(answer))
 
     def command(
         self, endpoint: str, name: str, parameters: Mapping[str, Any], request: BridgeRequest, timeout_s: float
@@ -112,6 +139,18 @@ class _Talk:
                 return answer
 
 
+def _wellness(answer: BridgeAnswer) -> dict[str, Any]:
+    """What the answer to ``health`` says; whatever is not plainly ``healthy`` is not."""
+    if answer.state is not BridgeState.DONE:
+        return {"state": BridgeWell.UNHEALTHY, "error": answer.text or answer.state.value}
+    said = answer.result
+    status = said.get("status") if isinstance(said, Mapping) else said
+    if status == "healthy":
+        return {"state": BridgeWell.HEALTHY, "error": ""}
+    why = said.get("error") if isinstance(said, Mapping) else None
+    return {"state": BridgeWell.UNHEALTHY, "error": str(why or status)[:MAX_TEXT_CHARS]}
+
+
 def read_reply(body: Mapping[str, Any]) -> BridgeAnswer | None:
     """What a REPLY says; None when it is none of ours, or the endpoint is too busy to begin."""
     try:
@@ -119,7 +158,17 @@ def read_reply(body: Mapping[str, Any]) -> BridgeAnswer | None:
     except ValueError:
         return None
     said = body.get("error") if state in (BridgeState.FAILED, BridgeState.REFUSED) else body.get("result")
-    return BridgeAnswer(state, "" if said is None else str(said)[:MAX_TEXT_CHARS])
+    text = "" if said is None else str(said)[:MAX_TEXT_CHARS]
+    return BridgeAnswer(state, text, _json(body.get("result")) if state is BridgeState.DONE else None)
+
+
+def _json(result: Any) -> Any:
+    """What a runbook may use of a result: JSON that is not too long; None otherwise."""
+    try:
+        said = json.dumps(result, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return json.loads(said) if len(said) <= MAX_RESULT_CHARS else None
 
 
 def _plain(value: Any) -> Any:

@@ -14,23 +14,19 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-import structlog
-
 from actors.access.book import Judge, unjudged
 from actors.access.rules import Denied
 from actors.answers import Asker, Pump, Refusal, Replies
 from actors.clock import Clock
+from actors.deciding.words import INSIDE, OPERATOR, AlertsStored, Decided, LookAgain
 from actors.fitting import fitted
-from actors.guardian import AlertsStored, Decided, LookAgain
 from actors.iopool import IoPool
 from actors.journal.alert_batches import NewAlert, Stored, new_alert, store_alerts
 from actors.journal.journal import Journal
 from actors.journal.rows import AlertConflict, OpenAlert
 from actors.journal.schema import JournalFull
 from actors.questions import Questions
-from actors.recent import Recent
 from actors.runbook import ExecutionFinished
-from actors.saying import Sayer
 from bridge_link.batch import alerts_of
 from bridge_link.errors import WireError
 from bridge_link.pump import Incoming
@@ -43,10 +39,10 @@ MAX_IN_FLIGHT: Final = 4096
 """Alerts handed to the journal and not committed; beyond that the sender is told to wait."""
 MAX_TOLD: Final = 10_000
 """Alerts the decider was told of and has not decided; beyond that it reads them from the journal."""
+MAX_ASKED: Final = 100
+"""Wishes of operators whose answer is still to come."""
 BUSY_MS: Final = 200
 FULL_MS: Final = 5000
-INSIDE: Final = "selfheal"
-"""The daemon itself as a sender; no client is named so."""
 
 
 Answer = Callable[[Message], object]
@@ -70,6 +66,8 @@ class IntakeParts:
     bridge: Callable[[Incoming, Answer], object]
     judge: Judge = unjudged
     may_answer: Callable[[str], bool] = lambda _client: True
+    say: Callable[[str, str, Mapping[str, Any]], object] = lambda _client, _msg_id, _facts: None
+    """Tells people of an alert (client, id, facts) before anything else is done with it; it must only hand over."""
 
 
 @dataclass(slots=True)
@@ -114,14 +112,12 @@ class AlertIntake:
     _bytes_in_flight: int = 0
     _told: set[int] = field(default_factory=set)
     _is_untold: bool = False
+    _asked: dict[str, Future[Mapping[str, Any]]] = field(default_factory=dict)
     _by_alert: OrderedDict[int, list[Asker]] = field(default_factory=OrderedDict)
     _by_execution: OrderedDict[str, list[Asker]] = field(default_factory=OrderedDict)
-    _said: Recent = field(default_factory=lambda: Recent(MAX_WAITING))
-    _sayer: Sayer = field(init=False)
     _questions: Questions = field(init=False)
 
     def __post_init__(self) -> None:
-        self._sayer = Sayer(_sum_up)
         self._questions = Questions(self.parts.io, self.parts.ask)
 
     # -- from the links -----------------------------------------------------------------------------------------------
@@ -165,26 +161,32 @@ class AlertIntake:
         else:
             replies.send()
 
-    def take_mapping(self, raw: Mapping[str, Any]) -> str:
+    def take_mapping(self, raw: Mapping[str, Any], client: str = INSIDE) -> str:
         """An alert from inside the daemon (a bridge endpoint's error); returns its message id. Raises BadAlert.
 
         It is taken also when little room is left: nobody would send it again.
         """
         alert = Alert.from_mapping(raw)
         facts = alert.to_body()
-        self.say_once(INSIDE, alert.id, facts)
-        row = new_alert(INSIDE, alert.id, facts, self.parts.clock.wall())
+        self.parts.say(client, alert.id, facts)
+        row = new_alert(client, alert.id, facts, self.parts.clock.wall())
         self._store([_Arrival(row, facts, None)], Replies())
         return alert.id
+
+    def take_asked(self, raw: Mapping[str, Any]) -> tuple[str, Future[Mapping[str, Any]]]:
+        """An operator's wish for a run: its message id, and what will have been decided. Raises BadAlert."""
+        alert_id, decided = new_id(), Future[Mapping[str, Any]]()
+        with self._lock:
+            self._asked[alert_id] = decided
+            while len(self._asked) > MAX_ASKED:
+                self._asked.pop(next(iter(self._asked)))
+        self.take_mapping({**raw, "id": alert_id}, OPERATOR)
+        return alert_id, decided
 
     @property
     def bytes_in_flight(self) -> int:
         """About what the alerts take that were handed to the journal and not committed: text and facts."""
         return 4 * self._bytes_in_flight
-
-    def look(self) -> None:
-        """About once a second: say how many alerts were not said one by one."""
-        self._sayer.look()
 
     def _take_alerts(self, pump: Pump, incoming: Incoming) -> None:
         message, peer = incoming.message, incoming.peer
@@ -212,7 +214,7 @@ class AlertIntake:
             refusal = Refusal(denied.code, denied.text, denied.permanent, denied.retry_after_ms)
             here.replies.refused(asker, refusal)
             return
-        self.say_once(client, asker.msg_id, facts)
+        self.parts.say(client, asker.msg_id, facts)
         no_room = self._no_room(len(here.arrived))
         if no_room is not None:
             here.replies.refused(asker, no_room)
@@ -229,23 +231,6 @@ class AlertIntake:
             self.counters.busy += 1
             return Refusal("busy", f"{MAX_IN_FLIGHT} alerts wait for the disk", retry_after_ms=BUSY_MS)
         return None
-
-    def say_once(self, client: str, msg_id: str, facts: Mapping[str, Any]) -> None:
-        """The alert as people always had it: said first, needing neither journal nor runbooks."""
-        if (client, msg_id) in self._said or not self._sayer.may_say(facts["type"]):
-            return
-        with self._lock:
-            self._said.add((client, msg_id))
-        structlog.get_logger().warning(
-            "ALERT",
-            alert=msg_id,
-            type=facts["type"],
-            service=facts.get("service"),
-            severity=facts["severity"],
-            message=facts.get("message", ""),
-            source=facts["source"],
-            client=client,
-        )
 
     # -- to the journal and back --------------------------------------------------------------------------------------
 
@@ -274,6 +259,9 @@ class AlertIntake:
         for one in arrived:
             if one.asker is not None:
                 replies.refused(one.asker, refusal)
+            asked = self._asked.pop(one.row.msg_id, None)
+            if asked is not None:
+                asked.set_exception(error)
         replies.send()
 
     def _answer(self, arrived: list[_Arrival], stored: list[Stored], replies: Replies) -> None:
@@ -287,7 +275,7 @@ class AlertIntake:
                         replies.refused(one.asker, Refusal("conflict", str(came), permanent=True))
                     continue
                 if came.decision is None:
-                    waiting.append(OpenAlert(came.seq, one.row.msg_id, one.facts))
+                    waiting.append(OpenAlert(came.seq, one.row.msg_id, one.facts, one.row.client))
                 if one.asker is None:
                     continue
                 replies.stored(one.asker, is_new=came.is_new)
@@ -331,13 +319,18 @@ class AlertIntake:
     def decided(self, decided: Sequence[Decided]) -> None:
         """From the guardian actor: the decisions are on disk."""
         told: list[tuple[Asker, Mapping[str, Any]]] = []
+        asked: list[tuple[Future[Mapping[str, Any]], Mapping[str, Any]]] = []
         with self._lock:
             for one in decided:
+                if one.alert.client == OPERATOR and (wish := self._asked.pop(one.alert.msg_id, None)) is not None:
+                    asked.append((wish, one.body))
                 told += [(asker, one.body) for asker in self._by_alert.pop(one.alert.seq, ())]
                 self._told.discard(one.alert.seq)
             look_again = self._is_untold and len(self._told) < MAX_TOLD // 2
             self._is_untold = self._is_untold and not look_again
         self._tell_decisions(told)
+        for wish, body in asked:
+            wish.set_result(body)
         if look_again:
             self.parts.hint(LookAgain())
 
@@ -370,10 +363,6 @@ class AlertIntake:
 
 def _refusal(message_id: str, denied: Denied) -> Message:
     return nack(message_id, denied.code, denied.text, permanent=denied.permanent, retry_after_ms=denied.retry_after_ms)
-
-
-def _sum_up(count: int, kinds: Mapping[str, int]) -> None:
-    structlog.get_logger().warning("ALERTS", more=count, types=dict(kinds))
 
 
 def _bound(waiting: OrderedDict[Any, Any]) -> None:

@@ -1,43 +1,40 @@
 """One running runbook as an actor: the thin shell round ``runbooks.engine``.
 
 Runs in its own actor thread and never blocks: calls, checks and snapshots go to the I/O pool, records to the journal.
-Started again after a crash, of this actor or of the daemon, it goes on from its records.
+Started again after a crash, of this actor or of the daemon, it goes on from its records. Each incarnation claims the
+run first; an older one that is not as dead as it seemed can write nothing any more. Every wait has a bound.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
+import enum
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorContext
-from actors.journal import happened, rows
+from actors.failpoints import reached
+from actors.journal import runs
 from actors.journal.journal import Journal
 from actors.journal.rows import Execution
-from actors.journal.schema import JournalTrouble
+from actors.journal.runs import Claim, HasEnded, Overtaken, RunLost
 from actors.kernel import SupervisedActor
 from actors.messages import IoDone, Wake
+from actors.runbook_calls import CLAIMED, CLAIMING, ENDED, ENDING, TOLD, WRITING, WRITTEN, CallsInFlight
+from actors.runbook_hands import Deed, Hands, Overdue
 from actors.spec import NORMAL, ExitReason
 from runbooks import engine
 from runbooks.engine_words import (
-    CallDone,
-    CheckDone,
+    CancelAsked,
     Effect,
     Event,
-    Fence,
-    Fenced,
     Finish,
-    Record,
+    Phase,
     Recorded,
-    RunCall,
-    RunCheck,
-    SnapshotTaken,
     State,
-    TakeSnapshot,
     WakeAt,
     Woke,
     WriteRecord,
@@ -47,72 +44,74 @@ from runbooks.parameters import BadParameter
 from runbooks.parse import BadRunbook, parse
 from runbooks.plan import Plan, bind
 from runbooks.ports import Ports
-from runbooks.steps import CallOutcome, CheckOutcome, make_call, make_check, take_snapshot
+from runbooks.redaction import Redactor
 from runbooks.templating import BadTemplate
 
 RETRY_S: Final = 1.0
 """A record that could not be written is tried again this often; nothing goes on without it."""
+MOST_CRASHES: Final = 3
+"""So often an execution's actor may crash in one daemon."""
+MOST_STALLS: Final = 10
+"""So many incarnations, of whatever daemons, may begin without that anything is written of the run."""
+
+
+class StopPolicy(enum.Enum):
+    """What becomes of a run that is told to end: its step in flight finishes and stays, or all of it is undone."""
+
+    FINISH = "finish"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True, slots=True)
+class StopRun:
+    """To the actor of a run: end at the next safe place. It is remembered over a death of the daemon."""
+
+    policy: StopPolicy
+    reason: str
+
+    def as_json(self) -> dict[str, str]:
+        """As ``journal.runs.ask_stop`` keeps it."""
+        return {"policy": self.policy.value, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionFinished:
-    """To whoever decides about alerts: this execution has ended, and its end is on disk."""
+    """To whoever decides about alerts: this execution has ended, and its end is on disk. ``escalates``: a step's
+    ``on_failure`` asks for whoever comes next at once.
+    """
 
     execution_id: str
     status: Status
     detail: str
+    escalates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Committed:
+class _Claim:
+    """To be written first of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
     """A journal write of this actor ended."""
 
     what: object
+    result: Any = None
     error: BaseException | None = None
-
-
-class CallsInFlight:
-    """Calls being made on the I/O pool, by execution: an actor that died left its call behind, and the next one must
-    not look at the world before that call has ended.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running: Counter[str] = Counter()
-
-    def begin(self, execution_id: str) -> None:
-        """Before the call is handed to the pool: one that still waits there counts too."""
-        with self._changed:
-            self._running[execution_id] += 1
-
-    def make(self, execution_id: str, call: Callable[[], CallOutcome]) -> CallOutcome:
-        try:
-            return call()
-        finally:
-            with self._changed:
-                self._running[execution_id] -= 1
-                self._running += Counter()  # forget those at zero
-                self._changed.notify_all()
-
-    def await_end(self, execution_id: str) -> None:
-        """Every call has a timeout of its own, so this ends."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._running[execution_id])
 
 
 @dataclass(frozen=True)
 class RunbookParts:
-    """What runbook actors share. ``finished`` is told of the end (from the actor's thread; it must only hand it on)."""
+    """What runbook actors share. ``finished`` is told of every end, ``failed`` of those after which the target is
+    latched (from the actor's thread; they must only hand on). ``redact`` takes out of a text what nobody may read.
+    """
 
     journal: Journal
     ports: Ports
     finished: Callable[[ExecutionFinished], object]
+    failed: Callable[[Execution, Status, str], object] = lambda _execution, _status, _detail: None
+    redact: Callable[[str], str] = lambda text: text
     calls: CallsInFlight = field(default_factory=CallsInFlight)
-
-    def fence(self, execution_id: str) -> None:
-        """After this nothing that an earlier incarnation began is under way. Blocks; on the I/O pool."""
-        self.calls.await_end(execution_id)
-        self.ports.commands.end_leftovers(execution_id)
 
 
 class RunbookActor(SupervisedActor):
@@ -123,38 +122,31 @@ class RunbookActor(SupervisedActor):
         self._execution = execution
         self._parts = parts
         self._state: State | None = None
+        self._epoch = 0
+        self._has_intent = False
+        self._wanted_end: StopRun | None = None
+        self._hands = Hands(context.system, self.ref, parts.calls, parts.ports, execution.id)
+        self._redact = Redactor(parts.redact)
         self._since = context.system.clock.wall()
 
     def setup(self) -> object:
-        self._load()
+        self._claim()
         self._show("starting")
         return None
 
-    def _load(self) -> None:
-        journal, execution_id = self._parts.journal, self._execution.id
-        self.context.system.io.run(lambda: journal.read(lambda db: rows.records(db, execution_id)), self.ref, "load")
-
     def handle(self, message: Any) -> Any:
         match message:
-            case IoDone(tag="load", error=JournalTrouble() as trouble):  # it cannot be read now: ask again
-                self._show(f"waits for the journal: {trouble}")
-                self.context.system.timers.after(RETRY_S, self.ref, Wake("load"))
-            case Wake(token="load"):
-                self._load()
-            case IoDone(error=error) if error is not None:
-                raise error
-            case IoDone(tag="load", result=records):
-                self._begin(records)
-            case IoDone(tag=RunCall(ticket=ticket), result=CallOutcome(ok, output, error)):
-                self._take(CallDone(ticket, ok, output, error))
-            case IoDone(tag=RunCheck(ticket=ticket), result=CheckOutcome(answer, detail)):
-                self._take(CheckDone(ticket, answer, detail))
-            case IoDone(tag=Fence(ticket=ticket)):
-                self._take(Fenced(ticket))
-            case IoDone(tag=TakeSnapshot(ticket=ticket), result=(snapshot, text)):
-                self._take(SnapshotTaken(ticket, snapshot, text))
-            case _Committed():
-                self._committed(message)
+            case _Written():
+                self._written(message)
+            case IoDone():
+                if (event := self._hands.answered(message)) is not None:
+                    self._take(event)
+            case Overdue(effect):
+                self._give_up(effect)
+            case StopRun():
+                self._stop_asked(message)
+            case Wake(token=_Claim()):
+                self._claim()
             case Wake(token=WriteRecord() | Finish() as effect):
                 self._act(effect)
             case Wake(token=int(ticket)):
@@ -164,31 +156,48 @@ class RunbookActor(SupervisedActor):
         return None
 
     def teardown(self, reason: ExitReason) -> None:
+        if not reason.is_clean:
+            self._parts.calls.crashed(self._execution.id, str(reason))
         self._show(str(reason), NodeState.STOPPED if reason.is_clean else NodeState.FAILED)
 
     # -- the engine -------------------------------------------------------------------------------------------------
 
-    def _begin(self, records: list[tuple[float, Record]]) -> None:
+    def _begin(self, claim: Claim) -> None:
         clock = self.context.system.clock
+        self._epoch, self._has_intent = claim.epoch, bool(claim.records)
+        reached(CLAIMED)
+        crashes, why = self._parts.calls.crashes(self._execution.id)
+        if crashes >= MOST_CRASHES or claim.stalls > MOST_STALLS:
+            said = f"its actor crashed {crashes} times: {why}" if crashes else f"{claim.stalls - 1} actors of it ended"
+            self._give_up_run(f"{said}; nobody knows how far it has come")
+            return
         try:
-            plan = self._plan()
+            plan = self._plan(claim)
         except (BadRunbook, BadParameter, BadTemplate) as bad:
-            status = Status.UNKNOWN if records else Status.REJECTED  # a step may stand
+            status = Status.UNKNOWN if claim.records else Status.REJECTED  # a step may stand
             self._finish(Finish(status, str(bad)))
             return
-        started_at = self._execution.started_at or clock.wall()
-        execution, path = self._execution, self.context.path
-        self._parts.journal.submit(lambda db: happened.begin_execution(db, path, execution, started_at))
-        if records:
-            elapsed_s = clock.wall() - started_at
-            step = engine.resume(plan, [record for _, record in records], clock.now(), elapsed_s)
+        cancel = self._cancel(claim)
+        if claim.records:
+            elapsed_s = clock.wall() - claim.started_at
+            records = [record for _, record in claim.records]
+            step = engine.resume(plan, records, clock.now(), elapsed_s, cancel)
         else:
-            step = engine.start(plan, clock.now())
+            step = engine.start(plan, clock.now(), cancel)
         self._carry_out(step)
 
-    def _plan(self) -> Plan:
+    def _plan(self, claim: Claim) -> Plan:
         """Of the very bytes the decision was about."""
-        return bind(parse(self._execution.source, self._execution.runbook), self._execution.parameters)
+        runbook = parse(self._execution.source, self._execution.runbook)
+        hidden = [self._execution.parameters.get(one.name) for one in runbook.parameters if one.redact]
+        self._redact = Redactor(self._parts.redact, hidden)
+        return bind(runbook, self._execution.parameters, claim.facts, seed=self._execution.id)
+
+    def _cancel(self, claim: Claim) -> CancelAsked | None:
+        if claim.stop is not None:
+            return CancelAsked(str(claim.stop["reason"]), claim.stop["policy"] == StopPolicy.FINISH.value)
+        stop = self._wanted_end
+        return None if stop is None else CancelAsked(stop.reason, stop.policy is StopPolicy.FINISH)
 
     def _take(self, event: Event) -> None:
         if self._state is not None:
@@ -201,52 +210,115 @@ class RunbookActor(SupervisedActor):
         self._show(self._words())
 
     def _act(self, effect: Effect) -> None:
-        io, ports, token = self.context.system.waits, self._parts.ports, self._execution.id
         match effect:
-            case RunCall(call=call, snapshot=snapshot, of=of):
-                calls = self._parts.calls
-                calls.begin(token)
-                io.run(lambda: calls.make(token, lambda: make_call(call, snapshot, ports, token, of)), self.ref, effect)
-            case RunCheck(call=call, snapshot=snapshot, of=of):
-                io.run(lambda: make_check(call, snapshot, ports, token, of), self.ref, effect)
-            case TakeSnapshot(services=services):
-                io.run(lambda: _snapshot(services, ports), self.ref, effect)
-            case Fence():
-                io.run(lambda: self._parts.fence(token), self.ref, effect)
             case WriteRecord(record=record):
-                at = self.context.system.clock.wall()
-                self._write(self._parts.journal.submit(lambda db: rows.add_record(db, token, record, at)), effect)
+                clean = replace(record, detail=self._redact(record.detail))
+                at, epoch, token = self.context.system.clock.wall(), self._epoch, self._execution.id
+
+                def write(db: sqlite3.Connection) -> None:
+                    runs.add_record(db, token, epoch, clean, at)
+                    reached(WRITING[record.kind])
+
+                self._write(self._parts.journal.submit(write), effect)
             case WakeAt(ticket=ticket, at_s=at_s):
                 system = self.context.system
                 system.timers.after(at_s - system.clock.now(), self.ref, Wake(ticket))
             case Finish():
                 self._finish(effect)
+            case _:
+                if self._state is not None:
+                    self._hands.do(effect, self._state.phase, self._state.plan)
 
     def _finish(self, finish: Finish) -> None:
-        execution, path, at = self._execution, self.context.path, self.context.system.clock.wall()
-        self._write(
-            self._parts.journal.submit(
-                lambda db: happened.finish_execution(db, path, execution, finish.status, finish.detail, at)
-            ),
-            finish,
-        )
+        execution, path, now = self._execution, self.context.path, self.context.system.clock.moment()
+        epoch, clean = self._epoch, replace(finish, detail=self._redact(finish.detail))
+
+        def write(db: sqlite3.Connection) -> None:
+            runs.finish(db, path, execution, epoch, clean.status, clean.detail, now.wall_s, now.mark)
+            reached(ENDING)
+
+        self._write(self._parts.journal.submit(write), clean)
+
+    def _give_up(self, effect: Deed) -> None:
+        """Nobody waits for an answer that never comes. One that has come: this is late, and nothing."""
+        if self._state is not None and self._state.ticket == effect.ticket:
+            self._take(self._hands.given_up(effect))
+
+    def _stop_asked(self, stop: StopRun) -> None:
+        """Remembered, and told to the engine; a command that runs now is ended with all it started."""
+        self._wanted_end = self._wanted_end or stop
+        execution_id = self._execution.id
+        self._parts.journal.submit(lambda db: runs.ask_stop(db, execution_id, stop.as_json()))
+        if self._state is None:
+            return  # not begun: it will be known then
+        if self._state.cancelled is None and stop.policy is StopPolicy.ROLLBACK and self._state.phase is Phase.CALL:
+            self._hands.end_commands()
+        self._take(CancelAsked(stop.reason, stop.policy is StopPolicy.FINISH))
 
     # -- the journal ------------------------------------------------------------------------------------------------
 
-    def _write(self, future: Future[None], what: object) -> None:
-        future.add_done_callback(lambda done: self.ref.tell(_Committed(what, done.exception())))
+    def _claim(self) -> None:
+        execution, path, at = self._execution, self.context.path, self.context.system.clock.wall()
 
-    def _committed(self, message: _Committed) -> None:
-        if message.error is not None:
-            self.log.error("cannot write the journal, trying again", error=str(message.error))
-            self.context.system.timers.after(RETRY_S, self.ref, Wake(message.what))
-            return
-        match message.what:
-            case WriteRecord(ticket=ticket):
-                self._take(Recorded(ticket))
-            case Finish(status, detail):
-                self._parts.finished(ExecutionFinished(self._execution.id, status, detail))
+        def write(db: sqlite3.Connection) -> Claim:
+            claim = runs.claim(db, path, execution, at)
+            reached(CLAIMING)
+            return claim
+
+        self._write(self._parts.journal.submit(write), _Claim())
+
+    def _write(self, future: Future[Any], what: object) -> None:
+        def told(done: Future[Any]) -> None:
+            error = done.exception()
+            self.ref.tell(_Written(what, None if error is not None else done.result(), error))
+
+        future.add_done_callback(told)
+
+    def _written(self, message: _Written) -> None:
+        match message:
+            case _Written(error=HasEnded() as end):
+                self._told(ExecutionFinished(self._execution.id, end.status, end.detail))
+            case _Written(error=Overtaken()):
+                self.log.warning("another incarnation carries this run out")
                 self.exit(NORMAL)
+            case _Written(error=RunLost()):
+                self._lost()
+            case _Written(what=what, error=error) if error is not None:
+                self.log.error("cannot write the journal, trying again", error=str(error))
+                self._show(f"waits for the journal: {error}")
+                self.context.system.timers.after(RETRY_S, self.ref, Wake(what))
+            case _Written(what=_Claim(), result=Claim() as claim):
+                self._begin(claim)
+            case _Written(what=WriteRecord(ticket=ticket, record=record)):
+                reached(WRITTEN[record.kind])
+                self._has_intent = True
+                self._take(Recorded(ticket))
+            case _Written(what=Finish(status, detail, escalates)):
+                reached(ENDED)
+                if status in runs.LATCHING:
+                    self._parts.failed(self._execution, status, detail)
+                self._told(ExecutionFinished(self._execution.id, status, detail, escalates))
+
+    def _told(self, finished: ExecutionFinished) -> None:
+        self._parts.calls.forget(self._execution.id)
+        self._parts.finished(finished)
+        reached(TOLD)
+        self.exit(NORMAL)
+
+    def _give_up_run(self, why: str) -> None:
+        """Without a word of the engine. Where nothing was intended nothing was done."""
+        self._finish(Finish(Status.UNKNOWN if self._has_intent else Status.FAILED, why))
+
+    def _lost(self) -> None:
+        """The journal was lost under it: nothing can be written of this run any more, so nothing more is done."""
+        execution, at = self._execution, self.context.system.clock.wall()
+        status = Status.UNKNOWN if self._has_intent else Status.FAILED
+        detail = "its records were lost with the journal; nobody knows how far it has come"
+        self.log.critical("a run's records are lost", execution=execution.id, target=execution.target)
+        if status in runs.LATCHING:
+            self._parts.journal.submit(lambda db: runs.latch(db, execution.target, execution.id, at, detail))
+            self._parts.failed(execution, status, detail)
+        self._told(ExecutionFinished(execution.id, status, detail))
 
     # -- the board --------------------------------------------------------------------------------------------------
 
@@ -254,6 +326,8 @@ class RunbookActor(SupervisedActor):
         state = self._state
         if state is None:
             return "starting"
+        if state.phase in (Phase.PRECONDITION, Phase.CRITERION, Phase.FINISHED):  # there the index is no step's
+            return str(state.phase.value)
         total = len(state.plan.actions)
         number = min(state.index + 1, total)
         return f'step {number}/{total} "{state.action.id}" {state.phase.value}' if total else state.phase.value
@@ -270,10 +344,3 @@ class RunbookActor(SupervisedActor):
                 detail=f"{self._execution.runbook} on {self._execution.target}: {detail}",
             )
         )
-
-
-def _snapshot(services: tuple[str, ...], ports: Ports) -> tuple[Any, str]:
-    try:
-        return take_snapshot(services, ports), ""
-    except Exception as error:  # not knowing is an answer the engine has a rule for
-        return None, str(error)

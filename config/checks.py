@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from config.models import BESIDE, BackoffConfig, SystemConfig
+from config.models import BESIDE, BackoffConfig, SecretName, SystemConfig
 from config.replicas import expanded, scale_problem
 from config.source import Path
 
@@ -50,6 +50,17 @@ def known_dependencies(config: SystemConfig) -> Iterator[Complaint]:
             path = ("services", name, "dependencies", number)
             if other not in config.services:
                 yield path, f"there is no service {other!r}", _similar(other, config.services)
+
+
+def known_services_behind(config: SystemConfig) -> Iterator[Complaint]:
+    """What a runbook may restart is there."""
+    for name, bridge in config.bridges.items():
+        if bridge.service is not None and bridge.service not in config.services:
+            yield (
+                ("bridges", name, "service"),
+                f"there is no service {bridge.service!r}",
+                _similar(bridge.service, config.services),
+            )
 
 
 def known_exit_service(config: SystemConfig) -> Iterator[Complaint]:
@@ -218,6 +229,16 @@ def existing_runbook_directories(config: SystemConfig) -> Iterator[Complaint]:
             yield ("runbooks", "directories", number), f"{directory} is no folder", "create it, or mend the path"
 
 
+def databases_are_services(config: SystemConfig) -> Iterator[Complaint]:
+    for name in config.runbooks.databases:
+        if name not in config.services:
+            yield ("runbooks", "databases", name), "there is no such service", "name the service that the database is"
+    for name, one in config.runbooks.databases.items():
+        if isinstance(one.url, SecretName) and one.url.secret not in config.secrets:
+            place = ("runbooks", "databases", name, "url", "secret")
+            yield place, f"there is no secret {one.url.secret!r}", "put it into secrets, with its file"
+
+
 def replicas_fit(config: SystemConfig) -> Iterator[Complaint]:
     """Each replica has a name and ports of its own."""
     problems = {name: scale_problem(config, name, service.replicas) for name, service in config.services.items()}
@@ -241,11 +262,13 @@ ALL_CHECKS: Final[tuple[Check, ...]] = (
     unique_names,
     known_members,
     known_dependencies,
+    known_services_behind,
     known_exit_service,
     no_cycles,
     readable_addresses,
     no_port_clash,
     reachable_budgets,
     existing_runbook_directories,
+    databases_are_services,
     replicas_fit,
 )

@@ -99,12 +99,37 @@ def _absolute(data: Any, base: Path) -> Any:
     if isinstance(made.get("services"), dict):
         made["services"] = {name: _with_files(one, base) for name, one in made["services"].items()}
     links = made.get("links")
-    if isinstance(links, dict) and "alertmanager" in links:
-        made["links"] = {**links, "alertmanager": _with_path(links["alertmanager"], "token_file", base)}
-    runbooks = made.get("runbooks")
-    if isinstance(runbooks, dict) and isinstance(runbooks.get("directories"), list):
-        made["runbooks"] = {**runbooks, "directories": [_from_base(one, base) for one in runbooks["directories"]]}
+    if isinstance(links, dict):
+        made["links"] = links = dict(links)
+        if "alertmanager" in links:
+            links["alertmanager"] = _with_path(links["alertmanager"], "token_file", base)
+        operator = links.get("operator")
+        if isinstance(operator, dict) and isinstance(operator.get("tokens"), dict):
+            tokens = {name: _from_base(one, base) for name, one in operator["tokens"].items()}
+            links["operator"] = {**operator, "tokens": tokens}
+    if "audit" in made:
+        made["audit"] = _with_path(made["audit"], "tip", base)
+    if isinstance(made.get("runbooks"), dict):
+        made["runbooks"] = _with_runbook_paths(made["runbooks"], base)
+    if isinstance(made.get("secrets"), dict):
+        made["secrets"] = {name: _with_path(one, "file", base) for name, one in made["secrets"].items()}
+    watch = made.get("watch")
+    if isinstance(watch, dict) and isinstance(watch.get("paths"), list):
+        made["watch"] = {**watch, "paths": [_from_base(one, base) for one in watch["paths"]]}
     return made
+
+
+def _with_runbook_paths(runbooks: dict[str, Any], base: Path) -> dict[str, Any]:
+    made = _with_paths(runbooks, "directories", base)
+    for part in ("files", "cleanup"):
+        if isinstance(made.get(part), dict):
+            made[part] = _with_path(_with_paths(made[part], "roots", base), "quarantine", base)
+    return made
+
+
+def _with_paths(one: dict[str, Any], key: str, base: Path) -> dict[str, Any]:
+    paths = one.get(key)
+    return {**one, key: [_from_base(path, base) for path in paths]} if isinstance(paths, list) else one
 
 
 def _with_path(one: Any, key: str, base: Path) -> Any:

@@ -44,10 +44,13 @@ class Model(BaseModel):
 
 
 class RecoveryConfig(Model):
-    """Whether alerts start runbooks, and how many at once."""
+    """Whether alerts start runbooks, how many at once, and what becomes of those under way when a person switches
+    recovery off: the step in flight finishes and all stays as it is, or what the run did is rolled back.
+    """
 
     enabled: bool = True
     max_concurrent: Annotated[int, Field(ge=1, le=100)] = 5
+    on_switch_off: Literal["finish", "rollback"] = "finish"
 
 
 class WatchdogConfig(Model):
@@ -57,6 +60,46 @@ class WatchdogConfig(Model):
 
     frozen_after: Seconds = 20.0
     restart_when_dead: bool = False
+
+
+class ServiceLimitsConfig(Model):
+    """For services that state none in `required_resources`: percent of one core, MiB. null: no limit."""
+
+    cpu_percent: Annotated[float, Field(gt=0)] | None = None
+    memory_mb: Annotated[int, Field(ge=1)] | None = None
+
+
+class BoxLimitsConfig(Model):
+    """Percent of all cores, of the memory, of each watched disk. null: not watched."""
+
+    cpu_percent: Annotated[float, Field(gt=0, le=100)] | None = 95.0
+    memory_percent: Annotated[float, Field(gt=0, le=100)] | None = 92.0
+    disk_percent: Annotated[float, Field(gt=0, le=100)] | None = 90.0
+
+
+class DaemonLimitsConfig(Model):
+    """Of the daemon itself: percent of one core, MiB. null: not watched."""
+
+    cpu_percent: Annotated[float, Field(gt=0)] | None = 80.0
+    memory_mb: Annotated[int, Field(ge=1)] | None = 1024
+
+
+class WatchConfig(Model):
+    """What the daemon raises alerts about by itself: what is over its limit for `for`, until it has been at or below
+    `clear` percent of the limit for `clear_for`. Disks: the state directory's, the services' working directories', and
+    those of `paths`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    every: PositiveSeconds = 5.0
+    for_: Seconds = Field(default=60.0, alias="for")
+    clear_for: Seconds = 30.0
+    clear: Annotated[float, Field(gt=0, le=100)] = 90.0
+    service: ServiceLimitsConfig = ServiceLimitsConfig()
+    box: BoxLimitsConfig = BoxLimitsConfig()
+    daemon: DaemonLimitsConfig = DaemonLimitsConfig()
+    paths: tuple[Path, ...] = ()
 
 
 class JournalConfig(Model):
@@ -73,10 +116,58 @@ class JournalConfig(Model):
     min_free: Bytes = 32 * 1024 * 1024
 
 
+class AuditConfig(Model):
+    """Where the audit chain's tip goes beside `audit.tip` in the state directory: a file (best on another disk), and
+    the system's log.
+    """
+
+    tip: Path | None = None
+    syslog: bool = False
+
+
+class NothingMore(Model):
+    """Takes no words of its own: `{}`."""
+
+
+class SinkConfig(Model):
+    """One way plain alerts are told: `log` (the daemon's own), `webhook` (a POST of JSON), `command` (JSON on its
+    standard input), `syslog`.
+    """
+
+    log: NothingMore | None = None
+    webhook: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+")] | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    syslog: NothingMore | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        kinds = [name for name in ("log", "webhook", "command", "syslog") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"say one of log, webhook, command and syslog; it has {' and '.join(kinds) or 'none'}")
+        if self.headers and self.webhook is None:
+            raise ValueError("headers need a webhook")
+        return self
+
+
+class AlertingConfig(Model):
+    """Where every alert is told first, before anything is stored or decided, whatever is wrong with the daemon."""
+
+    sinks: tuple[SinkConfig, ...] = (SinkConfig(log=NothingMore()),)
+
+
 class LinkConfig(Model):
     """Where a link listens: `tcp://127.0.0.1:5570`; null switches it off."""
 
     address: str | None = None
+
+
+class OperatorLinkConfig(LinkConfig):
+    """Where HTTP is served (loopback only). `tokens`: files (0600) with the tokens of people who may approve over it,
+    by their names; over the unix socket the system says who asks.
+    """
+
+    tokens: dict[Name, Path] = Field(default_factory=dict)
 
 
 AlertType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
@@ -111,7 +202,7 @@ class LinksConfig(Model):
     curve: bool = True
     guardian: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5570")
     bridge: LinkConfig = LinkConfig(address="tcp://127.0.0.1:5571")
-    operator: LinkConfig = LinkConfig(address="127.0.0.1:8090")
+    operator: OperatorLinkConfig = OperatorLinkConfig(address="127.0.0.1:8090")
     alertmanager: AlertmanagerConfig = AlertmanagerConfig()
     events: EventsLinkConfig = EventsLinkConfig()
 
@@ -123,10 +214,87 @@ class LinksConfig(Model):
         return self.guardian.address.rpartition(":")[0] + ":0"
 
 
+class FilesConfig(Model):
+    """The folders whose configuration files runbooks may change; without any they may change none."""
+
+    roots: tuple[Path, ...] = ()
+
+
+class CleanupConfig(Model):
+    """Where runbooks may put old files aside, and where they put them: best on another file system.
+
+    What was put aside is thrown away after `keep`, or, oldest first, when it is more than `max_size`.
+    """
+
+    roots: tuple[Path, ...] = ()
+    quarantine: Path | None = None
+    """`quarantine` in the state directory, when nothing is said."""
+    keep: PositiveSeconds = 7 * 86400.0
+    max_size: Annotated[Bytes, Field(ge=1024 * 1024)] = 1024**3
+
+
+class SecretName(Model):
+    """The value of a secret in `secrets`."""
+
+    secret: str
+
+
+class DatabaseConfig(Model):
+    """How runbooks look into the database that a service is: `postgresql://`, `redis://`, `rediss://` or `unix://`."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^(postgresql|postgres|redis|rediss|unix)://")] | SecretName
+
+
 class RunbooksConfig(Model):
-    """Folders with runbooks beside the shipped library."""
+    """Folders with runbooks beside the shipped library, and what runbooks may touch."""
 
     directories: tuple[Path, ...] = ()
+    files: FilesConfig = FilesConfig()
+    cleanup: CleanupConfig = CleanupConfig()
+    functions: tuple[str, ...] = ()
+    """The entry points (group `selfheal.functions`) that runbooks may call."""
+    databases: dict[Name, DatabaseConfig] = Field(default_factory=dict)
+    """By the name of their service. The url's user should be allowed to see and end others' sessions."""
+
+
+class RunbookSecretConfig(Model):
+    """A secret that runbooks use by name: the file's text without its last line end, read at each use."""
+
+    file: Path
+    world_readable: bool = False
+    """The file may be readable by every user; else that is refused."""
+
+
+class LogChannel(Model):
+    """The daemon's log."""
+
+
+class ChannelConfig(Model):
+    """One way to tell people something: a webhook (POST of JSON), a command (JSON on its standard input), the log."""
+
+    webhook: str | SecretName | None = None
+    headers: dict[str, str | SecretName] = Field(default_factory=dict)
+    command: tuple[str, ...] | None = None
+    log: LogChannel | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        said = [name for name in ("webhook", "command", "log") if getattr(self, name) is not None]
+        if len(said) != 1:
+            raise ValueError("say one of webhook, command and log")
+        if self.headers and self.webhook is None:
+            raise ValueError("headers need webhook")
+        if self.command is not None and not self.command:
+            raise ValueError("command is empty")
+        if isinstance(self.webhook, str) and not re.match(r"https?://[^/]+", self.webhook):
+            raise ValueError("webhook is no http(s) address")
+        return self
+
+
+class NotificationsConfig(Model):
+    """Where notices of runbooks go, by name. `default` is the log, unless it is said here."""
+
+    channels: dict[Name, ChannelConfig] = Field(default_factory=dict)
 
 
 class IntensityConfig(Model):
@@ -334,6 +502,8 @@ class BridgeConfig(Model):
     """How long the first sign after a start of the daemon may take."""
     executor: tuple[str, ...] = ()
     """Kind powershell: the program and its arguments; exit code 0 shows that it works. Without: heartbeats do."""
+    service: str | None = None
+    """The service behind the endpoint: what a runbook restarts when nothing less helps."""
 
     @model_validator(mode="after")
     def _has_its_place(self) -> Self:
@@ -354,8 +524,13 @@ class SystemConfig(Model):
     recovery: RecoveryConfig = RecoveryConfig()
     links: LinksConfig = LinksConfig()
     journal: JournalConfig = JournalConfig()
+    audit: AuditConfig = AuditConfig()
+    alerting: AlertingConfig = AlertingConfig()
     runbooks: RunbooksConfig = RunbooksConfig()
+    secrets: dict[str, RunbookSecretConfig] = Field(default_factory=dict)
+    notifications: NotificationsConfig = NotificationsConfig()
     watchdog: WatchdogConfig = WatchdogConfig()
+    watch: WatchConfig = WatchConfig()
     exit_with: str | None = None
     groups: dict[Name, GroupConfig] = Field(default_factory=dict)
     services: dict[Name, ServiceConfig] = Field(default_factory=dict)

@@ -1,74 +1,41 @@
-"""Which alert type other programs' words stand for. Data people can read and change; pure."""
+"""Which alert type other programs' words stand for: ``mapping.json``, for people to read and change."""
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
 
-TYPE_OF_SYSTEM: Final = {
-    # the plan's ``system`` and the bridge's
-    "database": "database_connection_failure",
-    "cpu": "high_cpu_usage",
-    "memory": "memory_exhaustion",
-    "disk": "disk_space_low",
-    "network": "network_connectivity",
-    "service": "service_failure",
-    "api": "service_failure",
-    "mql4": "bridge_mql4_failure",
-    "powershell": "bridge_powershell_failure",
-    "python": "bridge_python_failure",
-    "config_sync": "bridge_config_sync_failure",
+FILE: Final = Path(__file__).with_name("mapping.json")
+MAPPING: Final[Mapping[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
+SOURCES: Final = ("systems", "components", "guardian_types", "constraints", "alertnames", "endpoint_kinds")
+"""The tables of the file whose rows name a type and the shipped runbook that answers it."""
+
+
+def _types(table: str) -> dict[str, str]:
+    return {word: row["type"] for word, row in MAPPING[table].items()}
+
+
+TYPE_OF_SYSTEM: Final = _types("systems")
+"""The plan's ``system`` and the bridge's."""
+TYPE_OF_COMPONENT: Final = _types("components")
+"""Guardian's six components (COMPONENT_FAILURE)."""
+TYPE_OF_GUARDIAN: Final = _types("guardian_types")
+"""Guardian's other alerts; one that is not here is taken in small letters."""
+TYPE_OF_CONSTRAINT: Final = _types("constraints")
+DEFAULT_TYPE: Final[str] = MAPPING["default"]["type"]
+TYPE_OF_ALERTNAME: Final = _types("alertnames")
+"""The platform's Prometheus rules; a name that is not here is taken in snake_case."""
+SERVICE_OF_ALERTNAME: Final[dict[str, str]] = {
+    name: row["service"] for name, row in MAPPING["alertnames"].items() if "service" in row
 }
-TYPE_OF_COMPONENT: Final = {
-    # Guardian's six components (COMPONENT_FAILURE)
-    "dde_connection": "bridge_mql4_failure",
-    "ea_bridge": "bridge_mql4_failure",
-    "transport_layer": "network_connectivity",
-    "database": "database_connection_failure",
-    "disk_space": "disk_space_low",
-    "memory_usage": "memory_exhaustion",
-}
-TYPE_OF_CONSTRAINT: Final = {
-    "position_limit": "position_limit_exceeded",
-    "margin_requirement": "margin_call_recovery",
-    "drawdown_limit": "drawdown_exceeded_recovery",
-    "cpu_usage_limit": "high_cpu_usage",
-    "memory_usage_limit": "memory_exhaustion",
-    "disk_space_limit": "disk_space_low",
-    "service_availability": "service_down",
-}
-DEFAULT_TYPE: Final = "service_failure"
-TYPE_OF_ALERTNAME: Final = {
-    # the platform's Prometheus rules; a name that is not here is taken in snake_case
-    "ServiceDown": "service_down",
-    "RiskManagerUnresponsive": "service_failure",
-    "HighErrorRate": "high_error_rate",
-    "HighLatency": "high_latency",
-    "TradingHalted": "trading_halted",
-    "PriceDataStale": "price_data_stale",
-    "HighMemoryUsage": "memory_exhaustion",
-    "HighCPUUsage": "high_cpu_usage",
-    "DiskSpaceLow": "disk_space_low",
-}
-SERVICE_OF_ALERTNAME: Final = {
-    # which service an alert is about, whatever its labels say
-    "RiskManagerUnresponsive": "risk-manager",
-}
-SERVICE_LABELS: Final = ("service", "job", "container", "instance")
+"""Which service an alert is about, whatever its labels say."""
+SYSTEM_OF_KIND: Final[dict[str, str]] = {kind: row["system"] for kind, row in MAPPING["endpoint_kinds"].items()}
+"""What an endpoint of a kind stands for when its name does not say it."""
+SERVICE_LABELS: Final[tuple[str, ...]] = tuple(MAPPING["service_labels"])
 """Where an alert's service is looked for, in this order."""
-MACHINE_TYPES: Final = frozenset({"memory_exhaustion", "high_cpu_usage", "disk_space_low"})
+MACHINE_TYPES: Final[frozenset[str]] = frozenset(MAPPING["machine_types"])
 """Often about a whole machine: the exporter that noticed (`job="node"`) is not the service at fault."""
-SEVERITY_OF_LABEL: Final = {
-    "critical": "critical",
-    "page": "critical",
-    "emergency": "critical",
-    "high": "high",
-    "error": "high",
-    "major": "high",
-    "warning": "medium",
-    "medium": "medium",
-    "minor": "low",
-    "low": "low",
-    "info": "low",
-    "none": "low",
-}
+SEVERITY_OF_LABEL: Final[dict[str, str]] = MAPPING["severities"]
 """Any other `severity` label, and none at all, is high."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from bridge_link.wire import is_id, new_id
-from guardian_link.mapping import DEFAULT_TYPE, TYPE_OF_COMPONENT, TYPE_OF_SYSTEM
+from guardian_link.mapping import DEFAULT_TYPE, TYPE_OF_COMPONENT, TYPE_OF_GUARDIAN, TYPE_OF_SYSTEM
 
 MAX_MESSAGE_CHARS: Final = 8192
 _TYPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -201,7 +201,7 @@ def _derive_type(values: dict[str, Any], labels: dict[str, Any]) -> None:
             values.setdefault("service", component)
     elif isinstance(given, str) and given.isupper():
         labels["guardian_type"] = given
-        values["type"] = given.lower()
+        values["type"] = TYPE_OF_GUARDIAN.get(given, given.lower())
     elif given is None:
         if not {"message", "service", "dedup_key"} & set(values) and system is None and "error_type" not in labels:
             raise BadAlert("type", "is missing")

@@ -8,10 +8,22 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
-from runbooks.model import CallType, Effect, Op, ParameterType
-from runbooks.templating import has_stray_brace
+from runbooks.catalogue import check_arguments
+from runbooks.model import OF_AN_ACTION, READING, CallType, Effect, Mode, Op, ParameterType
+from runbooks.patterns import check_pattern
+from runbooks.templating import has_stray_brace, placeholders
 
 DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -34,14 +46,6 @@ def seconds(value: object) -> float:
     if not 0 <= result <= _MAX_S:
         raise ValueError("is no duration between 0 and 30 days")
     return result
-
-
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as bad:
-        raise ValueError(f"is no regular expression: {bad}") from bad
-    return text
 
 
 def _pointer(text: object) -> object:
@@ -84,7 +88,9 @@ class PredicateModel(Border):
     any: list[PredicateModel] | None = Field(default=None, min_length=1)
     not_: PredicateModel | None = Field(default=None, alias="not")
     field: Pointer | None = None
-    op: Literal["eq", "ne", "in", "ge", "gt", "le", "lt", "matches", "exists"] | None = None
+    op: Literal["eq", "ne", "in", "ge", "gt", "le", "lt", "matches", "regex", "contains", "exists", "absent"] | None = (
+        None
+    )
     value: Any = None
 
     @model_validator(mode="after")
@@ -95,8 +101,23 @@ class PredicateModel(Border):
         if (self.field is None) != (self.op is None):
             raise ValueError("field and op belong together")
         if self.op is not None:
-            _check_operand(Op(self.op), self.value)
+            _check_operand(*self.comparison)
         return self
+
+    @property
+    def comparison(self) -> tuple[Op, Any]:
+        """The operator and its value: ``regex`` is another word for matches, ``absent`` for exists with false."""
+        match self.op:
+            case "regex":
+                return Op.MATCHES, self.value
+            case "absent" if self.value is None:
+                return Op.EXISTS, False
+            case "absent":
+                raise ValueError("absent takes no value")
+            case "exists" if self.value is None:
+                return Op.EXISTS, True
+            case _:
+                return Op(self.op), self.value
 
 
 def _check_operand(op: Op, value: Any) -> None:
@@ -107,20 +128,21 @@ def _check_operand(op: Op, value: Any) -> None:
     if op is Op.MATCHES:
         if not isinstance(value, str):
             raise ValueError("matches needs a regular expression as value")
-        _pattern(value)
+        check_pattern(value)
     if op in (Op.GE, Op.GT, Op.LE, Op.LT) and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise ValueError(f"{op.value} needs a number as value")
 
 
 class ParameterModel(Border):
-    type: Literal["string", "integer", "number", "boolean", "service", "host"]
+    type: Literal["string", "integer", "number", "boolean", "service", "host", "path", "duration"]
     from_: Pointer | None = Field(default=None, alias="from")
     required: bool = False
     default: Scalar | None = None
     enum: list[Scalar] | None = Field(default=None, min_length=1)
-    pattern: Annotated[str, BeforeValidator(_pattern)] | None = None
+    pattern: Annotated[str, AfterValidator(check_pattern)] | None = None
     minimum: float | None = Field(default=None, strict=False)
     maximum: float | None = Field(default=None, strict=False)
+    redact: bool = False
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -132,71 +154,24 @@ class ParameterModel(Border):
         return self
 
 
-_SERVICE: Final = (frozenset({"service"}), frozenset[str]())
-_ENDPOINT: Final = (frozenset({"endpoint"}), frozenset[str]())
-_ARGUMENTS: Final[dict[CallType, tuple[frozenset[str], frozenset[str]]]] = {
-    CallType.COMMAND: (frozenset({"argv"}), frozenset({"working_dir"})),
-    CallType.COMMAND_OK: (frozenset({"argv"}), frozenset({"working_dir"})),
-    CallType.HTTP_REQUEST: (frozenset({"url"}), frozenset({"method", "headers", "body", "expect"})),
-    CallType.HTTP_OK: (frozenset({"url"}), frozenset({"expect"})),
-    CallType.TCP_CONNECT: (frozenset({"port"}), frozenset({"host"})),
-    CallType.BRIDGE_COMMAND: (frozenset({"endpoint", "command"}), frozenset({"parameters"})),
-    CallType.BRIDGE_READY: _ENDPOINT,
-    CallType.BRIDGE_DONE: _ENDPOINT,
-}
-
-
-def check_arguments(call_type: CallType, arguments: dict[str, Any]) -> None:
-    """Whether a call has what its type needs and nothing else.
-
-    Raises:
-        ValueError: saying what is missing, unknown or of the wrong kind.
-    """
-    required, optional = _ARGUMENTS.get(call_type, _SERVICE)
-    missing, unknown = sorted(required - arguments.keys()), sorted(arguments.keys() - required - optional)
-    if missing:
-        raise ValueError(f"{call_type.value} needs {', '.join(missing)}")
-    if unknown:
-        known = ", ".join(sorted(required | optional))
-        raise ValueError(f"{call_type.value} does not know {', '.join(unknown)}; it takes {known}")
+def _check_call(call_type: CallType, arguments: dict[str, Any]) -> None:
+    check_arguments(call_type, arguments)
     for name, value in arguments.items():
-        if not _FITS[name](value):
-            raise ValueError(f"{call_type.value}: {name} cannot be {value!r:.80}")
         _no_stray_brace(value, name)
+        _no_chosen_secret(value, name)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_port(value: Any) -> bool:
-    is_number = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
-    return is_number or (isinstance(value, str) and re.fullmatch(r"\{[a-z][a-z0-9_]*\}", value) is not None)
-
-
-def _is_map(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _are_statuses(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, int) and 100 <= one < 600 for one in value)
-
-
-_FITS: Final = {
-    "service": _is_text,
-    "working_dir": _is_text,
-    "host": _is_text,
-    "port": _is_port,
-    "argv": lambda value: isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value),
-    "url": lambda value: isinstance(value, str) and re.match(r"https?://[^/{}?#]+", value) is not None,
-    "method": lambda value: value in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
-    "headers": lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
-    "body": lambda _: True,
-    "expect": _are_statuses,
-    "endpoint": _is_text,
-    "command": _is_text,
-    "parameters": _is_map,
-}
+def _no_chosen_secret(template: Any, where: str) -> None:
+    """Which secret is used is the file's to say, never an alert's."""
+    match template:
+        case {"secret": str(name)} if any(placeholders(name)):
+            raise ValueError(f"{where}: a secret's name holds no placeholder")
+        case dict():
+            for key, value in template.items():
+                _no_chosen_secret(value, f"{where}/{key}")
+        case list():
+            for number, value in enumerate(template):
+                _no_chosen_secret(value, f"{where}/{number}")
 
 
 class CallModel(Border):
@@ -204,19 +179,47 @@ class CallModel(Border):
         "service_restart",
         "service_start",
         "service_stop",
+        "service_scale",
         "service_restore",
         "command",
         "http_request",
         "bridge_command",
+        "bridge_health",
+        "configuration_change",
+        "configuration_restore",
+        "resource_cleanup",
+        "cleanup_restore",
+        "database_operation",
+        "notify",
+        "custom_function",
         "service_exists",
         "service_ready",
         "service_generation",
         "service_restored",
+        "service_scaled",
+        "service_usage_below",
         "tcp_connect",
         "http_ok",
+        "dns_resolves",
+        "ping",
         "command_ok",
+        "bridge_exists",
         "bridge_ready",
+        "bridge_healthy",
+        "bridge_offers",
         "bridge_done",
+        "configuration_is",
+        "configuration_restored",
+        "cleanup_done",
+        "cleanup_restored",
+        "disk_free",
+        "database_ok",
+        "database_sessions_below",
+        "database_unblocked",
+        "database_restored",
+        "notified",
+        "custom_ok",
+        "alert_cleared",
     ]
     argv: Argv | None = None
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
@@ -224,7 +227,7 @@ class CallModel(Border):
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
-        check_arguments(CallType(self.type), self.arguments)
+        _check_call(CallType(self.type), self.arguments)
         return self
 
     @property
@@ -239,11 +242,19 @@ class CheckModel(Border):
     hold_for: Seconds = 0.0
 
 
+class PreconditionModel(CheckModel):
+    """``expect`` other than yes: what must still be broken. ``not_yes``: also when nobody can tell."""
+
+    expect: Literal["yes", "no", "not_yes"] = "yes"
+
+
 class RetryModel(Border):
     attempts: int = Field(default=1, ge=1, le=100)
     delay: Seconds = 1.0
     factor: float = Field(default=2.0, ge=1, le=100, strict=False)
     max_delay: Seconds = 60.0
+    jitter: bool = False
+    on: list[Id] = Field(default_factory=list)
 
 
 class RollbackModel(Border):
@@ -255,10 +266,77 @@ class RollbackModel(Border):
 class DedupModel(Border):
     fingerprint: list[Pointer] | None = Field(default=None, min_length=1)
     window: Seconds = 0.0
+    on_repeat: Literal["coalesce", "queue_one", "ignore"] = "coalesce"
+
+
+class MaxRunsModel(Border):
+    count: int = Field(ge=1)
+    per: Annotated[Seconds, Field(gt=0)]
+    scope: Literal["target", "runbook", "global"]
+
+
+class BreakerModel(Border):
+    failures: int = Field(ge=1)
+    per: Annotated[Seconds, Field(gt=0)]
+    open_for: Annotated[Seconds, Field(gt=0)]
 
 
 class LimitsModel(Border):
     cooldown: Seconds = 0.0
+    max_runs: list[MaxRunsModel] = Field(default_factory=list)
+    concurrency: int | None = Field(default=None, ge=1)
+    min_healthy: Annotated[str, StringConstraints(pattern=r"^\d+%?$")] | None = None
+    breaker: BreakerModel | None = None
+
+
+class ApprovalModel(Border):
+    timeout: Annotated[Seconds, Field(gt=0)]
+    required_when: Literal["always", "risk>=medium", "risk>=high"] = "always"
+    approvers: list[Text] = Field(default_factory=list)
+    quorum: int = Field(default=1, ge=1)
+    four_eyes: bool = False
+    on_timeout: Literal["reject_and_alert", "safe_action"] = "reject_and_alert"
+    safe_action: Id | None = None
+    bind: Literal["plan_hash"] = "plan_hash"
+    recheck: bool = True
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if (self.on_timeout == "safe_action") != (self.safe_action is not None):
+            raise ValueError("on_timeout safe_action and safe_action (the id of a runbook) belong together")
+        if self.approvers and self.quorum > len(set(self.approvers)):
+            raise ValueError("quorum is larger than the number of approvers")
+        return self
+
+
+class InhibitionModel(Border):
+    runbook: Id
+    equal: list[Pointer] = Field(default_factory=list)
+
+
+class GroupModel(Border):
+    by: list[Pointer] = Field(min_length=1)
+    wait: Annotated[Seconds, Field(gt=0)]
+    max: int = Field(default=100, ge=1)
+
+
+class EscalationModel(Border):
+    runbook: Id | None = None
+    notify: Text | None = None
+    after: Seconds = 0.0
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        if (self.runbook is None) == (self.notify is None):
+            raise ValueError("needs exactly one of runbook and notify")
+        return self
+
+
+class TestModel(Border):
+    name: Text
+    alert: dict[str, Any]
+    fakes: dict[str, Any] = Field(default_factory=dict)
+    expect: dict[str, Any]
 
 
 _MUTATING_RULE: Final[dict[str, Any]] = {
@@ -278,12 +356,41 @@ _MUTATING_RULE: Final[dict[str, Any]] = {
 }
 
 
+_WAITED: Final = READING - OF_AN_ACTION
+NETWORK: Final = frozenset({CallType.TCP_CONNECT, CallType.HTTP_OK, CallType.DNS_RESOLVES, CallType.PING})
+_SAME_AS: Final = {"api_call": "http_request", "bridge_call": "bridge_command"}
+"""Other words for an action type, from the platform's earlier files and the designed schema."""
+
+
+OBSERVED: Final = {"observed": True}
+"""The validation context of a file that is never carried out: its steps need not say how they are probed and undone."""
+
+
 class ActionModel(Border):
     model_config = ConfigDict(json_schema_extra=_MUTATING_RULE)
 
     id: Id
     name: Text
-    action_type: Literal["service_restart", "command", "http_request", "api_call", "bridge_command", "wait_until"]
+    action_type: Literal[
+        "service_restart",
+        "service_start",
+        "service_stop",
+        "service_scale",
+        "command",
+        "http_request",
+        "api_call",
+        "bridge_command",
+        "bridge_call",
+        "bridge_health",
+        "configuration_change",
+        "resource_cleanup",
+        "database_operation",
+        "notify",
+        "custom_function",
+        "wait_until",
+        "network_operation",
+        "wait",
+    ]
     effect: Literal["none", "idempotent", "mutating", "irreversible"]
     command: Argv | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -293,13 +400,24 @@ class ActionModel(Border):
     verify: CheckModel | None = None
     rollback: RollbackModel | None = None
     irreversible_reason: Annotated[str, StringConstraints(min_length=10)] | None = None
+    risk_level: Literal["low", "medium", "high", "critical"] = "low"
+    when: PredicateModel | None = None
+    on_failure: Literal["rollback", "continue", "escalate", "halt"] = "rollback"
+    dependencies: list[Id] = Field(default_factory=list)
+    outputs: dict[Id, Pointer] = Field(default_factory=dict)
+    requires_confirmation: bool = False
 
     @model_validator(mode="after")
-    def _is_safe(self) -> Self:
-        if self.action_type == "wait_until":
+    def _is_safe(self, info: ValidationInfo) -> Self:
+        if self.only_looks:
             self._check_wait()
             return self
-        check_arguments(self.call_type, self.arguments)
+        _check_call(self.call_type, self.arguments)
+        if info.context is not OBSERVED:
+            self._check_effect()
+        return self
+
+    def _check_effect(self) -> None:
         effect = Effect(self.effect)
         if effect in (Effect.MUTATING, Effect.IRREVERSIBLE):
             missing = [name for name in ("probe", "verify") if getattr(self, name) is None]
@@ -315,34 +433,78 @@ class ActionModel(Border):
             raise ValueError("an irreversible action needs an irreversible_reason and has no rollback")
         if self.call_type is CallType.SERVICE_RESTART and effect is not Effect.MUTATING:
             raise ValueError("service_restart has the effect mutating")
-        return self
 
     def _check_wait(self) -> None:
         acting = (self.probe, self.verify, self.rollback, self.command, self.irreversible_reason)
-        if self.effect != "none" or any(acting) or self.retry != RetryModel():
-            raise ValueError("wait_until only looks: effect none, no command, probe, verify, rollback or retry")
-        criterion = self.parameters.get("criterion")
-        if criterion not in ("service_ready", "tcp_connect", "http_ok", "bridge_ready"):
+        if self.effect != "none" or any(acting) or self.retry != RetryModel() or self.outputs:
             raise ValueError(
-                "wait_until needs parameters.criterion: service_ready, tcp_connect, http_ok or bridge_ready"
+                f"{self.action_type} only looks: effect none, no command, probe, verify, rollback, retry or outputs"
             )
-        check_arguments(CallType(criterion), self.arguments)
+        if self.action_type == "wait":
+            if set(self.parameters) != {"for"} or seconds(self.parameters["for"]) <= 0:
+                raise ValueError('wait needs parameters.for, how long, and nothing else: {"for": "5s"}')
+            return
+        known = sorted(kind.value for kind in (NETWORK if self.action_type == "network_operation" else _WAITED))
+        if self.parameters.get(self._criterion_key) not in known:
+            raise ValueError(f"{self.action_type} needs parameters.{self._criterion_key}: {', '.join(known)}")
+        _check_call(self.call_type, self.arguments)
         for name in ("every", "hold_for"):
             seconds(self.parameters.get(name, 1))
 
     @property
+    def only_looks(self) -> bool:
+        return self.action_type in ("wait_until", "network_operation", "wait")
+
+    @property
+    def _criterion_key(self) -> str:
+        return "operation" if self.action_type == "network_operation" else "criterion"
+
+    @property
     def call_type(self) -> CallType:
-        return CallType("http_request" if self.action_type == "api_call" else self.action_type)
+        """What is asked of the world; of a step that only looks, what is looked at."""
+        match self.action_type:
+            case "wait":
+                return CallType.TIME_PASSED
+            case "wait_until" | "network_operation":
+                return CallType(self.parameters[self._criterion_key])
+            case _:
+                return CallType(_SAME_AS.get(self.action_type, self.action_type))
 
     @property
     def arguments(self) -> dict[str, Any]:
-        own = {} if self.action_type != "wait_until" else {"criterion", "every", "hold_for"}
+        own = {self._criterion_key, "every", "hold_for", "for"} if self.only_looks else set()
         given = {key: value for key, value in self.parameters.items() if key not in own}
         return {**given, **({"argv": self.command} if self.command is not None else {})}
 
 
+def _some_action(**wanted: Any) -> dict[str, Any]:
+    return {"properties": {"actions": {"contains": {"properties": wanted, "required": list(wanted)}}}}
+
+
+_AGREEMENT_RULE: Final[dict[str, Any]] = {
+    "allOf": [
+        {
+            "if": _some_action(effect={"const": "irreversible"}, action_type={"not": {"const": "notify"}}),
+            "then": {"required": ["approval"]},
+        },
+        {"if": _some_action(requires_confirmation={"const": True}), "then": {"required": ["approval"]}},
+        {
+            "if": {"properties": {"requires_approval": {"const": True}}, "required": ["requires_approval"]},
+            "then": {"required": ["approval"]},
+        },
+        {
+            "if": _some_action(action_type={"not": {"const": "notify"}}),
+            "then": {"required": ["success_criteria"], "properties": {"success_criteria": {"minItems": 1}}},
+        },
+    ]
+}
+"""What editors can be told of ``crosschecks``."""
+
+
 class RunbookModel(Border):
     """A recovery runbook, version 2."""
+
+    model_config = ConfigDict(json_schema_extra=_AGREEMENT_RULE)
 
     schema_: str | None = Field(default=None, alias="$schema")
     schema_version: Literal[2]
@@ -352,13 +514,38 @@ class RunbookModel(Border):
     description: Text
     enabled: bool = True
     priority: int = Field(default=50, ge=0, le=100)
+    owner: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    mode: Literal["off", "observe", "dry_run", "auto"] = "auto"
+    for_: Seconds = Field(default=0.0, alias="for")
+    group: GroupModel | None = None
+    inhibited_by: list[InhibitionModel] = Field(default_factory=list)
+    approval: ApprovalModel | None = None
+    escalate: list[EscalationModel] = Field(default_factory=list)
+    tests: list[TestModel] = Field(default_factory=list)
     match: PredicateModel
     parameters: dict[Id, ParameterModel] = Field(default_factory=dict)
     target: Text
     dedup: DedupModel = DedupModel()
     limits: LimitsModel = LimitsModel()
-    preconditions: list[CheckModel] = Field(default_factory=list)
+    preconditions: list[PreconditionModel] = Field(default_factory=list)
     actions: list[ActionModel] = Field(min_length=1)
-    success_criteria: list[CheckModel] = Field(min_length=1)
+    success_criteria: list[CheckModel] = Field(default_factory=list)
     max_execution_time: Annotated[Seconds, Field(gt=0)] = 600.0
     rollback_on_failure: bool = True
+    auto_execute: bool = True
+    requires_approval: bool = False
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if not self.auto_execute and "mode" in self.model_fields_set and self.mode in ("auto", "dry_run"):
+            raise ValueError(f"auto_execute false means mode observe, and mode is {self.mode!r}")
+        if self.requires_approval and self.approval is None:
+            raise ValueError('requires_approval needs approval, for example {"timeout": "15m"}')
+        if "requires_approval" in self.model_fields_set and not self.requires_approval and self.approval is not None:
+            raise ValueError("requires_approval is false, and there is an approval")
+        return self
+
+    @property
+    def effective_mode(self) -> Mode:
+        return Mode(self.mode) if self.auto_execute or self.mode == "off" else Mode.OBSERVE

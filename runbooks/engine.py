@@ -1,82 +1,105 @@
 """The runbook engine: ``step(state, event, now)`` says what to do next. Pure: no thread, no clock, no I/O.
 
-A step is intent (committed) -> call -> done (committed) -> verified (committed). A mutating call is never repeated
-unless a probe says that it did nothing; nobody knowing means the status ``unknown`` and no further automation. A
-failure undoes what may have been applied, in reverse order of intent, each undoing verified. One effect at a time.
-One machine, hence one file.
+A step is bound (once), then intent (committed) -> call -> done (committed) -> verified (committed). A mutating call is
+never repeated unless a probe says that it did nothing; nobody knowing means the status ``unknown`` and no further
+automation. A failure undoes what may have been applied, in reverse order of intent, each undoing verified
+(``engine_undo``), unless the step's ``on_failure`` says otherwise. One effect at a time.
 
 ``now`` is in seconds of a clock that never goes back; ``resume`` is told how long the run has lasted already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
+from runbooks import engine_asks
+from runbooks.engine_asks import MIN_CALL_S, PROBES, emit, finish, look, look_again, must_stop, poll, write
+from runbooks.engine_undo import (
+    end_here,
+    fail,
+    nobody_knows,
+    undo_call,
+    undo_intend,
+    undo_looked,
+    undo_next,
+    undo_verified,
+    verify_undo,
+)
 from runbooks.engine_words import (
     Answer,
     CallDone,
     CancelAsked,
     CheckDone,
-    Effect,
     Event,
     Fence,
     Fenced,
-    Finish,
     Kind,
     Phase,
-    Poll,
     Record,
     Recorded,
     RunCall,
-    RunCheck,
     SnapshotTaken,
     State,
     TakeSnapshot,
     WakeAt,
     Woke,
-    WriteRecord,
 )
-from runbooks.model import Check, Status
-from runbooks.past import fold, not_applied, snapshot_services, with_intent, without_last
-from runbooks.plan import Plan
+from runbooks.model import Action, Expect, OnFailure, Status, Trouble
+from runbooks.past import failed, fold, not_applied, passed, with_intent, with_outputs
+from runbooks.plan import Plan, bound_action, bound_criterion, digest, jitter_share, skipped_because
+from runbooks.predicates import MISSING, pointed
+from runbooks.templating import BadTemplate
 
-PROBE_PATIENCE_S: Final = 10.0
-"""A probe that cannot tell is asked for at least so long: after a restart of the daemon the truth comes late."""
-UNDO_PAUSE_S: Final = 1.0
-MIN_CALL_S: Final = 1.0
-
-Step = tuple[State, tuple[Effect, ...]]
-_PROBES: Final = (Phase.PROBE, Phase.RESUME_PROBE, Phase.UNDO_PROBE)
-
+Step = engine_asks.Step
+MAX_OUTPUT_CHARS: Final = 65536
+"""Of the outputs of one step, as JSON. What is larger is not kept: nothing after it can use it."""
 
 # -- the three entrances ----------------------------------------------------------------------------------------------
 
 
-def start(plan: Plan, now: float) -> Step:
-    """Begin a run that has no record yet."""
-    return _precondition(State(plan, deadline_s=now + plan.max_execution_s), 0, now)
+def start(plan: Plan, now: float, cancel: CancelAsked | None = None) -> Step:
+    """Begin a run that has no record yet. ``cancel``: somebody has asked for its end already."""
+    state = _asked_to_end(State(plan, deadline_s=now + plan.max_execution_s), cancel)
+    reason = must_stop(state, now)
+    return _precondition(state, 0, now) if reason is None else _stop(state, reason)
 
 
-def resume(plan: Plan, records: Sequence[Record], now: float, elapsed_s: float) -> Step:
+def resume(
+    plan: Plan, records: Sequence[Record], now: float, elapsed_s: float, cancel: CancelAsked | None = None
+) -> Step:
     """Go on with a run whose ``records`` (oldest first) are all that is known of it; it began ``elapsed_s`` ago."""
     past = fold(plan, records)
     deadline_s = now + plan.max_execution_s - max(0.0, elapsed_s)
     state = replace(past, deadline_s=deadline_s)
+    if not state.is_undoing and state.resumed_at not in _ON_THE_WAY_BACK:
+        state = _asked_to_end(state, cancel)
+    if state.strange:
+        return nobody_knows(state, state.strange)
     match past.resumed_at:
         case None:
             return _precondition(state, 0, now)
         case Kind.INTENT | Kind.UNDO_INTENT:
-            return _emit(state, Phase.FENCING, Fence)
+            return emit(state, Phase.FENCING, Fence)
         case Kind.DONE:
             return _done_recorded(state, now)
-        case Kind.VERIFIED:
+        case Kind.VERIFIED | Kind.SKIPPED | Kind.STEP_FAILED:
             return _next_action(state, state.index + 1, now)
         case Kind.UNDO_DONE:
-            return _verify_undo(state, now)
+            return verify_undo(state, now)
         case Kind.FAILING | Kind.CANCELLING | Kind.UNDO_VERIFIED:
-            return _undo_next(state)
+            return undo_next(state)
+
+
+_ON_THE_WAY_BACK: Final = (
+    Kind.FAILING,
+    Kind.CANCELLING,
+    Kind.UNDO_INTENT,
+    Kind.UNDO_DONE,
+    Kind.UNDO_VERIFIED,
+)
 
 
 def step(state: State, event: Event, now: float) -> Step:
@@ -84,7 +107,7 @@ def step(state: State, event: Event, now: float) -> Step:
     if state.phase is Phase.FINISHED:
         return state, ()
     if isinstance(event, CancelAsked):
-        return _cancel(state, event, now)
+        return _cancel(state, event)
     if event.ticket != state.ticket:
         return state, ()
     match event:
@@ -96,10 +119,12 @@ def step(state: State, event: Event, now: float) -> Step:
             return _call_done(state, event, now)
         case Woke():
             return _woke(state, now)
+        case Fenced(error=error) if error:
+            return nobody_knows(state, f"step {state.action.id!r}: what was begun is still under way: {error}")
         case Fenced():
             return _go_on_after_fence(state, now)
         case SnapshotTaken(snapshot=None, error=error):
-            return _fail(state, f"step {state.action.id!r}: no snapshot could be taken: {error}")
+            return _step_failed(state, f"no snapshot could be taken: {error}")
         case SnapshotTaken(snapshot=snapshot):
             return _intend(replace(state, snapshot=snapshot))
 
@@ -110,27 +135,37 @@ def step(state: State, event: Event, now: float) -> Step:
 def _precondition(state: State, number: int, now: float) -> Step:
     if number == len(state.plan.preconditions):
         return _next_action(state, 0, now)
-    return _poll(replace(state, index=number), Phase.PRECONDITION, state.plan.preconditions[number], now)
+    return poll(replace(state, index=number), Phase.PRECONDITION, state.plan.preconditions[number], now)
 
 
 def _next_action(state: State, index: int, now: float) -> Step:
-    if (reason := _must_stop(state, now)) is not None:
-        return _fail(state, reason)
+    if (reason := must_stop(state, now)) is not None:
+        return _stop(state, reason)
     if index == len(state.plan.actions):
         return _criterion(state, 0, now)
-    state = replace(state, index=index, attempt=1, snapshot=None, trouble="")
-    services = snapshot_services(state.action)
-    if services:
-        return _emit(state, Phase.SNAPSHOT, lambda ticket: TakeSnapshot(ticket, services))
+    state = replace(state, index=index, attempt=1, snapshot=None, trouble="", bound=None)
+    action = state.action
+    if blocked_by := [name for name in action.dependencies if name not in state.passed]:
+        return _step_failed(state, f"blocked: {', '.join(blocked_by)} did not succeed")
+    if why := skipped_because(state.plan, action, state.outputs):
+        return write(state, Phase.SKIPPED, state.record(Kind.SKIPPED, detail=why))
+    try:
+        state = replace(state, bound=bound_action(state.plan, index, state.outputs))
+    except BadTemplate as bad:
+        return _step_failed(state, str(bad))
+    calls = state.action.snapshot_calls
+    if calls:
+        return emit(state, Phase.SNAPSHOT, lambda ticket: TakeSnapshot(ticket, calls))
     return _intend(state)
 
 
 def _intend(state: State) -> Step:
-    return _write(state, Phase.INTENT, state.record(Kind.INTENT, snapshot=state.snapshot))
+    record = state.record(Kind.INTENT, snapshot=state.snapshot, bound=digest(state.action))
+    return write(state, Phase.INTENT, record)
 
 
 def _intent_recorded(state: State, now: float) -> Step:
-    return _call(replace(state, undo=with_intent(state.plan, state.undo, state.index, state.snapshot)), now)
+    return _call(with_intent(state), now)
 
 
 def _call(state: State, now: float) -> Step:
@@ -139,91 +174,147 @@ def _call(state: State, now: float) -> Step:
         return _verify(state, now)
     in_time = replace(call, timeout_s=min(call.timeout_s, max(MIN_CALL_S, state.deadline_s - now)))
     state = replace(state, phase=Phase.CALL)
-    return _emit(state, Phase.CALL, lambda ticket: RunCall(ticket, in_time, state.snapshot, state.present))
+    return emit(state, Phase.CALL, lambda ticket: RunCall(ticket, in_time, state.snapshot, state.present))
 
 
 def _call_done(state: State, event: CallDone, now: float) -> Step:
+    if event.is_lost and (state.action.mutates or state.phase is Phase.UNDO_CALL):
+        return nobody_knows(state, f"step {state.action.id!r}: {event.error}")
     if state.phase is Phase.UNDO_CALL:
-        return _write(state, Phase.UNDO_DONE, state.record(Kind.UNDO_DONE, ok=event.ok, detail=event.error))
+        return write(state, Phase.UNDO_DONE, state.record(Kind.UNDO_DONE, ok=event.ok, detail=event.error))
+    state = replace(state, trouble_kind=event.trouble, result=event.result)
     probe = state.action.probe
     if event.ok or not state.action.mutates or probe is None:
         return _record_done(state, ok=event.ok, detail=event.output if event.ok else event.error)
-    return _poll(replace(state, trouble=event.error or "the call failed"), Phase.PROBE, probe, now)
+    return poll(replace(state, trouble=event.error or "the call failed"), Phase.PROBE, probe, now)
 
 
 def _record_done(state: State, *, ok: bool, detail: str) -> Step:
     state = replace(state, is_ok=ok, trouble="" if ok else detail)
-    return _write(state, Phase.DONE, state.record(Kind.DONE, ok=ok, detail=detail))
+    record = state.record(
+        Kind.DONE,
+        ok=ok,
+        detail=detail,
+        outputs=_outputs(state.action, state.result) if ok else None,
+        trouble="" if ok else state.trouble_kind.value,
+    )
+    return write(with_outputs(state, record), Phase.DONE, record)
+
+
+def _outputs(action: Action, result: Any) -> Mapping[str, Any] | None:
+    """What the step gave back, just as it will be read from its record: the same values live and resumed."""
+    found = {name: pointed(result, pointer) for name, pointer in action.outputs.items()}
+    said = json.dumps({name: value for name, value in found.items() if value is not MISSING}, default=str)
+    read: dict[str, Any] = json.loads(said)
+    return read if read and len(said) <= MAX_OUTPUT_CHARS else None
 
 
 def _done_recorded(state: State, now: float) -> Step:
+    state = replace(state, result=None)
     if state.is_ok:
         return _verify(state, now)
     return _retry_or_fail(not_applied(state), state.trouble, now)
 
 
 def _retry_or_fail(state: State, trouble: str, now: float) -> Step:
-    retry, stop = state.action.retry, _must_stop(state, now)
-    if stop is None and state.attempt < retry.attempts:
-        pause_s = retry.pause_s(state.attempt)
-        return _emit(state, Phase.PAUSE, lambda ticket: WakeAt(ticket, now + pause_s))
-    reason = f"step {state.action.id!r}: {trouble}"
-    return _fail(state, f"{reason}; {stop}" if stop and stop != trouble else reason)
+    if (stop := must_stop(state, now)) is not None:
+        reason = f"step {state.action.id!r}: {trouble}"
+        return _stop(state, reason if trouble == stop else f"{reason}; {stop}")
+    retry = state.action.retry
+    if state.attempt < retry.attempts and retry.is_worth(state.trouble_kind):
+        pause_s = retry.pause_s(state.attempt, jitter_share(state.plan, state.action, state.attempt))
+        return emit(state, Phase.PAUSE, lambda ticket: WakeAt(ticket, now + pause_s))
+    return _step_failed(state, trouble)
 
 
 def _verify(state: State, now: float) -> Step:
     verify = state.action.verify
     if verify is None:
-        return _next_action(state, state.index + 1, now)
-    return _poll(state, Phase.VERIFY, verify, now)
+        return _next_action(passed(state), state.index + 1, now)
+    return poll(state, Phase.VERIFY, verify, now)
+
+
+def _verified(state: State, now: float) -> Step:
+    return _next_action(passed(state), state.index + 1, now)
 
 
 def _criterion(state: State, number: int, now: float) -> Step:
     if number == len(state.plan.success_criteria):
-        return _finish(state, Status.SUCCEEDED, "")
-    state = replace(state, index=number, snapshot=None)
-    return _poll(state, Phase.CRITERION, state.plan.success_criteria[number], now)
+        return _succeed(state)
+    state = replace(state, index=number, snapshot=None, bound=None)
+    try:
+        criterion = bound_criterion(state.plan, number, state.outputs)
+    except BadTemplate as bad:
+        return fail(state, f"success criterion {number + 1}: {bad}")
+    return poll(state, Phase.CRITERION, criterion, now)
+
+
+def _succeed(state: State) -> Step:
+    """All criteria hold. A step that failed is named; what it may have left half done is no success."""
+    told = "; ".join(f"step {name!r}: {reason}" for name, reason in state.failed)
+    names = {name for name, _ in state.failed}
+    left = [intent.action.id for intent in state.undo if intent.action.id in names]
+    if left:
+        return fail(state, f"{told}; what {', '.join(left)} did is not verified")
+    return finish(state, Status.SUCCEEDED, f"although {told}" if told else "")
+
+
+# -- failing ----------------------------------------------------------------------------------------------------------
+
+
+def _step_failed(state: State, trouble: str) -> Step:
+    """The present step failed: what its file says becomes of the run."""
+    action = state.plan.actions[state.index]
+    reason = f"step {action.id!r}: {trouble}"
+    match action.on_failure:
+        case OnFailure.CONTINUE:
+            return write(
+                replace(state, trouble=trouble), Phase.STEP_FAILED, state.record(Kind.STEP_FAILED, detail=trouble)
+            )
+        case OnFailure.HALT:
+            return end_here(state, f"halted: {reason}")
+        case OnFailure.ESCALATE:
+            return end_here(state, f"escalated: {reason}", escalates=True)
+        case OnFailure.ROLLBACK:
+            return fail(state, reason)
+
+
+def _stop(state: State, reason: str) -> Step:
+    """Nothing more is begun: the time is over, or somebody wants the end."""
+    return end_here(state, reason) if state.keeps and state.cancelled is not None else fail(state, reason)
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
 
 
-def _poll(state: State, phase: Phase, check: Check, now: float) -> Step:
-    """Look at once, then every ``every_s``. What goes forward ends with the run's deadline; probing does not."""
-    within_s = max(check.within_s, PROBE_PATIENCE_S) if phase in _PROBES else check.within_s
-    is_forward = phase in (Phase.PRECONDITION, Phase.VERIFY, Phase.CRITERION)
-    until_s = min(now + within_s, state.deadline_s) if is_forward else now + within_s
-    return _look(replace(state, phase=phase, poll=Poll(check, until_s)))
-
-
-def _look(state: State) -> Step:
-    poll = state.polled
-    return _emit(state, state.phase, lambda ticket: RunCheck(ticket, poll.check.call, state.snapshot, state.present))
-
-
 def _looked(state: State, event: CheckDone, now: float) -> Step:
-    poll = state.polled
-    if state.phase in _PROBES:
-        if event.answer is Answer.UNKNOWN and now < poll.until_s:
-            return _look_again(state, now + poll.check.every_s)
+    polled = state.polled
+    event = replace(event, answer=_heard(polled.check.expect, event.answer))
+    if state.phase in PROBES:
+        if event.answer is Answer.UNKNOWN and now < polled.until_s:
+            return look_again(state, now + polled.check.every_s)
         return _decided(state, event.answer, event.detail, now)
-    if state.phase is not Phase.UNDO_VERIFY and state.cancelled is not None:
-        return _fail(state, f"cancelled: {state.cancelled}")
+    is_kept = state.phase is Phase.UNDO_VERIFY or (state.keeps and state.phase is Phase.VERIFY)
+    if not is_kept and state.cancelled is not None:
+        return _stop(state, f"cancelled: {state.cancelled}")
     if event.answer is not Answer.YES:
-        if now < poll.until_s:
-            wait_until_s = min(now + poll.check.every_s, poll.until_s)
-            return _look_again(replace(state, poll=replace(poll, held_since_s=None)), wait_until_s)
+        if now < polled.until_s:
+            wait_until_s = min(now + polled.check.every_s, polled.until_s)
+            return look_again(replace(state, poll=replace(polled, held_since_s=None)), wait_until_s)
         return _decided(state, Answer.NO, event.detail, now)
-    since_s = now if poll.held_since_s is None else poll.held_since_s
-    held_at_s = since_s + poll.check.hold_for_s
+    since_s = now if polled.held_since_s is None else polled.held_since_s
+    held_at_s = since_s + polled.check.hold_for_s
     if now < held_at_s:
-        state = replace(state, poll=replace(poll, held_since_s=since_s))
-        return _look_again(state, min(now + poll.check.every_s, held_at_s))
+        state = replace(state, poll=replace(polled, held_since_s=since_s))
+        return look_again(state, min(now + polled.check.every_s, held_at_s))
     return _decided(state, Answer.YES, event.detail, now)
 
 
-def _look_again(state: State, at_s: float) -> Step:
-    return _emit(state, state.phase, lambda ticket: WakeAt(ticket, at_s))
+def _heard(expect: Expect, answer: Answer) -> Answer:
+    """Yes for what was expected; what nobody can tell is only expected where a no is no better."""
+    if expect is Expect.YES or (answer is Answer.UNKNOWN and expect is Expect.NO):
+        return answer
+    return Answer.NO if answer is Answer.YES else Answer.YES
 
 
 def _decided(state: State, answer: Answer, detail: str, now: float) -> Step:
@@ -234,17 +325,17 @@ def _decided(state: State, answer: Answer, detail: str, now: float) -> Step:
         case Phase.PRECONDITION if is_yes:
             return _precondition(state, state.index + 1, now)
         case Phase.PRECONDITION:
-            return _finish(state, Status.REJECTED, f"precondition {state.index + 1} ({what}) does not hold: {detail}")
+            return finish(state, Status.REJECTED, f"precondition {state.index + 1} ({what}) does not hold: {detail}")
         case Phase.VERIFY if is_yes:
-            return _write(state, Phase.VERIFIED, state.record(Kind.VERIFIED, ok=True, detail=detail))
+            return write(state, Phase.VERIFIED, state.record(Kind.VERIFIED, ok=True, detail=detail))
         case Phase.VERIFY:
             return _not_verified(state, f"not verified ({what}): {detail}", now)
         case Phase.CRITERION if is_yes:
             return _criterion(state, state.index + 1, now)
         case Phase.CRITERION:
-            return _fail(state, f"success criterion {state.index + 1} ({what}) does not hold: {detail}")
+            return fail(state, f"success criterion {state.index + 1} ({what}) does not hold: {detail}")
         case Phase.UNDO_VERIFY:
-            return _undo_looked(state, f"{what}: {detail}", now, is_yes=is_yes)
+            return undo_looked(state, f"{what}: {detail}", now, is_yes=is_yes)
         case _:
             return _probed(state, answer, f"{what}: {detail}", now)
 
@@ -252,24 +343,24 @@ def _decided(state: State, answer: Answer, detail: str, now: float) -> Step:
 def _not_verified(state: State, trouble: str, now: float) -> Step:
     """What mutates is undone rather than done twice; the rest may be tried again."""
     if state.action.mutates:
-        return _fail(state, f"step {state.action.id!r}: {trouble}")
-    return _retry_or_fail(state, trouble, now)
+        return _step_failed(state, trouble)
+    return _retry_or_fail(replace(state, trouble_kind=Trouble.UNVERIFIED), trouble, now)
 
 
 def _probed(state: State, answer: Answer, detail: str, now: float) -> Step:
     if answer is Answer.UNKNOWN:
         name = state.action.id
-        return _finish(state, Status.UNKNOWN, f"step {name!r}: nobody can tell whether it was applied: {detail}")
+        return nobody_knows(state, f"step {name!r}: nobody can tell whether it was applied: {detail}")
     is_applied = answer is Answer.YES
     if state.phase is Phase.UNDO_PROBE:
         if is_applied:
-            return _write(state, Phase.UNDO_DONE, state.record(Kind.UNDO_DONE, ok=True, detail=detail))
-        return _undo_call(state)
+            return write(state, Phase.UNDO_DONE, state.record(Kind.UNDO_DONE, ok=True, detail=detail))
+        return undo_call(state)
     if is_applied:
         said = f"{state.trouble}; " if state.trouble else ""
         return _record_done(state, ok=True, detail=f"{said}the probe says that it was applied: {detail}")
     if state.phase is Phase.RESUME_PROBE:
-        stop = _must_stop(state, now)
+        stop = must_stop(state, now)
         return _call(state, now) if stop is None else _record_done(state, ok=False, detail=stop)
     return _record_done(state, ok=False, detail=state.trouble)
 
@@ -281,124 +372,44 @@ def _go_on_after_fence(state: State, now: float) -> Step:
     """An intent without done: look before anything is done again."""
     action = state.action
     if state.resumed_at is Kind.UNDO_INTENT:
-        return _poll(state, Phase.UNDO_PROBE, state.rollback.verify, now)
+        return poll(state, Phase.UNDO_PROBE, state.rollback.verify, now)
     if action.mutates and action.probe is not None:
-        return _poll(state, Phase.RESUME_PROBE, action.probe, now)
-    stop = _must_stop(state, now)
-    return _call(state, now) if stop is None else _fail(state, stop)
+        return poll(state, Phase.RESUME_PROBE, action.probe, now)
+    stop = must_stop(state, now)
+    return _call(state, now) if stop is None else _stop(state, stop)
 
 
 def _woke(state: State, now: float) -> Step:
     if state.phase is not Phase.PAUSE:
-        return _undo_intend(state) if state.phase is Phase.UNDO_PAUSE else _look(state)
-    if (reason := _must_stop(state, now)) is not None:
-        return _fail(state, reason)
+        return undo_intend(state) if state.phase is Phase.UNDO_PAUSE else look(state)
+    if (reason := must_stop(state, now)) is not None:
+        return _stop(state, reason)
     return _intend(replace(state, attempt=state.attempt + 1))
 
 
-def _cancel(state: State, event: CancelAsked, now: float) -> Step:
-    """Acts at the next safe place: a call under way is awaited, an undoing goes on."""
+def _cancel(state: State, event: CancelAsked) -> Step:
+    """Acts at the next safe place: a call under way is awaited, an undoing goes on. Looks are not waited for."""
     if state.is_undoing or state.cancelled is not None:
         return state, ()
-    state = replace(state, cancelled=event.reason)
-    return _woke(state, now) if state.phase is Phase.PAUSE else (state, ())
+    state = _asked_to_end(state, event)
+    is_safe = state.phase in (Phase.PAUSE, Phase.PRECONDITION, Phase.SNAPSHOT, Phase.CRITERION)
+    if is_safe or (state.phase is Phase.VERIFY and not state.keeps):
+        return _stop(state, f"cancelled: {state.cancelled}")
+    return state, ()
 
 
-# -- undoing ----------------------------------------------------------------------------------------------------------
-
-
-def _fail(state: State, reason: str) -> Step:
-    state = replace(state, failure=reason, trouble="")
-    if not state.undo or not state.plan.rollback_on_failure:
-        return _finish_undone(state)
-    kind = Kind.FAILING if state.cancelled is None else Kind.CANCELLING
-    return _write(state, Phase.FAILING, Record(kind, detail=reason))
-
-
-def _undo_next(state: State) -> Step:
-    while state.undo:
-        last = state.undo[-1]
-        if state.plan.actions[last.step].rollback is not None:
-            return _undo_intend(replace(state, index=last.step, snapshot=last.snapshot, attempt=1))
-        state = without_last(state)
-    return _finish_undone(state)
-
-
-def _undo_intend(state: State) -> Step:
-    return _write(state, Phase.UNDO_INTENT, state.record(Kind.UNDO_INTENT))
-
-
-def _undo_call(state: State) -> Step:
-    call = state.rollback.call
-    state = replace(state, phase=Phase.UNDO_CALL)
-    return _emit(state, Phase.UNDO_CALL, lambda ticket: RunCall(ticket, call, state.snapshot, state.present))
-
-
-def _verify_undo(state: State, now: float) -> Step:
-    """Whatever the call said: the world is looked at."""
-    return _poll(state, Phase.UNDO_VERIFY, state.rollback.verify, now)
-
-
-def _undo_looked(state: State, detail: str, now: float, *, is_yes: bool) -> Step:
-    if not is_yes and state.attempt < state.rollback.attempts:
-        state = replace(state, attempt=state.attempt + 1)
-        return _emit(state, Phase.UNDO_PAUSE, lambda ticket: WakeAt(ticket, now + UNDO_PAUSE_S))
-    return _write(
-        replace(state, is_ok=is_yes, trouble=detail),
-        Phase.UNDO_VERIFIED,
-        state.record(Kind.UNDO_VERIFIED, ok=is_yes, detail=detail),
-    )
-
-
-def _undo_verified(state: State) -> Step:
-    return _undo_next(without_last(state, ok=state.is_ok, detail=state.trouble))
-
-
-def _finish_undone(state: State) -> Step:
-    standing = state.standing + tuple(state.plan.actions[intent.step].id for intent in state.undo)
-    told = [state.failure]
-    told += [f"rolled back: {', '.join(state.undone)}"] if state.undone else []
-    told += [f"rollback failed: {', '.join(state.undo_failures)}"] if state.undo_failures else []
-    told += [f"stays applied: {', '.join(standing)}"] if standing else []
-    if state.undo_failures:
-        status = Status.ROLLBACK_FAILED
-    elif state.cancelled is not None:
-        status = Status.CANCELLED
-    else:
-        status = Status.ROLLED_BACK if state.undone and not standing else Status.FAILED
-    return _finish(state, status, "; ".join(told))
-
-
-# -- small ones -------------------------------------------------------------------------------------------------------
+def _asked_to_end(state: State, cancel: CancelAsked | None) -> State:
+    return state if cancel is None else replace(state, cancelled=cancel.reason, keeps=cancel.keeps)
 
 
 _RECORDED: Final[dict[Phase, Callable[[State, float], Step]]] = {
     Phase.INTENT: _intent_recorded,
     Phase.DONE: _done_recorded,
-    Phase.VERIFIED: lambda state, now: _next_action(state, state.index + 1, now),
-    Phase.FAILING: lambda state, _: _undo_next(state),
-    Phase.UNDO_INTENT: lambda state, _: _undo_call(state),
-    Phase.UNDO_DONE: _verify_undo,
-    Phase.UNDO_VERIFIED: lambda state, _: _undo_verified(state),
+    Phase.VERIFIED: _verified,
+    Phase.SKIPPED: _verified,
+    Phase.STEP_FAILED: lambda state, now: _next_action(failed(state, state.trouble), state.index + 1, now),
+    Phase.FAILING: lambda state, _: undo_next(state),
+    Phase.UNDO_INTENT: lambda state, _: undo_call(state),
+    Phase.UNDO_DONE: verify_undo,
+    Phase.UNDO_VERIFIED: lambda state, _: undo_verified(state),
 }
-
-
-def _must_stop(state: State, now: float) -> str | None:
-    """Why nothing more may be begun, if so."""
-    if state.cancelled is not None:
-        return f"cancelled: {state.cancelled}"
-    return f"took longer than {state.plan.max_execution_s:g} s" if now >= state.deadline_s else None
-
-
-def _emit(state: State, phase: Phase, effect: Callable[[int], Effect]) -> Step:
-    state = replace(state, phase=phase, ticket=state.ticket + 1)
-    return state, (effect(state.ticket),)
-
-
-def _write(state: State, phase: Phase, record: Record) -> Step:
-    return _emit(state, phase, lambda ticket: WriteRecord(ticket, record))
-
-
-def _finish(state: State, status: Status, detail: str) -> Step:
-    done = replace(state, phase=Phase.FINISHED, status=status, detail=detail, poll=None)
-    return done, (Finish(status, detail),)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from runbooks.model import Action, Call, Check, Rollback, Status
+from runbooks.model import Action, Call, Check, Rollback, Status, Trouble
 from runbooks.plan import Plan
 
 MAX_DETAIL_CHARS: Final = 4096
 
-Snapshot = Mapping[str, Mapping[str, Any] | None]
-"""What each service of an action was before it: run number, state, readiness; None for a service unknown then."""
+Snapshot = Mapping[str, Any]
+"""What each thing an action touches was before it, by a name its family of calls gives it; JSON values. For a service:
+run number, state, readiness, or None when it was not known.
+"""
 
 
 class Answer(enum.Enum):
@@ -30,6 +32,8 @@ class Kind(enum.Enum):
     INTENT = "intent"
     DONE = "done"
     VERIFIED = "verified"
+    SKIPPED = "skipped"
+    STEP_FAILED = "step_failed"
     FAILING = "failing"
     CANCELLING = "cancelling"
     UNDO_INTENT = "undo_intent"
@@ -39,7 +43,11 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of an execution's journal. ``step`` is the action's number (-1: the whole run), ``attempt`` from 1."""
+    """One line of an execution's journal. ``step`` is the action's number (-1: the whole run), ``attempt`` from 1.
+
+    An intent has the ``snapshot`` of before and ``bound``, the digest of what is going to be done, so that a resumed
+    run does the very same or nothing; done has the step's ``outputs``, and of what failed its ``trouble``.
+    """
 
     kind: Kind
     step: int = -1
@@ -48,6 +56,9 @@ class Record:
     ok: bool | None = None
     detail: str = ""
     snapshot: Snapshot | None = None
+    bound: str = ""
+    outputs: Mapping[str, Any] | None = None
+    trouble: str = ""
 
 
 # -- events: what the shell answers. ``ticket`` is that of the effect answered; others are late and dropped ----------
@@ -55,9 +66,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """Nothing an earlier incarnation started for this execution is under way any more."""
+    """Nothing an earlier incarnation started for this execution is under way any more; ``error``: something is, and it
+    cannot be ended.
+    """
 
     ticket: int
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +90,15 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class CallDone:
+    """``result``: what it gave back, a JSON value. ``is_lost``: nobody knows how it ended, and it cannot be ended."""
+
     ticket: int
     ok: bool
     output: str = ""
     error: str = ""
+    result: Any = None
+    trouble: Trouble = Trouble.OTHER
+    is_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +115,13 @@ class Woke:
 
 @dataclass(frozen=True, slots=True)
 class CancelAsked:
-    """Somebody wants the run to end: what it did is rolled back. Needs no ticket."""
+    """Somebody wants the run to end, at the next safe place. Needs no ticket.
+
+    ``keeps``: the step under way is brought to its end, and what was done stays; else all of it is rolled back.
+    """
 
     reason: str
+    keeps: bool = False
 
 
 Event = Fenced | SnapshotTaken | Recorded | CallDone | CheckDone | Woke | CancelAsked
@@ -116,8 +139,10 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class TakeSnapshot:
+    """Learn what the world is that ``calls`` (of one action) touch or compare with."""
+
     ticket: int
-    services: tuple[str, ...]
+    calls: tuple[Call, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +187,11 @@ class WakeAt:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The run is over; the last effect."""
+    """The run is over; the last effect. ``escalates``: a step's ``on_failure`` asks for whoever comes next at once."""
 
     status: Status
     detail: str
+    escalates: bool = False
 
 
 Effect = Fence | TakeSnapshot | WriteRecord | RunCall | RunCheck | WakeAt | Finish
@@ -188,6 +214,8 @@ class Phase(enum.Enum):
     PAUSE = "pause"
     VERIFY = "verify"
     VERIFIED = "verified"
+    SKIPPED = "skipped"
+    STEP_FAILED = "step_failed"
     CRITERION = "criterion"
     FAILING = "failing"
     UNDO_INTENT = "undo_intent"
@@ -211,15 +239,20 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """An action that may have been applied, with the snapshot taken before it."""
+    """An action that may have been applied, as it was bound, with the snapshot taken before it."""
 
     step: int
+    action: Action
     snapshot: Snapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything the engine knows of one run. ``index`` is the action's, precondition's or criterion's number."""
+    """Everything the engine knows of one run. ``index`` is the action's, precondition's or criterion's number.
+
+    ``bound`` is the present action with its placeholders filled; ``outputs`` what the steps gave back so far;
+    ``passed`` the steps that are done with (verified, or skipped), ``failed`` those that failed and the run went on.
+    """
 
     plan: Plan
     deadline_s: float
@@ -237,6 +270,15 @@ class State:
     undo_failures: tuple[str, ...] = ()
     failure: str = ""
     cancelled: str | None = None
+    keeps: bool = False
+    bound: Action | None = None
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    passed: frozenset[str] = frozenset()
+    failed: tuple[tuple[str, str], ...] = ()
+    result: Any = None
+    trouble_kind: Trouble = Trouble.OTHER
+    strange: str = ""
+    """Why what is on record does not fit the plan; such a run is not carried on."""
     status: Status = Status.RUNNING
     detail: str = ""
     resumed_at: Kind | None = None
@@ -247,7 +289,7 @@ class State:
 
     @property
     def action(self) -> Action:
-        return self.plan.actions[self.index]
+        return self.plan.actions[self.index] if self.bound is None else self.bound
 
     @property
     def rollback(self) -> Rollback:
@@ -269,8 +311,6 @@ class State:
             return None
         return Try(f"{self.action.id}.undo" if self.is_undoing else self.action.id, self.attempt)
 
-    def record(
-        self, kind: Kind, *, ok: bool | None = None, detail: str = "", snapshot: Snapshot | None = None
-    ) -> Record:
+    def record(self, kind: Kind, *, ok: bool | None = None, detail: str = "", **more: Any) -> Record:
         """A record of the present action and attempt."""
-        return Record(kind, self.index, self.action.id, self.attempt, ok, detail[:MAX_DETAIL_CHARS], snapshot)
+        return Record(kind, self.index, self.action.id, self.attempt, ok, detail[:MAX_DETAIL_CHARS], **more)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from runbooks import patterns
 from runbooks.model import Facts, Parameter, ParameterType
 from runbooks.predicates import MATCHED_CHARS, MISSING, pointed
 
 _NAMES: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _HOSTS: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})|\[[0-9a-fA-F:.]{2,45}\]")
+_DURATIONS: Final = re.compile(r"\d{1,9}(\.\d{1,6})?(ms|s|m|h|d)")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -61,15 +63,25 @@ def _type_problem(wanted: ParameterType, value: Any) -> str:
             fits = isinstance(value, str) and _NAMES.fullmatch(value) is not None
         case ParameterType.HOST:
             fits = isinstance(value, str) and _HOSTS.fullmatch(value) is not None
+        case ParameterType.PATH:
+            fits = isinstance(value, str) and _is_plain_path(value)
+        case ParameterType.DURATION:
+            fits = (is_number and value >= 0) or (isinstance(value, str) and _DURATIONS.fullmatch(value) is not None)
         case ParameterType.STRING:
             fits = isinstance(value, str) and len(value) <= MATCHED_CHARS and not _CONTROL.search(value)
     return "" if fits else f"is no {wanted.value}"
 
 
+def _is_plain_path(value: str) -> bool:
+    """Absolute, without a step upwards."""
+    is_shaped = value.startswith("/") and len(value) <= MATCHED_CHARS and not _CONTROL.search(value)
+    return is_shaped and ".." not in value.split("/")
+
+
 def _range_problem(parameter: Parameter, value: Any) -> str:
     if parameter.choices and value not in parameter.choices:
         return f"is none of {', '.join(map(repr, parameter.choices))}"
-    if parameter.pattern is not None and not re.fullmatch(parameter.pattern, str(value)):
+    if parameter.pattern is not None and not patterns.fits(parameter.pattern, str(value)):
         return f"does not match {parameter.pattern!r}"
     if parameter.minimum is not None and value < parameter.minimum:
         return f"is less than {parameter.minimum:g}"

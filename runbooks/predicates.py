@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from runbooks import patterns
 from runbooks.model import AllOf, AnyOf, Facts, FieldTest, Not, Op, Predicate
 
 MISSING: Final = object()
@@ -90,6 +91,12 @@ def why_not(predicate: Predicate, facts: Facts) -> str:
             return f"{pointer} {actual}, wanted {op.value} {_short(wanted)}"
 
 
+def _contains(value: Any, wanted: Any) -> bool:
+    if isinstance(value, str):
+        return isinstance(wanted, str) and wanted in value
+    return isinstance(value, (list, tuple)) and any(_equal(one, wanted) for one in value)
+
+
 def _passes(value: Any, op: Op, wanted: Any) -> bool:
     if op is Op.EXISTS:
         return (value is not MISSING and value is not None) is wanted
@@ -102,8 +109,10 @@ def _passes(value: Any, op: Op, wanted: Any) -> bool:
             return not _equal(value, wanted)
         case Op.IN:
             return any(_equal(value, one) for one in wanted)
+        case Op.CONTAINS:
+            return _contains(value, wanted)
         case Op.MATCHES:
-            return isinstance(value, str) and re.search(wanted, value[:MATCHED_CHARS], re.IGNORECASE) is not None
+            return isinstance(value, str) and patterns.finds(wanted, value[:MATCHED_CHARS])
         case _:
             return _is_number(value) and _compared(value, op, wanted)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,6 +50,16 @@ class TokenFile:
         except ValueError as error:
             return f"alertmanager is not heard: {error}"
         return None
+
+
+def tokens_of(files: Mapping[str, Path]) -> Callable[[], dict[str, str]]:
+    """The operators' tokens by name, read each time. It raises ValueError: one cannot be used."""
+
+    def read() -> dict[str, str]:
+        found = {name: TokenFile(path).read() for name, path in files.items()}
+        return {name: token for name, token in found.items() if token is not None}
+
+    return read
 
 
 def first_of(*looks: Callable[[], str | None]) -> Callable[[], str | None]:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from actors.board import NodeKind
+from actors.board import NodeKind, NodeState, NodeStatus
 from actors.bridge_endpoint import BridgeEndpointActor, EndpointPast
+from actors.chain.place import say_to_syslog
 from actors.clock import SystemClock
 from actors.context import ActorSystem
 from actors.exit_watcher import ExitWatcher
@@ -29,6 +30,7 @@ from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
 from actors.monitor import Watched
 from actors.refs import ActorRef
+from actors.runbook import StopPolicy
 from actors.runtimes.base import Runtime
 from actors.runtimes.cgroups import open_cgroups
 from actors.runtimes.kept import KeeperNursery
@@ -41,13 +43,14 @@ from actors.strays import Strays
 from bridge_link.errors import LinkError
 from config import SystemConfig
 from config.replicas import expanded
-from supervisors.alertmanager_link import TokenFile, alertmanager_plan, first_of
+from supervisors.action_ports import Outside, actions_plan
+from supervisors.alertmanager_link import TokenFile, alertmanager_plan, first_of, tokens_of
 from supervisors.api.alertmanager import Door
 from supervisors.api.app import create_app
 from supervisors.api.server import ApiServer, OperatorUnavailable
 from supervisors.catalog import Catalog, moment
 from supervisors.daemon import Daemon, View, on_terminal
-from supervisors.decisions.model import Ask, Refused
+from supervisors.decisions.model import Ask, Refused, ReportKind
 from supervisors.exit_with import code_at_end
 from supervisors.instance import instance_of
 from supervisors.leftovers import Cleaner, leftovers
@@ -60,10 +63,14 @@ from supervisors.opening import Opening, expected
 from supervisors.outside_acts import OutsideActs, Plan
 from supervisors.overseers import Overseers
 from supervisors.pacing_memory import LedgerMemory
+from supervisors.plain_sinks import sinks_of
 from supervisors.pulse import Pulse
-from supervisors.recovery import Recovery, RecoveryPlan, retention_of
+from supervisors.recovery import BRIDGES_PATH, Recovery, RecoveryPlan, retention_of
 from supervisors.reload import OwnFile, Reloader, reload_by_signal
-from supervisors.runbook_ports import SteeredServices
+from supervisors.report_words import said
+from supervisors.runbook_ports import LiveScaling, MeasuredServices, SteeredServices
+from supervisors.self_alerts import SelfAlerts, WatchParts
+from supervisors.self_measures import Measures, Sources
 from supervisors.service_plans import endpoint_plan, service_plan
 from supervisors.single_root import RootLock
 from supervisors.status_line import status_line
@@ -80,11 +87,13 @@ from supervisors.watched import (
     watched_keeper,
     watched_logs,
     watched_systemd,
+    watched_usage,
 )
 
 MISSED_COUNTED: Final = register("daemon.missed.counted", "a restart while no daemon lived is counted, not forgotten")
 RESTART_COUNTED: Final = register("daemon.restart.counted", "a restart is counted, the new run was not asked for")
 KEEPER_LEFT: Final = register("daemon.leave.said", "in an orderly end the keeper was told goodbye")
+DOWN: Final = frozenset({NodeState.STOPPED, NodeState.CRASH_LOOP, NodeState.FAILED})
 
 if TYPE_CHECKING:
     from actors.runtimes.docker import DockerRuntime
@@ -135,11 +144,13 @@ class App:
         self.cleaner = self._cleaner()
         self.system = ActorSystem(reporter=self._reported, memory=self.memory)
         self.steering = self._steering()
+        self.scaling = LiveScaling(self.catalog)
         self.recovery = Recovery(
             RecoveryPlan(
                 state_dir=state_dir,
                 enabled=config.recovery.enabled,
                 max_concurrent=config.recovery.max_concurrent,
+                on_switch_off=StopPolicy(config.recovery.on_switch_off),
                 runbook_directories=config.runbooks.directories,
                 guardian_address=config.links.guardian.address,
                 bridge_address=config.links.bridge.address,
@@ -149,10 +160,19 @@ class App:
                 retention=retention_of(config.journal),
                 events_address=config.links.events_address,
                 endpoints={name: bridge.kind for name, bridge in config.bridges.items()},
+                sinks=sinks_of(config.alerting.sinks),
+                behind={name: one.service for name, one in config.bridges.items() if one.service is not None},
+                folders={name: str(one.directory) for name, one in config.bridges.items() if one.kind == "spool"},
+                audit_tip=config.audit.tip,
+                audit_say=say_to_syslog if config.audit.syslog else None,
+                actions=actions_plan(config),
             ),
             self.system,
             SteeredServices(self.steering),
+            Outside(self.scaling, MeasuredServices(self.catalog, self.live)),
         )
+        self.usage = UsageBook(self.live)
+        self.self_alerts = self._self_alerts()
         self.token = TokenFile(config.links.alertmanager.token_file)
         self._listen_outside()
         self.log_keeper = LogKeeper(self._log_limits(config), self._log_writers)
@@ -289,8 +309,18 @@ class App:
             self._prepare,
         )
         return Reloader(
-            self.own_file, self.catalog, editor, self.ledger, self.system.clock.wall, self.recovery.commanded
+            self.own_file,
+            self.catalog,
+            editor,
+            self.ledger,
+            self.system.clock.wall,
+            self.recovery.commanded,
+            self._heed,
         )
+
+    def _heed(self, source: SystemConfig, by: str) -> None:
+        wanted = source.recovery
+        self.recovery.configured(enabled=wanted.enabled, policy=StopPolicy(wanted.on_switch_off), by=by)
 
     def _parts_now(self) -> TreeParts:
         if self.parts is None:
@@ -327,10 +357,34 @@ class App:
         elif report.kind.value in ("parked", "gave_up") and self.steering.path_or_none(name) == path:
             self.ledger.judged(name)
         self.recovery.reported(path, report)
+        if report.kind is ReportKind.PARKED:
+            self.self_alerts.parked(name, said(report))
         if name == self.catalog.config.exit_with and self.steering.path_or_none(name) == path:
             code = code_at_end(report)
             if code is not None:
                 self._end_with(name, code)
+
+    def _self_alerts(self) -> SelfAlerts:
+        board, path_of = self.system.board, self.steering.path_or_none
+
+        def status(name: str) -> NodeStatus | None:
+            return board.get(path_of(name) or f"{BRIDGES_PATH}/{name}")
+
+        def is_down(name: str) -> bool:
+            found = status(name)
+            return name not in self.live.by_service and found is not None and found.state in DOWN
+
+        sources = Sources(lambda: self.catalog.config, is_down, self.usage.figures, self.places.root, self.system.clock)
+        return SelfAlerts(
+            WatchParts(
+                lambda: self.catalog.config.watch,
+                Measures(sources).measure,
+                status,
+                self.recovery.own_alerts,
+                self.system.clock,
+                self.system.io.run,
+            )
+        )
 
     def _end_with(self, service: str, code: int) -> None:
         if self._daemon is not None:
@@ -347,11 +401,11 @@ class App:
         def end(keep_services: bool, by: str) -> None:
             daemon.ask_to_stop(keep_services, by)
 
-        reloader = self._reloader()
+        reloader = self.scaling.reloader = self._reloader()
         manager = LocalManager(
             self.system,
             self.steering,
-            UsageBook(self.live),
+            self.usage,
             self.recovery.records,
             self.recovery,
             lambda name: log_path(self.places.root, name),
@@ -361,7 +415,12 @@ class App:
             end,
         )
         server = ApiServer(
-            create_app(manager, self._opening().is_open, Door(self.recovery.alertmanager, self.token.read)),
+            create_app(
+                manager,
+                self._opening().is_open,
+                Door(self.recovery.alertmanager, self.token.read),
+                tokens_of(self.config.links.operator.tokens),
+            ),
             self.config.links.operator.address,
             self.places.root / "operator.sock",
             address_file=self.places.address("operator"),
@@ -437,6 +496,7 @@ class App:
         nodes = {
             "exit-watcher": watched_exits(self.watcher, look),
             "log-keeper": watched_logs(self.log_keeper),
+            "usage-watch": watched_usage(self.self_alerts),
         }
         if self.nursery is not None:
             nodes["keeper"] = watched_keeper(self.nursery, self._pulse(), self.recovery.told)

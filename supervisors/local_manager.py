@@ -48,12 +48,30 @@ class Records(Protocol):
     def transitions(self, path: str, limit: int) -> Sequence[Transition]: ...
 
 
+class Held(Protocol):
+    """Silences and latches (``supervisors.held``)."""
+
+    def silences(self) -> Sequence[Record]: ...
+    def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record: ...
+    def end_silence(self, silence_id: str, *, by: str) -> Record: ...
+    def latches(self) -> Sequence[Record]: ...
+    def release(self, target: str, *, by: str, why: str) -> Record: ...
+
+
 class Recovery(Protocol):
-    """The recovery switch and its figures."""
+    """The recovery switch, its figures, and the end of what it has begun."""
+
+    @property
+    def held(self) -> Held: ...
 
     def status(self) -> RecoveryStatus: ...
     def switch(self, *, enabled: bool, by: str) -> RecoveryStatus: ...
+    def cancel(self, execution_id: str, *, by: str, why: str) -> None: ...
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str) -> Record: ...
     def statistics(self) -> Mapping[str, Any]: ...
+    def waiting_approvals(self) -> Sequence[Record]: ...
+    def approve(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record: ...
+    def reject(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record: ...
 
 
 @dataclass(frozen=True)
@@ -94,11 +112,42 @@ class LocalManager:
             raise UnknownNode(execution_id, what="execution")
         return found
 
+    def approvals(self) -> Sequence[Record]:
+        return self.recovery.waiting_approvals()
+
+    def approve(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self.recovery.approve(execution_id, by=by, plan=plan, why=why)
+
+    def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self.recovery.reject(execution_id, by=by, plan=plan, why=why)
+
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
+        return self.recovery.run_runbook(runbook_id, values, by=by, why=why)
+
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        self.recovery.cancel(execution_id, by=by, why=why)
+        return self.execution(execution_id)
+
     def recovery_status(self) -> RecoveryStatus:
         return self.recovery.status()
 
     def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
         return self.recovery.switch(enabled=enabled, by=by)
+
+    def silences(self) -> Sequence[Record]:
+        return self.recovery.held.silences()
+
+    def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record:
+        return self.recovery.held.add_silence(matchers, for_s, by=by, why=why)
+
+    def end_silence(self, silence_id: str, *, by: str) -> Record:
+        return self.recovery.held.end_silence(silence_id, by=by)
+
+    def latches(self) -> Sequence[Record]:
+        return self.recovery.held.latches()
+
+    def release(self, target: str, *, by: str, why: str) -> Record:
+        return self.recovery.held.release(target, by=by, why=why)
 
     def statistics(self) -> Mapping[str, Any]:
         return self.recovery.statistics()

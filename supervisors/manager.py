@@ -98,13 +98,16 @@ class Transition(TypedDict):
 
 
 class RecoveryStatus(TypedDict):
-    """Whether alerts start runbooks; ``by`` and ``since`` tell who switched it last."""
+    """Whether alerts start runbooks; ``by`` and ``since`` tell who switched it last, ``trouble`` why that is not
+    remembered as it should be.
+    """
 
     enabled: bool
     active: int
     queued: int
     by: NotRequired[str]
     since: NotRequired[str]
+    trouble: NotRequired[str]
 
 
 class DaemonInfo(TypedDict):
@@ -172,7 +175,13 @@ class UnknownNode(ManagerError):
 
 
 _TREE: Final = "'selfheal tree'"
-_WHERE: Final = {"service": "'selfheal services status'", "execution": "'selfheal executions'"}
+_WHERE: Final = {
+    "runbook": "'selfheal runbook list'",
+    "service": "'selfheal services status'",
+    "execution": "'selfheal executions'",
+    "silence": "'selfheal silence list --all'",
+    "latched target": "'selfheal recovery latches'",
+}
 
 
 class CommandFailed(ManagerError):
@@ -185,6 +194,10 @@ class BadConfig(ManagerError):
     def __init__(self, text: str, problems: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(text)
         self.problems = tuple(problems)
+
+
+class NotAllowed(ManagerError):
+    """Who asked is not proven, or may not do this; nothing has changed."""
 
 
 class TimedOut(ManagerError):
@@ -267,11 +280,51 @@ class Manager(Protocol):
     def execution(self, execution_id: str) -> Record:
         """One execution. Raises ``UnknownNode``."""
 
+    def approvals(self) -> Sequence[Record]:
+        """What awaits approval, oldest first: the plan in words, its hash, who may approve, until when."""
+
+    def approve(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        """Agree to the plan with this hash (or its first letters; None: the one that is asked).
+
+        In the daemon ``by`` is the authenticated name; a remote owner sends none: the daemon knows who asks. Raises
+        ``CommandFailed`` for a vote that counts for nothing, ``NotAllowed``.
+        """
+
+    def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        """End what awaits approval without running it. As ``approve``."""
+
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
+        """Ask for a run with these values, as an alert would: it passes every limit and every approval.
+
+        Returns what was decided: alert_id, outcome, execution_id, reason. ``by`` as for ``approve``. Raises
+        ``UnknownNode``, and ``CommandFailed`` for values that do not fit.
+        """
+
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        """End an execution at its next safe place; what it did is rolled back. Returns once that is remembered."""
+
     def recovery_status(self) -> RecoveryStatus:
         """Whether alerts start runbooks now."""
 
     def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
         """Switch recovery on or off; it is remembered over a restart of the daemon."""
+
+    def silences(self) -> Sequence[Record]:
+        """All silences, newest first: ``{id, state: active|expired|ended, matchers, by, why, created_at, for_s,
+        ends_at?, ended_at?, ended_by?}``.
+        """
+
+    def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record:
+        """Alerts that all ``matchers`` fit start nothing for ``for_s`` seconds."""
+
+    def end_silence(self, silence_id: str, *, by: str) -> Record:
+        """End a silence now. Raises ``UnknownNode``."""
+
+    def latches(self) -> Sequence[Record]:
+        """Targets left alone until a person has looked, oldest first: ``{target, execution_id, since, why}``."""
+
+    def release(self, target: str, *, by: str, why: str) -> Record:
+        """Runs may begin on the target again. Raises ``UnknownNode``."""
 
     def statistics(self) -> Mapping[str, Any]:
         """Figures of recovery: total_runbooks, total_executions, success_rate, active_executions,

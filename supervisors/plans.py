@@ -27,6 +27,10 @@ class Action(enum.Enum):
     UNCHANGED = "unchanged"
 
 
+AT_ONCE: Final = frozenset({"recovery.enabled", "recovery.on_switch_off"})
+"""What of the daemon's own settings counts as soon as the file is applied."""
+
+
 class Need(enum.Enum):
     """What the change of a key asks for."""
 
@@ -125,6 +129,12 @@ def make_plan(running: SystemConfig, wanted: SystemConfig) -> Plan:
     return Plan((*kept, *gone, *groups_gone), tuple(_daemon_changes(running, wanted)))
 
 
+def at_once(running: SystemConfig, wanted: SystemConfig) -> list[Change]:
+    """What of the daemon's own settings changes with the file, and counts at once."""
+    changes = _model_changes("recovery.", running.recovery, wanted.recovery)
+    return [change for change in changes if change.key in AT_ONCE]
+
+
 def start_order(config: SystemConfig) -> tuple[str, ...]:
     """All services in start order."""
     groups = config.groups
@@ -206,7 +216,7 @@ def _common(names: tuple[str, ...], others: tuple[str, ...]) -> list[str]:
 
 def _daemon_changes(running: SystemConfig, wanted: SystemConfig) -> Iterator[Change]:
     for change in _model_changes("", running, wanted):
-        if change.key.partition(".")[0] not in ("services", "groups"):
+        if change.key.partition(".")[0] not in ("services", "groups") and change.key not in AT_ONCE:
             yield change
 
 

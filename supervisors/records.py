@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from actors.journal import rows
 from actors.journal.journal import Journal
+from runbooks.deciding.queue import Waiting
 from runbooks.model import Status
-from runbooks.past import StepView, step_views
+from runbooks.step_views import StepView, step_views
 from supervisors.manager import Record, Transition
 from supervisors.tree_json import rfc3339
 
@@ -19,6 +20,8 @@ class JournalRecords:
     """Fulfils ``local_manager.Records``. Methods raise JournalTrouble when the journal cannot be read."""
 
     journal: Journal
+    waiting: Callable[[str], Waiting | None] = lambda _execution_id: None
+    """The place of a queued run, and why it has not begun."""
 
     def alerts(self, limit: int) -> Sequence[Record]:
         return [_alert(row) for row in self.journal.read(lambda db: rows.alerts(db, limit))]
@@ -29,11 +32,17 @@ class JournalRecords:
         return None if row is None else _alert(row)
 
     def executions(self, limit: int) -> Sequence[Record]:
-        return [_execution(row) for row in self.journal.read(lambda db: rows.executions(db, limit))]
+        return [self._shown(row) for row in self.journal.read(lambda db: rows.executions(db, limit))]
 
     def execution(self, execution_id: str) -> Record | None:
         row = self.journal.read(lambda db: rows.execution(db, execution_id))
-        return None if row is None else _execution(row)
+        return None if row is None else self._shown(row)
+
+    def _shown(self, row: Mapping[str, Any]) -> Record:
+        shown, waiting = _execution(row), self.waiting(row["id"])
+        if waiting is not None and shown["status"] == Status.QUEUED.value:
+            shown["queue"] = {"position": waiting.place, "why": waiting.why}
+        return shown
 
     def transitions(self, path: str, limit: int) -> Sequence[Transition]:
         return [_transition(row) for row in self.journal.read(lambda db: rows.events(db, path, limit))]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,51 +19,69 @@ from actors.access.audit import Audit
 from actors.access.book import Book, ClientBook, PlainBook
 from actors.access.keyring import Keyring
 from actors.alertmanager import AlertmanagerIntake, AlertmanagerParts, AlertmanagerPlan
+from actors.approvals import ApprovalParts, Approvals, NotTaken
 from actors.board import NodeKind, NodeState
 from actors.bridge_commands import BridgeCommands
 from actors.bridge_sessions import BridgeSessions
+from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
+from actors.deciding.words import WARM_UP_S
 from actors.endpoints.tcp import CLIENT
-from actors.guardian import GuardianActor, GuardianParts, RecoverySwitched
+from actors.guardian import RUNBOOKS_PATH, EndUnbegun, GuardianActor, GuardianParts, RecoverySwitched
 from actors.intake import AlertIntake, IntakeParts
-from actors.journal import events, rows
+from actors.journal import events, happened, rows, runs
+from actors.journal.conditions import JournalAlerts
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention
 from actors.journal.room import Room, RoomLimits
+from actors.journal.rows import Execution
+from actors.journal.schema import JournalTrouble
 from actors.monitor import MonitorActor, Watched
+from actors.own_alerts import OwnAlerts
+from actors.plain_alerts import PlainAlerts, Sink
 from actors.questions import BadQuestion
-from actors.runbook import RunbookParts
+from actors.refs import Ref
+from actors.runbook import RunbookParts, StopPolicy, StopRun
 from actors.spec import ChildSpec
 from bridge_link.publisher import EventPublisher
 from bridge_link.pump import RouterPump
-from bridge_link.report import as_report
 from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
-from runbooks.commands import LocalCommands
-from runbooks.network import LocalHttp, LocalTcp
+from runbooks.approval import Say
+from runbooks.asking import asked_facts
+from runbooks.model import Status
+from runbooks.parameters import BadParameter
 from runbooks.parse import SHIPPED, Library, load_library
-from runbooks.ports import Ports, Services
+from runbooks.ports import Services
+from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
+from supervisors.endpoint_errors import endpoint_error
 from supervisors.happenings import Happenings
+from supervisors.held import Held
 from supervisors.library import Supervisor
-from supervisors.manager import RecoveryStatus
+from supervisors.manager import CommandFailed, Record, RecoveryStatus, UnknownNode
 from supervisors.memory_watch import MemoryWatch
 from supervisors.open_files import OpenFiles
+from supervisors.people import user_name
+from supervisors.plain_sinks import LogSink
 from supervisors.records import JournalRecords
+from supervisors.recovery_switch import RecoverySwitch
 from supervisors.report_words import said
 from supervisors.telling import Telling
 from supervisors.tree_json import rfc3339
 
 GUARDIAN_PATH: Final = "root/links/alerts"
 BRIDGES_PATH: Final = "root/bridges"
-SWITCH_KEY: Final = "recovery"
 OPEN: Final = frozenset({"queued", "running"})
 UPPER: Final = {"journal": "root/journal", "ledger": "root/runtimes/exit-watcher", "keeper": "root/runtimes/keeper"}
 """Nodes whose troubles are told by these words; all others are links."""
 OUTER: Final = ("root/services/", "root/bridges/")
 """What a start is an event of; our own actors' starts are none."""
+
+
+ASKED_WITHIN_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +101,51 @@ class RecoveryPlan:
     events_address: str | None = None
     endpoints: Mapping[str, str] | None = None
     """The kinds of the bridge endpoints, by name."""
+    sinks: tuple[Sink, ...] = (LogSink(),)
+    """Where every alert is told first."""
+    warm_up_s: float = WARM_UP_S
+    behind: Mapping[str, str] = field(default_factory=dict)
+    """The services behind the endpoints, by the endpoint's name, where one is configured."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """The folders of endpoints of kind spool, by the endpoint's name."""
+    audit_tip: Path | None = None
+    audit_say: Callable[[str], object] | None = None
+    """Where the audit chain's tip goes beside the state directory: a file, and whoever is told each tip."""
+    actions: ActionsPlan = field(default_factory=ActionsPlan)
+    on_switch_off: StopPolicy = StopPolicy.FINISH
 
 
 class Recovery:
-    def __init__(self, plan: RecoveryPlan, system: ActorSystem, services: Services) -> None:
+    def __init__(
+        self, plan: RecoveryPlan, system: ActorSystem, services: Services, outside: Outside | None = None
+    ) -> None:
         self._plan = plan
         self._system = system
         room = Room(plan.state_dir, plan.room)
+        self.plain = PlainAlerts(plan.sinks, system.clock.wall)
+        self.plain.begin()
+        self._anchor = Anchor(
+            AnchorParts(plan.state_dir, system.clock.wall, self._audit_alarm, plan.audit_tip, plan.audit_say)
+        )
         self._journal = Journal(
-            plan.state_dir / "journal.db", self._journal_opened, self._committed, room=room, retention=plan.retention
+            plan.state_dir / "journal.db",
+            self._journal_opened,
+            self._committed,
+            room=room,
+            retention=plan.retention,
+            audit_key=self._anchor.key,
+            on_sealed=self._anchor.wake,
         )
         self._publisher: EventPublisher | None = None
         self._happenings = Happenings(self._journal, lambda: self._publisher.address if self._publisher else None)
         self._unrecorded = 0
         self._unwritten: dict[str, str] = {}
-        self.records = JournalRecords(self._journal)
+        self.held = Held(self._journal, system.clock, system.board, self._tell_guardian)
+        self.records = JournalRecords(self._journal, self.held.waiting)
         self._library = _load(plan)
-        self._switch: Mapping[str, Any] = {}
+        self._switch = RecoverySwitch(
+            plan.state_dir, self._journal, system.clock.wall, plan.enabled, plan.on_switch_off, self._switched
+        )
         self._book = self._clients()
         self.sessions = BridgeSessions(now=system.clock.now, may_answer=self._may_answer, kinds=plan.endpoints)
         self._intake = AlertIntake(
@@ -112,6 +158,7 @@ class Recovery:
                 bridge=self.sessions.take,
                 judge=self._book.judge,
                 may_answer=self._may_answer,
+                say=self.plain.offer,
             )
         )
         self.alertmanager = AlertmanagerIntake(
@@ -119,13 +166,28 @@ class Recovery:
                 self._journal,
                 system.clock,
                 hint=self._tell_guardian,
-                say=self._intake.say_once,
+                say=self.plain.offer,
                 is_known=lambda name: services.status(name) is not None,
             ),
             plan.alertmanager,
         )
-        self._ports = Ports(
-            services, LocalCommands(), LocalHttp(), LocalTcp(), BridgeCommands(self.sessions, self._bridge_is_ready)
+        bridges = BridgeCommands(self.sessions, self._bridge_is_ready, plan.behind, plan.folders)
+        ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
+        self._ports = replace(ports, alerts=JournalAlerts(self._journal, system.clock))
+        self._purger = Purger(quarantine.purge, system.io.run, system.clock.now)
+        self.own_alerts = OwnAlerts(self._journal, system.clock, self._tell_guardian, self.plain.offer)
+        self.approvals = Approvals(
+            ApprovalParts(
+                self._journal,
+                system.waits,
+                system.clock,
+                self._ports,
+                library=lambda: load_library((SHIPPED, *plan.runbook_directories)),
+                granted=self._tell_guardian,
+                finished=self._tell_guardian,
+                alert=self._intake.take_mapping,
+                own_user=user_name(os.geteuid()),
+            )
         )
         self._pumps: dict[str, RouterPump] = {}
         self._files = OpenFiles(system.clock.now)
@@ -142,6 +204,7 @@ class Recovery:
         def begin() -> None:
             if not journal.is_open:
                 journal.start_anyway()  # services must run, whatever becomes of the records
+                self._anchor.begin(journal)
                 self._event("root/journal", "journal_opened", "events are recorded from here", {"pid": os.getpid()})
 
         watched = Watched(begin, lambda: journal.is_open, journal.close, trouble=self.told("journal", self._trouble))
@@ -151,10 +214,7 @@ class Recovery:
         """On the journal's thread, before anything is decided by it. A person's word outlives a lost file."""
         with suppress(sqlite3.OperationalError):  # an older journal on a full disk: when it is opened again
             events.ensure_epoch(db)
-        stored = rows.setting(db, SWITCH_KEY)
-        if stored is None and self._switch:
-            rows.set_setting(db, SWITCH_KEY, self._switch)
-        self._switch = stored or self._switch
+        self._switch.journal_opened(db)
 
     def _committed(self) -> None:
         """On the journal's thread."""
@@ -163,10 +223,17 @@ class Recovery:
             publisher.ring()
 
     def _trouble(self) -> str | None:
-        trouble = self._journal.trouble
+        self._purger.look()
+        trouble = self._journal.trouble or self._anchor.trouble
         if trouble is None or not self._unrecorded:
             return trouble
         return f"{trouble} ({self._unrecorded} events not recorded)"
+
+    def _audit_alarm(self, text: str) -> None:
+        """From the anchor's thread: said once, as an alert too."""
+        self._event("root/journal", "audit_broken", text, {})
+        alert = {"type": "audit_broken", "service": "journal", "message": text}
+        self._intake.take_mapping({**alert, "severity": "critical", "source": "selfheal"})
 
     def told(self, what: str, trouble: Callable[[], str | None]) -> Callable[[], str | None]:
         """``trouble``, and what it finds is alerted once."""
@@ -183,21 +250,66 @@ class Recovery:
         self._event(_node_of(what), "trouble_over", "well again", {"what": what})
 
     def runbooks_spec(self) -> ChildSpec:
-        return Supervisor.spec("runbooks", strategy=Strategy.SIMPLE_ONE_FOR_ONE, intensity=5, period_s=60.0)
+        return Supervisor.spec("runbooks", strategy=Strategy.SIMPLE_ONE_FOR_ONE, intensity=50, period_s=60.0)
 
     def links(self) -> tuple[ChildSpec, ...]:
         parts = GuardianParts(
             self._journal,
             self._library,
-            RunbookParts(self._journal, self._ports, self._tell_guardian),
+            RunbookParts(self._journal, self._ports, self._tell_guardian, self._recovery_failed),
             self._intake.decided,
             self._intake.finished,
             self.is_enabled,
             self._plan.max_concurrent,
-            self._intake.decider_began,
+            self._decider_began,
+            health=self.held.health,
+            alert=self._intake.take_mapping,
+            show_queue=self.held.show_queue,
+            warm_up_s=self._plan.warm_up_s,
+            asked=self.approvals.asked,
         )
         alerts = ChildSpec(id="alerts", start=GuardianActor, args=(parts,))
-        return (alerts, *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()))
+        return (
+            alerts,
+            self._approvals_spec(),
+            self._plain_spec(),
+            *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()),
+        )
+
+    def _approvals_spec(self) -> ChildSpec:
+        """Without the journal there is nothing to approve; with it the desk looks at what is over once a second."""
+        desk = self.approvals
+        watched = Watched(lambda: None, lambda: True, lambda: None, trouble=desk.look)
+        return ChildSpec(id="approvals", start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=5.0)
+
+    def _decider_began(self) -> None:
+        self._intake.decider_began()
+        self._system.io.run(self._tell_failures)
+
+    def _tell_failures(self) -> None:
+        """Those whose alert an earlier daemon did not come to tell."""
+        try:
+            latches = self._journal.read(runs.untold_failures)
+        except JournalTrouble as trouble:
+            structlog.get_logger().error("failed recoveries could not be read", trouble=str(trouble))
+            return
+        for latch in latches:
+            self._alert_failure(latch["execution_id"], latch["target"], latch["why"])
+
+    def _recovery_failed(self, execution: Execution, status: Status, detail: str) -> None:
+        self._alert_failure(execution.id, execution.target, f"{execution.runbook} {status.value}: {detail}")
+
+    def _alert_failure(self, execution_id: str, target: str, why: str) -> None:
+        """Nobody knows what the target is like: a person must look. The id makes it one alert, however often told."""
+        alert = {"type": "recovery_failed", "service": target.rpartition(":")[2][:128], "message": why[:2000]}
+        told = {"severity": "critical", "source": "selfheal", "labels": {"target": target, "execution": execution_id}}
+        self._intake.take_mapping({**alert, **told, "id": f"{runs.FAILED_ID}{execution_id}"})
+
+    def _plain_spec(self) -> ChildSpec:
+        """Its threads run since before the tree was built, and after it has ended; here they are looked after."""
+        plain = self.plain
+        watched = Watched(plain.begin, lambda: plain.is_alive, lambda: None, trouble=plain.trouble)
+        return ChildSpec(id="plain-alerts", start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=5.0)
 
     def _link_pumps(self) -> Mapping[str, RouterPump]:
         """Made when they are first needed: their keys must be there. Raises KeyRefused."""
@@ -238,7 +350,6 @@ class Recovery:
             self._write_address(name, file, _as_reached(pump))
 
         def look() -> str | None:
-            self._intake.look()
             if name in self._unwritten:
                 self._write_address(name, file, _as_reached(pump))
             memory = self._memory.look(name)
@@ -282,6 +393,8 @@ class Recovery:
         for pump in self._bound():
             pump.close()
         self._journal.close()
+        self._anchor.close()
+        self.plain.close()
 
     def _bound(self) -> tuple[RouterPump | EventPublisher, ...]:
         return (*self._pumps.values(), *(() if self._publisher is None else (self._publisher,)))
@@ -289,15 +402,12 @@ class Recovery:
     # -- what happens -------------------------------------------------------------------------------------------------
 
     def reported(self, path: str, report: Report) -> None:
-        """A supervisor's report, on its thread: handed to the journal; parked children are alerted once."""
+        """A supervisor's report, on its thread: handed to the journal."""
         quiet = {ReportKind.STOPPED} | (set() if path.startswith(OUTER) else {ReportKind.STARTED})
         if report.kind in quiet and report.reason is None:
             return
         evidence = dict(report.reason.evidence) if report.reason is not None else {}
         self._event(path, report.kind.value, said(report), {key: str(value) for key, value in evidence.items()})
-        if report.kind is ReportKind.PARKED:
-            alert = {"type": "crash_loop", "service": path.rsplit("/", 1)[-1], "message": said(report)}
-            self._intake.take_mapping({**alert, "severity": "high", "source": "selfheal"})
 
     def commanded(self, path: str, command: str, by: str, why: str) -> None:
         """A person's or a runbook's command."""
@@ -311,7 +421,8 @@ class Recovery:
     def bridge_error(self, endpoint: str, error: Mapping[str, Any]) -> None:
         """An error a bridge endpoint reported becomes an alert."""
         try:
-            self._intake.take_mapping(as_report({"system": endpoint, **error}) | {"source": f"bridge:{endpoint}"})
+            kind = (self._plan.endpoints or {}).get(endpoint)
+            self._intake.take_mapping(endpoint_error(endpoint, kind, self._plan.behind.get(endpoint), error))
         except BadAlert as bad:
             structlog.get_logger().warning("bridge error refused", endpoint=endpoint, problem=str(bad))
 
@@ -324,7 +435,7 @@ class Recovery:
 
     def _event(self, path: str, event: str, text: str, evidence: Mapping[str, Any]) -> None:
         at = self._system.clock.wall()
-        future = self._journal.submit(lambda db: events.add(db, at, path, event, text, evidence))
+        future = self._journal.submit(lambda db: happened.tell(db, at, path, event, text, evidence))
 
         def written(done: Any) -> None:
             error = done.exception()
@@ -343,25 +454,112 @@ class Recovery:
 
     def is_enabled(self) -> bool:
         """The file's word, unless a person switched it."""
-        return bool(self._switch.get("enabled", self._plan.enabled))
+        return self._switch.is_on
 
     def status(self) -> RecoveryStatus:
-        figures = self._journal.read(rows.counts)
+        trouble = self._switch.trouble
+        try:
+            figures = self._journal.read(rows.counts)
+        except JournalTrouble as unread:  # the switch itself is known all the same
+            figures = {"running": len(self._running())}
+            trouble = trouble or f"what is queued cannot be read: {unread}"
         status = RecoveryStatus(
             enabled=self.is_enabled(), active=figures.get("running", 0), queued=figures.get("queued", 0)
         )
-        if "by" in self._switch:
-            status["by"], status["since"] = str(self._switch["by"]), rfc3339(float(self._switch["at"]))
+        by = self._switch.by
+        if by:
+            status["by"], status["since"] = str(by.get("by", "")), rfc3339(float(by["at"]))
+        if trouble is not None:
+            status["trouble"] = trouble
         return status
 
     def switch(self, *, enabled: bool, by: str) -> RecoveryStatus:
-        """Remembered before it counts. Raises JournalTrouble."""
-        switched = {"enabled": enabled, "by": by, "at": self._system.clock.wall()}
-        self._journal.submit(lambda db: rows.set_setting(db, SWITCH_KEY, switched)).result(10.0)
-        self._switch = switched
-        self._tell_guardian(RecoverySwitched(enabled))
+        """It counts at once, also when it cannot be remembered: then ``trouble`` says so."""
+        self._switch.switch(enabled=enabled, by=by)
         self.commanded(GUARDIAN_PATH, "recovery on" if enabled else "recovery off", by, "")
         return self.status()
+
+    def configured(self, *, enabled: bool, policy: StopPolicy, by: str) -> None:
+        """The file was read again."""
+        if self._switch.configured(enabled=enabled, policy=policy, by=by):
+            self.commanded(GUARDIAN_PATH, f"recovery {'on' if enabled else 'off'}", by, "the configuration says so")
+
+    def _switched(self, enabled: bool, stop: StopRun | None) -> None:
+        """Before it is remembered: nothing new begins, and what runs is told."""
+        if stop is not None:
+            self.stop_runs(stop)
+        self._tell_guardian(RecoverySwitched(enabled))
+
+    # -- approvals ----------------------------------------------------------------------------------------------------
+
+    def waiting_approvals(self) -> Sequence[Record]:
+        return [_with_times(one) for one in self.approvals.waiting()]
+
+    def approve(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record:
+        """``by``: the authenticated name. Raises CommandFailed, JournalTrouble."""
+        return self._vote(execution_id, by, Say.APPROVE, plan, why)
+
+    def reject(self, execution_id: str, *, by: str, plan: str | None, why: str) -> Record:
+        return self._vote(execution_id, by, Say.REJECT, plan, why)
+
+    def _vote(self, execution_id: str, by: str, says: Say, plan: str | None, why: str) -> Record:
+        try:
+            return self.approvals.vote(execution_id, by, says, plan, why)
+        except NotTaken as refused:
+            raise CommandFailed(str(refused)) from None
+
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str) -> Record:
+        """What was decided about the wish.
+
+        Raises:
+            UnknownNode: there is no such runbook.
+            CommandFailed: it is disabled, the values do not fit, or nothing was decided in time.
+        """
+        runbook = self._library.get(runbook_id)
+        if runbook is None:
+            raise UnknownNode(runbook_id, what="runbook")
+        if not runbook.enabled:
+            raise CommandFailed(f"{runbook_id} is disabled: its file says enabled false")
+        try:
+            alert_id, decided = self._intake.take_asked(asked_facts(runbook, values, by=by, why=why))
+            body = decided.result(ASKED_WITHIN_S)
+        except (BadParameter, BadAlert) as bad:
+            raise CommandFailed(str(bad)) from None
+        except TimeoutError:
+            raise CommandFailed(f"nothing was decided within {ASKED_WITHIN_S:g} s; see 'selfheal alerts'") from None
+        self.commanded(GUARDIAN_PATH, f"runbook {runbook_id} asked for: {body['outcome']}", by, why)
+        return {"alert_id": alert_id, **body}
+
+    def cancel(self, execution_id: str, *, by: str, why: str) -> None:
+        """Remembered before it counts; it acts at the next safe place, also when the daemon dies meanwhile.
+
+        Raises:
+            UnknownNode: there is no such execution.
+            CommandFailed: it has ended.
+            JournalTrouble: it cannot be remembered now.
+        """
+        stop = StopRun(StopPolicy.ROLLBACK, f"by {by}: {why}" if why else f"by {by}")
+        if not self._journal.submit(lambda db: runs.ask_stop(db, execution_id, stop.as_json())).result(10.0):
+            known = self.records.execution(execution_id)
+            if known is None:
+                raise UnknownNode(execution_id, what="execution")
+            raise CommandFailed(f"{execution_id} has ended: {known['status']}")
+        running = self._system.whereis(f"{RUNBOOKS_PATH}/{execution_id}")
+        if running is not None:
+            running.tell(stop)
+        self._tell_guardian(EndUnbegun(execution_id, stop.reason))
+        self.commanded(GUARDIAN_PATH, f"cancel {execution_id}", by, why)
+
+    def stop_runs(self, stop: StopRun) -> int:
+        """Tell all running executions to end at their next safe place; how many there were."""
+        running = self._running()
+        for ref in running:
+            ref.tell(stop)
+        return len(running)
+
+    def _running(self) -> list[Ref]:
+        paths = [path for path in list(self._system.names) if path.startswith(f"{RUNBOOKS_PATH}/")]
+        return [ref for path in paths if (ref := self._system.whereis(path)) is not None]
 
     def statistics(self) -> Mapping[str, Any]:
         """The platform's five figures, and executions by status."""
@@ -375,6 +573,7 @@ class Recovery:
             "auto_execution_enabled": self.is_enabled(),
             "by_status": figures,
             "intake": asdict(self._intake.counters),
+            "plain_alerts": self.plain.figures(),
         }
 
     # -- questions over the links -------------------------------------------------------------------------------------
@@ -400,6 +599,10 @@ class Recovery:
             case _:
                 words = "execution (with execution_id), alert (with id), statistics, alerts, events or where"
                 raise BadQuestion(f"ask for {words}")
+
+
+def _with_times(shown: Mapping[str, Any]) -> Record:
+    return {key: rfc3339(value) if key.endswith("_at") else value for key, value in shown.items()}
 
 
 def _node_of(what: str) -> str:

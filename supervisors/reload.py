@@ -33,7 +33,7 @@ from supervisors.manager import (
     PlanShown,
     UnknownNode,
 )
-from supervisors.plans import Action, Change, Entry, Plan, make_plan
+from supervisors.plans import Action, Change, Entry, Plan, at_once, make_plan
 
 PLAN_ID_LETTERS = 12
 
@@ -78,7 +78,9 @@ def check_owner(path: Path) -> None:
 
 
 class Reloader:
-    """Args: ``note``: told of every edit (path, command, by, why), for the record."""
+    """Args: ``note``: told of every edit (path, command, by, why), for the record; ``heed``: told of every file that
+    is applied (what it says, by), for what counts at once.
+    """
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class Reloader:
         ledger: Ledger,
         wall: Callable[[], float],
         note: Callable[[str, str, str, str], None],
+        heed: Callable[[SystemConfig, str], object] = lambda _source, _by: None,
     ) -> None:
         self._file = file
         self._catalog = catalog
@@ -95,6 +98,7 @@ class Reloader:
         self._ledger = ledger
         self._wall = wall
         self._note = note
+        self._heed = heed
         self._lock = threading.Lock()
         self._key = secrets.token_bytes(32)
 
@@ -122,6 +126,7 @@ class Reloader:
                 )
             if todo.changed:
                 self._note("root/services", "apply", by, str(path))
+            self._heed(source, by)  # before what takes long
             self._catalog.read(source, made.families)
             return _applied(shown, self._editor.carry_out(todo, made.config, timeout_s))
 
@@ -168,7 +173,9 @@ class Reloader:
     def _shown(self, plan: Plan, made: Expanded, path: Path) -> PlanShown:
         facts = f"{self._catalog.config.model_dump_json()}\n{made.config.model_dump_json()}"
         number = hmac.new(self._key, facts.encode(), hashlib.sha256).hexdigest()[:PLAN_ID_LETTERS]
-        notes = [f"{name}: its remembered scale is not used: {why}" for name, why in made.ignored.items()]
+        changes = at_once(self._catalog.now.source, made.config)
+        notes = [f"{one.key}: {one.old} -> {one.new}, at once" for one in changes]
+        notes += [f"{name}: its remembered scale is not used: {why}" for name, why in made.ignored.items()]
         return PlanShown(
             schema=SCHEMA,
             plan=number,

@@ -27,6 +27,7 @@ from supervisors.manager import (
     DaemonUnreachable,
     ManagerError,
     Node,
+    NotAllowed,
     PlanShown,
     Record,
     RecoveryStatus,
@@ -42,6 +43,7 @@ ADDRESS_NAME: Final = "operator.address"
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 15.0
 """An answer that waits for nothing takes moments; this is for a loaded machine."""
+_VOTE_S: Final = 120.0
 _MARGIN_S: Final = 15.0
 """A command that waits answers by itself when its time is over; only then is the daemon given up."""
 _SILENCE_S: Final = 15.0
@@ -98,12 +100,55 @@ class RemoteManager:
     def execution(self, execution_id: str) -> Record:
         return cast("Record", self._get(f"/v1/executions/{quote(execution_id, safe='')}")["executions"][0])
 
+    def approvals(self) -> Sequence[Record]:
+        return cast("list[Record]", self._get("/v1/approvals")["approvals"])
+
+    def approve(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self._vote("approve", execution_id, by, plan, why)
+
+    def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self._vote("reject", execution_id, by, plan, why)
+
+    def _vote(self, says: str, execution_id: str, by: str, plan: str | None, why: str) -> Record:
+        """The preconditions are looked at first: that may take as long as their times allow."""
+        del by  # the daemon knows who asks
+        order = {"plan": plan, "why": why}
+        path = f"/v1/approvals/{quote(execution_id, safe='')}/{says}"
+        return _without_schema(self._ask("POST", path, _VOTE_S, json=order))
+
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
+        del by  # the daemon knows who asks
+        path = f"/v1/runbooks/{quote(runbook_id, safe='')}/run"
+        return _without_schema(self._ask("POST", path, _VOTE_S, json={"values": dict(values), "why": why}))
+
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        path = f"/v1/executions/{quote(execution_id, safe='')}/cancel"
+        return cast("Record", self._ask("POST", path, _ANSWER_S, json={"by": by, "why": why})["executions"][0])
+
     def recovery_status(self) -> RecoveryStatus:
         return cast("RecoveryStatus", _without_schema(self._get("/v1/recovery")))
 
     def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
         answer = self._ask("POST", "/v1/recovery", _ANSWER_S, json={"enabled": enabled, "by": by})
         return cast("RecoveryStatus", _without_schema(answer))
+
+    def silences(self) -> Sequence[Record]:
+        return cast("list[Record]", self._get("/v1/silences")["silences"])
+
+    def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record:
+        order = {"matchers": list(matchers), "for_s": for_s, "by": by, "why": why}
+        return cast("Record", self._ask("POST", "/v1/silences", _ANSWER_S, json=order)["silences"][0])
+
+    def end_silence(self, silence_id: str, *, by: str) -> Record:
+        path = f"/v1/silences/{quote(silence_id, safe='')}"
+        return cast("Record", self._ask("DELETE", path, _ANSWER_S, params={"by": by})["silences"][0])
+
+    def latches(self) -> Sequence[Record]:
+        return cast("list[Record]", self._get("/v1/latches")["latches"])
+
+    def release(self, target: str, *, by: str, why: str) -> Record:
+        order = {"target": target, "by": by, "why": why}
+        return cast("Record", self._ask("POST", "/v1/latches/release", _ANSWER_S, json=order)["latches"][0])
 
     def statistics(self) -> Mapping[str, Any]:
         return _without_schema(self._get("/v1/statistics"))
@@ -319,6 +364,8 @@ def _error(body: Mapping[str, Any], text: str) -> ManagerError:
             return TimedOut(text)
         case "unreachable":
             return DaemonUnreachable(text)
+        case "not_allowed":
+            return NotAllowed(text)
         case "bad_config":
             return BadConfig(text, body.get("problems", ()))
         case _:

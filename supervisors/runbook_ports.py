@@ -1,16 +1,24 @@
-"""What runbooks may do to services: the service port, fulfilled by the steering of the tree."""
+"""What runbooks may do to services: the ports about services, fulfilled by the steering of the tree."""
 
 from __future__ import annotations
 
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from actors.board import NodeState, NodeStatus
-from runbooks.ports import PortError, RunInfo, ServiceView
+from actors.runtimes.base import Usage
+from actors.service import LiveRuns
+from runbooks.ports import PortError, RunInfo, ServiceView, UsageView
+from supervisors.catalog import Catalog
 from supervisors.manager import ManagerError
+from supervisors.reload import Reloader
 from supervisors.steering import Steering
 
-BY = "runbook"
+BY: Final = "runbook"
+MEASURED_S: Final = 1.0
+"""CPU is what was used over so long."""
 
 
 @dataclass(frozen=True)
@@ -59,3 +67,57 @@ class SteeredServices:
 
         status = self.steering.await_status(name, is_new, max(0.1, timeout_s), "running anew")
         return RunInfo(status.incarnation, status.pid, status.container_id)
+
+
+@dataclass
+class LiveScaling:
+    """Fulfils ``runbooks.ports.Scaling``, as ``selfheal services scale`` does. ``reloader``: set when it is built."""
+
+    catalog: Catalog
+    reloader: Reloader | None = None
+
+    def replicas(self, name: str) -> int | None:
+        return self.catalog.replicas().get(name)
+
+    def scale(self, name: str, replicas: int, timeout_s: float) -> None:
+        if self.reloader is None:
+            raise PortError(f"{name}: cannot scale: the tree is not up yet")
+        try:
+            applied = self.reloader.scale(name, replicas, by=BY, timeout_s=timeout_s)
+        except ManagerError as error:
+            raise PortError(str(error)) from error
+        failed = [f"{node['node']}: {node['error']}" for node in applied["nodes"] if node.get("error")]
+        if failed:
+            raise PortError(f"{name}: not all could be scaled: {'; '.join(failed)}")
+
+
+@dataclass(frozen=True)
+class MeasuredServices:
+    """Fulfils ``runbooks.ports.Usages``: all processes of a run (of a container too), of all replicas."""
+
+    catalog: Catalog
+    live: LiveRuns
+    _never: threading.Event = field(default_factory=threading.Event)
+
+    def usage(self, name: str, timeout_s: float) -> UsageView | None:
+        if not self._usages(name):
+            return None
+        self._never.wait(min(MEASURED_S, timeout_s))  # CPU is told between two looks
+        found = self._usages(name)
+        if not found:
+            return None
+        return UsageView(sum(one.cpu_percent for one in found), sum(one.memory_bytes for one in found))
+
+    def _usages(self, name: str) -> list[Usage]:
+        found = []
+        for node in self.catalog.family(name):
+            runtime, handle = self.live.by_service.get(node, (None, None))
+            if runtime is None or handle is None:
+                continue
+            try:
+                usage = runtime.usage(handle)
+            except Exception as error:  # it ended while we looked, or its engine is away
+                raise PortError(f"{node}: cannot be measured now: {error}") from error
+            if usage is not None:
+                found.append(usage)
+        return found

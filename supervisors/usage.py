@@ -29,10 +29,11 @@ class UsageBook:
 
     def laid_over(self, snapshot: Mapping[str, NodeStatus]) -> dict[str, NodeStatus]:
         """The snapshot with fresh figures in its services."""
-        figures = self._fresh()
+        figures = self.figures()
         return {path: _with(status, figures) for path, status in snapshot.items()}
 
-    def _fresh(self) -> Mapping[str, Usage]:
+    def figures(self) -> Mapping[str, Usage]:
+        """By service; one that runs and is missing could not be measured. A moment old at most."""
         with self._lock:
             if time.monotonic() - self._at >= FRESH_S:
                 self._figures = self._measure()

@@ -17,6 +17,7 @@ from config import SystemConfig
 from supervisors.log_keeper import LogKeeper
 from supervisors.notify import Notifier
 from supervisors.pulse import Pulse
+from supervisors.self_alerts import SelfAlerts
 
 Trouble = Callable[[], str | None]
 Told = Callable[[str, Trouble], Trouble]
@@ -38,6 +39,10 @@ def watched_exits(watcher: ExitWatcher, look: Trouble) -> Watched:
 
 def watched_logs(keeper: LogKeeper) -> Watched:
     return Watched(keeper.start, lambda: keeper.is_alive, keeper.close, trouble=lambda: keeper.trouble)
+
+
+def watched_usage(alerts: SelfAlerts) -> Watched:
+    return Watched(nothing, lambda: True, nothing, trouble=alerts.look)
 
 
 def watched_engine(watcher: DockerWatcher) -> Watched:

@@ -13,7 +13,9 @@ from typing import Any, Final
 from actors.journal import events, rows
 from actors.journal.alert_batches import new_alert, store_alerts
 
-NOTHING_DONE: Final = frozenset({"cooling", "recovery_off"})
+NOTHING_DONE: Final = frozenset(
+    {"cooling", "recovery_off", "silenced", "inhibited", "breaker_open", "limited", "blast_radius", "latched"}
+)
 """Answers for the moment: whoever is sent again after one of them is decided again."""
 
 

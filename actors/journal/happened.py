@@ -6,13 +6,15 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from actors.journal import events, rows
+from actors.journal import audit, events, rows
 from actors.journal.alert_batches import NewDecision, record_decisions
 from actors.journal.rows import Execution, OpenAlert
 from runbooks.model import Status
 
 FEW: Final = 8
 """Decisions written at once that are each told by itself; of more, those that start nothing are summed up."""
+ATTESTED: Final = frozenset({"keys_changed"})
+"""Events nobody asked the daemon for that are in the audit chain."""
 AT_ONCE: Final = 500
 """Alerts one sum names: it must fit into a message."""
 
@@ -29,6 +31,8 @@ def decide_alerts(
         fresh = [(alert, one) for alert, one in fresh if one.execution is not None]
     for alert, one in fresh:
         _tell(db, path, alert, one)
+        if one.execution is not None:
+            audit.note(db, one.at, "decided", _decided(alert, one.execution, one.body))
     return stands
 
 
@@ -50,17 +54,49 @@ def _sum_up(db: sqlite3.Connection, path: str, decided: Sequence[tuple[OpenAlert
             events.add(db, part[0][1].at, path, "alerts_decided", f"{len(part)} alerts: {outcome}", evidence)
 
 
-def begin_execution(db: sqlite3.Connection, path: str, execution: Execution, at: float) -> None:
-    if rows.begin_execution(db, execution.id, at):
-        events.add(db, at, path, "execution_started", f"{execution.runbook} started", _which(execution))
+def tell(db: sqlite3.Connection, at: float, path: str, event: str, text: str, evidence: Mapping[str, Any]) -> None:
+    """An event; one that somebody asked for (``by`` in the evidence) is in the audit chain too."""
+    events.add(db, at, path, event, text, evidence)
+    if evidence.get("by") or event in ATTESTED:
+        audit.note(db, at, "command" if evidence.get("by") else event, {"path": path, "event": event, "text": text})
 
 
 def finish_execution(
-    db: sqlite3.Connection, path: str, execution: Execution, status: Status, detail: str, at: float
-) -> None:
-    if rows.finish_execution(db, execution.id, status, detail, at):
-        evidence = _which(execution) | {"status": status.value} | ({"detail": detail[:500]} if detail else {})
-        events.add(db, at, path, "execution_ended", f"{execution.runbook} {status.value}", evidence)
+    db: sqlite3.Connection,
+    path: str,
+    execution: Execution,
+    status: Status,
+    detail: str,
+    at: float,
+    mark: str | None = None,
+) -> bool:
+    """The end of one that nobody carries out: queued, or waiting for a person. Whether it ends now."""
+    is_ended = rows.finish_execution(db, execution.id, status, detail, at, mark)
+    if is_ended:
+        tell_end(db, path, execution, status, detail, at)
+    return is_ended
+
+
+def tell_start(db: sqlite3.Connection, path: str, execution: Execution, at: float) -> None:
+    events.add(db, at, path, "execution_started", f"{execution.runbook} started", _which(execution))
+    audit.note(db, at, "started", _which(execution) | {"sha256": execution.sha256})
+
+
+def tell_end(db: sqlite3.Connection, path: str, execution: Execution, status: Status, detail: str, at: float) -> None:
+    evidence = _which(execution) | {"status": status.value} | ({"detail": detail[:500]} if detail else {})
+    events.add(db, at, path, "execution_ended", f"{execution.runbook} {status.value}", evidence)
+    audit.note(db, at, "ended", _which(execution) | {"status": status.value, "detail": audit.digest(detail)})
+
+
+def _decided(alert: OpenAlert, execution: Execution, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What starts, because of what, from which bytes and with which values."""
+    return {
+        **_which(execution),
+        "alert": alert.msg_id,
+        "outcome": body["outcome"],
+        "sha256": execution.sha256,
+        "parameters": audit.digest(rows.dump(dict(execution.parameters))),
+    }
 
 
 def _which(execution: Execution) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from actors.failpoints import reached, register
+from actors.journal.audit import SealingConnection
 from actors.journal.checkpointing import Checkpointer
 from actors.journal.place import Fault, Place, put_back
 from actors.journal.retention import Retention, forget
@@ -73,6 +74,9 @@ class Journal:
         on_commit: called on the writer's thread after each commit; it must only hand on.
         room: watched and made on the writer's thread.
         retention: what is forgotten; None: nothing.
+        audit_key: what rows of the audit chain are sealed with, asked whenever the file was opened; None: there is no
+            chain.
+        on_sealed: called as ``on_commit`` after a commit with such rows.
     """
 
     def __init__(
@@ -83,12 +87,16 @@ class Journal:
         *,
         room: Room | None = None,
         retention: Retention | None = None,
+        audit_key: Callable[[], bytes | None] = lambda: None,
+        on_sealed: Callable[[], object] = lambda: None,
     ) -> None:
         self.path = path
         self._on_open = on_open
         self._on_commit = on_commit
         self._room = room
         self._retention = retention
+        self._audit_key = audit_key
+        self._on_sealed = on_sealed
         self._has_chores = False
         self._checkpointer: Checkpointer | None = None
         self._overlong: str | None = None
@@ -189,7 +197,7 @@ class Journal:
 
     # -- the writer thread ------------------------------------------------------------------------------------------
 
-    def _opened(self) -> sqlite3.Connection:
+    def _opened(self) -> SealingConnection:
         """Raises JournalTrouble."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -198,6 +206,7 @@ class Journal:
             self._place = Place.of(self.path)
         except OSError as error:
             raise JournalTrouble(f"{self.path}: {error.strerror}") from error
+        connection.audit_key = self._audit_key()
         try:
             self._on_open(connection)
         except sqlite3.Error as error:  # a disk that has become full since: the writer tries again
@@ -206,7 +215,7 @@ class Journal:
         self._unopened, self._refused, self._is_suspect = None, None, False
         return connection
 
-    def _opened_or_begun_anew(self) -> sqlite3.Connection:
+    def _opened_or_begun_anew(self) -> SealingConnection:
         try:
             return open_writer(self.path)
         except CorruptJournal as corrupt:
@@ -373,6 +382,9 @@ class Journal:
             else:
                 future.set_result(result)
         self._on_commit()
+        if isinstance(connection, SealingConnection) and connection.has_sealed:
+            connection.has_sealed = False
+            self._on_sealed()
         return now
 
     def _failed(self, connection: sqlite3.Connection, batch: list[_Asked], error: Exception) -> bool:

@@ -10,6 +10,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
+from actors.journal import audit
 from actors.journal.rows import set_setting, setting
 
 DAY_S: Final = 24 * 3600.0
@@ -24,7 +25,7 @@ _FREE: Final = "NOT EXISTS (SELECT 1 FROM executions WHERE alert_seq = alerts.se
 @dataclass(frozen=True, slots=True)
 class Retention:
     """By age (seconds) and by number, whichever comes first: bodies of alerts; ids of alerts, and what they started;
-    events of the tree.
+    events of the tree; rows of the audit chain.
     """
 
     bodies_s: float = 30 * DAY_S
@@ -33,11 +34,19 @@ class Retention:
     ids: int = 10_000_000
     events_s: float = 365 * DAY_S
     events: int = 1_000_000
+    audit_s: float = 3650 * DAY_S
+    audit: int = 10_000_000
 
 
 def forget(db: sqlite3.Connection, keep: Retention, now: float) -> int:
     """At most ``AT_ONCE`` rows of each kind; returns how many were due, 0 when none is. ``now``: Unix seconds."""
-    return _bodies(db, keep, now) + _executions(db, keep, now) + _ids(db, keep, now) + _events(db, keep, now)
+    return (
+        _bodies(db, keep, now)
+        + _executions(db, keep, now)
+        + _ids(db, keep, now)
+        + _events(db, keep, now)
+        + audit.forget(db, keep.audit, now - keep.audit_s, now)
+    )
 
 
 def _last_due(db: sqlite3.Connection, table: str, time: str, after: int, most: int, before: float) -> int:

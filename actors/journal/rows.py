@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from actors.journal import audit
+from runbooks.deciding.timing import Moment, on_scale
 from runbooks.engine_words import Kind, Record
 from runbooks.matching import PastRun
 from runbooks.model import Status
@@ -28,11 +30,12 @@ class AlertConflict(Exception):
 
 
 class OpenAlert(NamedTuple):
-    """An alert nobody has decided yet."""
+    """An alert nobody has decided yet. ``client``: the sender's authenticated name."""
 
     seq: int
     msg_id: str
     facts: JsonMap
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Execution:
     status: Status
     decided_at: float
     started_at: float | None = None
+    decided_mark: str | None = None
 
 
 def dump(value: Any) -> str:
@@ -70,9 +74,9 @@ def decision_of(row: sqlite3.Row) -> JsonMap | None:
 
 def undecided(db: sqlite3.Connection, after: int = 0, limit: int = -1) -> list[OpenAlert]:
     """The oldest beyond the number ``after``; all of them with a ``limit`` of -1."""
-    query = "SELECT seq, msg_id, body FROM alerts WHERE outcome IS NULL AND seq > ? ORDER BY seq LIMIT ?"
+    query = "SELECT seq, msg_id, body, client FROM alerts WHERE outcome IS NULL AND seq > ? ORDER BY seq LIMIT ?"
     rows = db.execute(query, (after, limit))
-    return [OpenAlert(row["seq"], row["msg_id"], json.loads(row["body"])) for row in rows]
+    return [OpenAlert(row["seq"], row["msg_id"], json.loads(row["body"]), row["client"]) for row in rows]
 
 
 def alerts(db: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
@@ -105,13 +109,20 @@ def alert(db: sqlite3.Connection, msg_id: str) -> dict[str, Any] | None:
     return None if row is None else {**dict(row), "body": json.loads(row["body"] or "{}")}
 
 
+def facts_of(db: sqlite3.Connection, seq: int) -> JsonMap:
+    """The alert of that number; nothing when its body is forgotten."""
+    row = db.execute("SELECT body FROM alerts WHERE seq = ?", (seq,)).fetchone()
+    facts: JsonMap = json.loads(row["body"] or "{}") if row is not None else {}
+    return facts
+
+
 # -- executions -------------------------------------------------------------------------------------------------------
 
 
 def add_execution(db: sqlite3.Connection, execution: Execution) -> None:
     db.execute(
         "INSERT INTO executions(id, alert_seq, runbook, source, sha256, target, parameters, fingerprint, severity,"
-        " priority, status, decided_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+        " priority, status, decided_at, decided_mark, started_mark) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (
             execution.id,
             execution.alert_seq,
@@ -125,6 +136,8 @@ def add_execution(db: sqlite3.Connection, execution: Execution) -> None:
             execution.priority,
             execution.status.value,
             execution.decided_at,
+            execution.decided_mark,
+            execution.decided_mark if execution.status is Status.RUNNING else None,
         ),
     )
 
@@ -144,6 +157,7 @@ def execution_of(row: sqlite3.Row) -> Execution:
         Status(row["status"]),
         row["decided_at"],
         row["started_at"],
+        row["decided_mark"],
     )
 
 
@@ -151,34 +165,40 @@ def unfinished(db: sqlite3.Connection) -> list[Execution]:
     return [execution_of(row) for row in db.execute("SELECT * FROM executions WHERE ended_at IS NULL ORDER BY rowid")]
 
 
-def past_runs(db: sqlite3.Connection, since: float) -> list[PastRun]:
-    """The unfinished ones, and those that ended after ``since`` (Unix seconds)."""
-    rows = db.execute("SELECT * FROM executions WHERE ended_at IS NULL OR ended_at >= ? ORDER BY rowid", (since,))
-    return [
-        PastRun(
-            row["id"],
-            row["runbook"],
-            row["target"],
-            row["fingerprint"],
-            Status(row["status"]),
-            row["decided_at"],
-            row["ended_at"],
-            row["severity"],
-        )
-        for row in rows
-    ]
-
-
-def begin_execution(db: sqlite3.Connection, execution_id: str, at: float) -> bool:
-    """Whether it begins now, for the first time."""
-    is_first = db.execute(
-        "SELECT 1 FROM executions WHERE id=? AND started_at IS NULL AND ended_at IS NULL", (execution_id,)
-    ).fetchone()
-    db.execute(
-        "UPDATE executions SET status='running', started_at=coalesce(started_at, ?) WHERE id=? AND ended_at IS NULL",
-        (at, execution_id),
+def past_runs(db: sqlite3.Connection, before_s: float, now: Moment) -> list[PastRun]:
+    """The unfinished ones, and those that ended within the last ``before_s`` seconds by either clock; oldest first.
+    Times are on the scale of ``now.up_s``.
+    """
+    rows = db.execute(
+        "SELECT e.*, CASE WHEN e.ended_at IS NULL THEN a.body END AS body FROM executions e"
+        " JOIN alerts a ON a.seq = e.alert_seq WHERE e.ended_at IS NULL OR e.ended_at >= ?"
+        " OR (e.ended_mark >= ? AND e.ended_mark < ? AND CAST(substr(e.ended_mark, ?) AS REAL) >= ?) ORDER BY e.rowid",
+        (now.wall_s - before_s, f"{now.boot}/", f"{now.boot}0", len(now.boot) + 2, now.up_s - before_s),
     )
-    return is_first is not None
+    return [_past_run(row, now) for row in rows]
+
+
+def _past_run(row: sqlite3.Row, now: Moment) -> PastRun:
+    def scaled(what: str) -> float | None:
+        at = row[f"{what}_at"]
+        return None if at is None else on_scale(at, row[f"{what}_mark"], now)
+
+    started = scaled("started")
+    if started is None and row["started_mark"] is not None:  # it is to begin, and its actor has not said so yet
+        started = on_scale(row["decided_at"], row["started_mark"], now)
+    return PastRun(
+        row["id"],
+        row["runbook"],
+        row["target"],
+        row["fingerprint"],
+        Status(row["status"]),
+        on_scale(row["decided_at"], row["decided_mark"], now),
+        scaled("ended"),
+        row["severity"],
+        started,
+        row["priority"],
+        json.loads(row["body"]) if row["body"] else None,
+    )
 
 
 def add_record(db: sqlite3.Connection, execution_id: str, record: Record, at: float) -> None:
@@ -190,8 +210,15 @@ def add_record(db: sqlite3.Connection, execution_id: str, record: Record, at: fl
         "ok": record.ok,
         "detail": record.detail,
         "snapshot": record.snapshot,
+        "bound": record.bound,
+        "outputs": record.outputs,
+        "trouble": record.trouble,
     }
-    db.execute("INSERT INTO steps(execution_id, at, record) VALUES (?,?,?)", (execution_id, at, dump(body)))
+    text = dump(body)
+    db.execute("INSERT INTO steps(execution_id, at, record) VALUES (?,?,?)", (execution_id, at, text))
+    said = {key: body[key] for key in ("step_id", "attempt", "ok")}
+    attested = {"execution_id": execution_id, "record": record.kind.value, **said, "sha256": audit.digest(text)}
+    audit.note(db, at, "step", attested)
 
 
 def records(db: sqlite3.Connection, execution_id: str) -> list[tuple[float, Record]]:
@@ -204,11 +231,22 @@ def _record(body: dict[str, Any]) -> Record:
     return Record(**{**body, "kind": Kind(body["kind"])})
 
 
-def finish_execution(db: sqlite3.Connection, execution_id: str, status: Status, detail: str, at: float) -> bool:
-    """Whether it ends now; an end is written once."""
+def finish_execution(
+    db: sqlite3.Connection,
+    execution_id: str,
+    status: Status,
+    detail: str,
+    at: float,
+    mark: str | None = None,
+    epoch: int | None = None,
+) -> bool:
+    """Whether it ends now; an end is written once, and by none but the incarnation of this ``epoch`` (None: any).
+    ``mark``: ``deciding.timing`` has it.
+    """
     ended = db.execute(
-        "UPDATE executions SET status=?, detail=?, ended_at=? WHERE id=? AND ended_at IS NULL",
-        (status.value, detail, at, execution_id),
+        "UPDATE executions SET status=?, detail=?, ended_at=?, ended_mark=?"
+        " WHERE id=? AND ended_at IS NULL AND epoch=coalesce(?, epoch)",
+        (status.value, detail, at, mark, execution_id, epoch),
     )
     return ended.rowcount == 1
 

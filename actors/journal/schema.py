@@ -7,8 +7,10 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from actors.journal.audit import SealingConnection
+
 APPLICATION_ID: Final = 0x5E1FEA1
-VERSION: Final = 2
+VERSION: Final = 3
 _FIRST: Final = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS alerts(
@@ -38,7 +40,44 @@ CREATE TABLE IF NOT EXISTS firings(
   starts_at REAL NOT NULL, resolved_at REAL) STRICT;
 CREATE INDEX IF NOT EXISTS firings_of ON firings(fingerprint, alert_seq)
 """
-MIGRATIONS: Final = {1: _FIRST, 2: _SECOND}
+_AUDIT: Final = """
+CREATE TABLE IF NOT EXISTS audit(
+  seq INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, mac BLOB NOT NULL) STRICT
+"""
+_APPROVALS: Final = """
+CREATE TABLE IF NOT EXISTS approval_requests(
+  execution_id TEXT PRIMARY KEY REFERENCES executions(id) ON DELETE CASCADE, plan_hash TEXT NOT NULL,
+  asked_by TEXT NOT NULL, asked_at REAL NOT NULL, expires_at REAL NOT NULL, readings TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS approvals(
+  seq INTEGER PRIMARY KEY, execution_id TEXT NOT NULL REFERENCES executions(id) ON DELETE CASCADE,
+  plan_hash TEXT NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL, at REAL NOT NULL, why TEXT NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS approvals_of ON approvals(execution_id, seq)
+"""
+_DECIDING: Final = """
+ALTER TABLE executions ADD COLUMN decided_mark TEXT;
+ALTER TABLE executions ADD COLUMN started_mark TEXT;
+ALTER TABLE executions ADD COLUMN ended_mark TEXT;
+CREATE INDEX IF NOT EXISTS alerts_of_execution ON alerts(execution_id) WHERE execution_id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS silences(
+  id TEXT PRIMARY KEY, matchers TEXT NOT NULL, by TEXT NOT NULL, why TEXT NOT NULL, at REAL NOT NULL,
+  mark TEXT NOT NULL, for_s REAL NOT NULL, ended_at REAL, ended_by TEXT) STRICT;
+CREATE TABLE IF NOT EXISTS pending(
+  key TEXT PRIMARY KEY, waits TEXT NOT NULL, runbook TEXT NOT NULL, alert_seq INTEGER NOT NULL, at REAL NOT NULL,
+  mark TEXT NOT NULL, last_at REAL NOT NULL, last_mark TEXT NOT NULL, wait_s REAL NOT NULL, count INTEGER NOT NULL,
+  severity TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS escalations(
+  root TEXT NOT NULL, rung INTEGER NOT NULL, at REAL NOT NULL, mark TEXT NOT NULL, execution_id TEXT,
+  text TEXT NOT NULL, PRIMARY KEY(root, rung)) STRICT
+"""
+_RUNS: Final = """
+ALTER TABLE executions ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE executions ADD COLUMN stalls INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE executions ADD COLUMN stop TEXT;
+CREATE TABLE IF NOT EXISTS latches(target TEXT PRIMARY KEY, execution_id TEXT, at REAL, why TEXT) STRICT
+"""
+"""``epoch``: which incarnation carries the run out; ``stalls``: how many since anything was last written of it."""
+_THIRD: Final = ";".join((_AUDIT, _APPROVALS, _DECIDING, _RUNS))  # noqa: FLY002  one of each part
+MIGRATIONS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD}
 """What makes each version of the one before it: statements, parted by semicolons."""
 _PRAGMAS: Final = {
     "journal_mode": "wal",
@@ -65,7 +104,7 @@ class CorruptJournal(JournalTrouble):
     """The file is no journal of ours, or damaged."""
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+def open_writer(path: Path) -> SealingConnection:
     """The writing connection; makes the file when it is missing.
 
     Raises:
@@ -73,7 +112,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         JournalTrouble: it cannot be opened (read-only, full, no permission).
     """
     try:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=SealingConnection)
     except sqlite3.Error as error:
         raise JournalTrouble(f"{path}: {error}") from error
     try:

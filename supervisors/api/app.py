@@ -12,8 +12,11 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from supervisors.api.alertmanager import Door, alertmanager_router
+from supervisors.api.approvals import approvals_router
 from supervisors.api.failures import AnswerOurFaults, answer_failures
 from supervisors.api.guard import LoopbackOnly
+from supervisors.api.held import held_router
+from supervisors.api.identity import Tokens
 from supervisors.api.logs import logs_router
 from supervisors.api.patience import AnswersWhenOpen
 from supervisors.api.reload import reload_router
@@ -27,12 +30,18 @@ REQUESTS_AT_ONCE: Final = 100
 """Threads for handlers: a command that waits holds one."""
 
 
-def create_app(manager: Manager, is_open: threading.Event | None = None, alertmanager: Door | None = None) -> FastAPI:
+def create_app(
+    manager: Manager,
+    is_open: threading.Event | None = None,
+    alertmanager: Door | None = None,
+    tokens: Tokens = dict,
+) -> FastAPI:
     """The application. ``app.state.closing`` is set by the server to end streams and long waits.
 
     Args:
         is_open: until it is set requests wait; None: they are answered at once.
         alertmanager: where its notifications go; None: there is no route for them.
+        tokens: those of operators, by name.
     """
     app = FastAPI(
         title="Selfheal",
@@ -56,7 +65,9 @@ def create_app(manager: Manager, is_open: threading.Event | None = None, alertma
         app.include_router(alertmanager_router(alertmanager))
     app.include_router(services_router(manager))
     app.include_router(v1_router(manager))
+    app.include_router(held_router(manager))
     app.include_router(reload_router(manager))
+    app.include_router(approvals_router(manager, tokens))
     app.include_router(logs_router(manager))
     return app
 

@@ -11,12 +11,21 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from supervisors.manager import BadConfig, CommandFailed, DaemonUnreachable, ManagerError, TimedOut, UnknownNode
+from supervisors.manager import (
+    BadConfig,
+    CommandFailed,
+    DaemonUnreachable,
+    ManagerError,
+    NotAllowed,
+    TimedOut,
+    UnknownNode,
+)
 
 STATUS: Final[dict[type[ManagerError], int]] = {
     UnknownNode: 404,
     BadConfig: 422,
     CommandFailed: 409,
+    NotAllowed: 403,
     TimedOut: 504,
     DaemonUnreachable: 503,
 }
@@ -24,6 +33,7 @@ KINDS: Final[dict[type[ManagerError], str]] = {
     UnknownNode: "unknown_node",
     BadConfig: "bad_config",
     CommandFailed: "command_failed",
+    NotAllowed: "not_allowed",
     TimedOut: "timed_out",
     DaemonUnreachable: "unreachable",
 }

@@ -19,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from supervisors.api.guard import is_loopback
+from supervisors.api.identity import PeerProtocol
 
 UNIX_PATH_MAX: Final = 107
 """Bytes of ``sockaddr_un.sun_path`` on Linux, less the end mark."""
@@ -75,7 +76,13 @@ class ApiServer:
         sockets = self._bind()
         self._app.state.closing.clear()
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, lifespan="on", ws="none", timeout_graceful_shutdown=_DRAIN_S
+            self._app,
+            http=PeerProtocol,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            ws="none",
+            timeout_graceful_shutdown=_DRAIN_S,
         )
         self._server = uvicorn.Server(config)
         begun = threading.Event()

@@ -26,6 +26,12 @@ class RecoveryOrder(BaseModel):
     by: str = Field("http", max_length=200)
 
 
+class CancelOrder(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    by: str = Field("http", max_length=200)
+    why: str = Field("", max_length=500)
+
+
 def v1_router(manager: Manager) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
@@ -79,6 +85,10 @@ def _add_recovery(routes: APIRouter, manager: Manager) -> None:
     @routes.get("/executions/{execution_id}", tags=["recovery"])
     def execution(execution_id: str) -> dict[str, Any]:
         return {"schema": SCHEMA, "executions": [manager.execution(execution_id)]}
+
+    @routes.post("/executions/{execution_id}/cancel", tags=["recovery"])
+    def cancel(execution_id: str, order: CancelOrder) -> dict[str, Any]:
+        return {"schema": SCHEMA, "executions": [manager.cancel(execution_id, by=order.by, why=order.why)]}
 
     @routes.get("/recovery", tags=["recovery"])
     def recovery() -> dict[str, Any]:

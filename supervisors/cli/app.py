@@ -9,7 +9,21 @@ from typing import Any
 
 import typer
 
-from supervisors.cli.commands import alert, daemon, events, keys, looking, recovery, reload, runbook, services, tree
+from supervisors.cli.commands import (
+    alert,
+    approval,
+    audit,
+    daemon,
+    events,
+    keys,
+    looking,
+    recovery,
+    reload,
+    runbook,
+    services,
+    silence,
+    tree,
+)
 from supervisors.cli.exits import FAILED, WELL, Quit, code_of
 from supervisors.cli.outside import Outside, command
 from supervisors.cli.terminal import complain
@@ -25,6 +39,9 @@ def make_app() -> typer.Typer:
     app.command("apply")(reload.apply)
     app.command("alerts")(recovery.alerts)
     app.command("executions")(recovery.executions)
+    app.command("approvals")(approval.approvals)
+    app.command("approve")(approval.approve)
+    app.command("reject")(approval.reject)
     app.command("events")(events.events)
     app.command("logs")(looking.logs)
     app.command("why")(looking.why)
@@ -32,7 +49,9 @@ def make_app() -> typer.Typer:
     app.add_typer(_with(group("Start, stop and restart services."), services.COMMANDS), name="services")
     app.add_typer(_with(group("Send an alert to the daemon."), alert.COMMANDS), name="alert")
     app.add_typer(_with(group("Whether alerts start runbooks."), recovery.COMMANDS), name="recovery")
+    app.add_typer(_with(group("Alerts that start nothing for a while."), silence.COMMANDS), name="silence")
     app.add_typer(_with(group("Who may speak to the daemon over its links."), keys.COMMANDS), name="keys")
+    app.add_typer(_with(group("The record of what was decided and done."), audit.COMMANDS), name="audit")
     app.add_typer(_with(group("The runbooks that answer alerts."), runbook.COMMANDS), name="runbook")
     return app
 

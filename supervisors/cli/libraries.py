@@ -3,32 +3,83 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from config import ConfigError, find_config, load_config
-from runbooks.parse import SHIPPED, BadRunbook, Library, Problem, load_library, parse
+from runbooks.model import Runbook
+from runbooks.parse import SHIPPED, Library, Problem, Read, load_files, load_library
 from supervisors.cli.exits import WRONG_USAGE, Quit
 from supervisors.cli.terminal import complain
+from supervisors.manager import UnknownNode
 
 
-def library_of(config: str | None) -> Library:
-    """The shipped runbooks, then those of the configuration ``run`` would use here. Raises Quit when that is bad."""
+def directories_of(config: str | None) -> tuple[Path, ...]:
+    """The runbook directories of the configuration ``run`` would use here. Raises Quit when that is bad."""
     try:
         found = load_config(find_config(config, os.environ, Path.cwd()), os.environ)
     except ConfigError as error:
         complain(error)
         raise Quit(WRONG_USAGE) from None
-    return load_library((SHIPPED, *found.runbooks.directories))
+    return tuple(found.runbooks.directories)
 
 
-def problems_of(file: Path) -> tuple[Problem, ...]:
-    """What is wrong with a runbook file, or with those of a folder."""
-    if file.is_dir():
-        return load_library((file,)).problems
-    try:
-        parse(file.read_bytes(), str(file))
-    except BadRunbook as bad:
-        return bad.problems
-    except OSError as error:
-        return (Problem(str(file), "", f"cannot be read: {error.strerror}"),)
-    return ()
+def library_of(config: str | None) -> Library:
+    """The shipped runbooks, then those of the configuration ``run`` would use here. Raises Quit when that is bad."""
+    return load_library((SHIPPED, *directories_of(config)))
+
+
+def runbook_of(config: str | None, runbook_id: str) -> tuple[Runbook, Library]:
+    """The runbook of that id, and its library.
+
+    Raises:
+        UnknownNode: there is none.
+    """
+    library = library_of(config)
+    found = library.get(runbook_id)
+    if found is None:
+        raise UnknownNode(runbook_id, None, "runbook")
+    return found, library
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The runbooks a command is about, the problems of files that hold none, and the others they are used with."""
+
+    reads: tuple[Read, ...]
+    problems: tuple[Problem, ...]
+    around: tuple[Runbook, ...]
+
+    @property
+    def library(self) -> Library:
+        """All of them together; those asked for replace others of their id."""
+        own = {one.runbook.id: one.runbook for one in self.reads}
+        together = {**{one.id: one for one in self.around}, **own}
+        return Library(tuple(together[key] for key in sorted(together)), self.problems)
+
+
+def asked_for(config: str | None, files: Sequence[Path]) -> Asked:
+    """The files and folders named, among all the daemon would use; without any, those. Raises Quit."""
+    library = library_of(config)
+    if not files:
+        reads = tuple(Read(one, library.reports.get(one.id, ()), library.files[one.id]) for one in library.runbooks)
+        return Asked(reads, library.problems, ())
+    problems: list[Problem] = []
+    found: list[Read] = []
+    for group in _groups(files, problems):
+        found += load_files(group, problems).values()
+    return Asked(tuple(found), tuple(problems), library.runbooks)
+
+
+def _groups(files: Iterable[Path], problems: list[Problem]) -> Iterable[list[Path]]:
+    """What stands in one folder belongs together, and so do the files named by themselves."""
+    single = [file for file in files if not file.is_dir()]
+    if single:
+        yield single
+    for folder in files:
+        if folder.is_dir():
+            try:
+                yield sorted(path for path in folder.iterdir() if path.suffix == ".json")
+            except OSError as error:
+                problems.append(Problem(str(folder), "", f"cannot read the runbook directory: {error.strerror}"))

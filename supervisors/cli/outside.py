@@ -85,6 +85,11 @@ class Outside:
 
         return resolve_state_dir(None, self._config(), self.environ)
 
+    def audit_tips(self) -> tuple[Path, ...]:
+        """Where the configuration here puts the audit chain's tip beside the state directory."""
+        config = self._config()
+        return () if config is None or config.audit.tip is None else (config.audit.tip,)
+
     def _config(self) -> Any:
         """The configuration ``run`` would use here; None when it is the shipped demo (which names no directory), or is
         broken: then the daemon that runs was not started from it.
@@ -128,7 +133,7 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def seconds_of(text: str, option: str = "--timeout") -> float:
+def seconds_of(text: str, option: str = "--timeout", most_s: float = 3600.0) -> float:
     """A duration as on the command line (``30s``, ``1m30s``, ``5``), more than 0. Ends the command when it is none."""
     from config.units import seconds  # noqa: PLC0415  slow to import
 
@@ -136,6 +141,6 @@ def seconds_of(text: str, option: str = "--timeout") -> float:
         duration_s = seconds(text)
     except ValueError as error:
         raise Quit(WRONG_USAGE, f"{option} {text!r} {error}") from None
-    if not 0 < duration_s <= 3600:
-        raise Quit(WRONG_USAGE, f"{option} {text!r} is not more than 0 and at most 1h")
+    if not 0 < duration_s <= most_s:
+        raise Quit(WRONG_USAGE, f"{option} {text!r} is not more than 0 and at most {most_s / 3600:g}h")
     return duration_s

@@ -11,7 +11,7 @@ import pytest
 from actors.journal import firings, rows
 from actors.journal.alert_batches import NewDecision, new_alert, record_decisions, store_alerts
 from actors.journal.firings import Ended, Firing, Kept, Known, is_repeat
-from actors.journal.schema import open_writer
+from actors.journal.schema import APPLICATION_ID, MIGRATIONS, open_writer
 
 HOUR = 3600.0
 T0 = 1_795_000_000.0
@@ -104,8 +104,8 @@ def test_an_end_of_what_never_fired_here_changes_nothing(db: sqlite3.Connection)
 
 def test_a_journal_of_before_gets_the_table(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
-    old = open_writer(path)
-    old.executescript("DROP TABLE firings; DROP INDEX executions_of_alert; PRAGMA user_version=1")
+    old = sqlite3.connect(path, isolation_level=None)
+    old.executescript(f"{MIGRATIONS[1]}; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version=1")
     store_alerts(old, [new_alert("local", "alert-of-old", {"type": "x"}, T0)])
     old.close()
     now = open_writer(path)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from guardian_link import Alert, GuardianClient
-from runbooks import engine
-from runbooks.bridge_calls import MAX_ID_CHARS, request_of
+from runbooks import engine_asks
+from runbooks.calls.bridges import MAX_ID_CHARS, request_of
 from runbooks.engine_words import Answer, Try
 from runbooks.model import Call, CallType
 from runbooks.ports import BridgeRequest, PortError, Ports
@@ -46,7 +46,7 @@ RUNBOOK: dict[str, Any] = {
             "id": "work",
             "name": "Have it work",
             "action_type": "bridge_command",
-            "effect": "irreversible",
+            "effect": "mutating",
             "irreversible_reason": "what is done is done",
             "parameters": {
                 "endpoint": "mql4",
@@ -108,7 +108,7 @@ def test_an_execution_cut_off_in_the_middle_asks_and_does_nothing_twice(tmp_path
 def test_an_endpoint_killed_in_the_middle_ends_in_unknown_and_nothing_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "PROBE_PATIENCE_S", 0.5)
+    monkeypatch.setattr(engine_asks, "PROBE_PATIENCE_S", 0.5)
     quick = DONE | {"within": "0s"}
     with working(tmp_path, timeout="3s", probe=quick, verify=quick) as (_, mql4, guardian):
         ack = guardian.send(failure(n=7, takes_s=1000))

@@ -77,6 +77,9 @@ GRID = {
     "services: {a: {command: [x], dependencies: [bb]}, b: {command: [x]}}": [
         "1: services.a.dependencies[0]: there is no service 'bb'; did you mean 'b'?"
     ],
+    "services: {gate: {command: [x]}}\nbridges: {mql4: {kind: zeromq, service: gat}}": [
+        "2: bridges.mql4.service: there is no service 'gat'; did you mean 'gate'?"
+    ],
     "services:\n  a: {command: [x], dependencies: [b]}\n  b: {command: [x], dependencies: [c]}\n"
     "  c: {command: [x], dependencies: [a]}": [
         "2: services.a.dependencies: these wait for each other: a -> b -> c -> a; "
@@ -135,6 +138,12 @@ GRID = {
     ],
     "runbooks: {directories: [none]}": [
         "1: runbooks.directories[0]: /base/none is no folder; create it, or mend the path"
+    ],
+    "runbooks: {databases: {db: {url: 'postgresql://127.0.0.1/x'}}}": [
+        "1: runbooks.databases.db: there is no such service; name the service that the database is"
+    ],
+    "runbooks: {databases: {db: {url: {secret: s}}}}\nservices: {db: {command: [x]}}": [
+        "1: runbooks.databases.db.url.secret: there is no secret 's'; put it into secrets, with its file"
     ],
     "bridges: {m: {kind: tcp}}": ["1: bridges.m: kind tcp needs an address: 127.0.0.1:8765"],
     "version: 2": ["1: version: 2 is not one of 1"],
@@ -300,3 +309,30 @@ def test_where_events_are_published(tmp_path: Path, links: str, address: str | N
     file = tmp_path / "selfheal.yaml"
     file.write_text(f"version: 1\nlinks: {links}\n")
     assert load_config(file, {}).links.events_address == address
+
+
+def test_what_runbooks_may_touch_is_found_beside_the_file() -> None:
+    written = (
+        "runbooks: {files: {roots: [etc]}, cleanup: {roots: [log, /var/log], quarantine: aside}}\n"
+        "secrets: {token: {file: keys/token}}\n"
+    )
+    config = parse(written)
+    assert config.runbooks.files.roots == (Path("/base/etc"),)
+    assert config.runbooks.cleanup.roots == (Path("/base/log"), Path("/var/log"))
+    assert config.runbooks.cleanup.quarantine == Path("/base/aside")
+    assert config.secrets["token"].file == Path("/base/keys/token")
+
+
+@pytest.mark.parametrize(
+    ("channel", "said"),
+    [
+        ("{}", "say one of webhook, command and log"),
+        ("{log: {}, command: [x]}", "say one of webhook, command and log"),
+        ("{webhook: 'ftp://x'}", "webhook is no http"),
+        ("{log: {}, headers: {A: b}}", "headers need webhook"),
+        ("{command: []}", "command is empty"),
+    ],
+)
+def test_a_channel_is_one_thing(channel: str, said: str) -> None:
+    (problem,) = problems(f"notifications: {{channels: {{ops: {channel}}}}}\n")
+    assert said in problem

@@ -88,7 +88,7 @@ def test_a_command_comes_in_the_encoding_its_endpoint_speaks(
         assert (asked.kind, asked.id, asked.content_type) == (Kind.COMMAND, request.id, encoding)
         assert (asked.body["command"], asked.body["parameters"]) == ("reconnect", {"to": LONG})
         say(dealer, Kind.REPLY, {"state": "done", "result": "connected"}, encoding, request.id)
-        assert done.result(20) == BridgeAnswer(BridgeState.DONE, "connected")
+        assert done.result(20) == BridgeAnswer(BridgeState.DONE, "connected", "connected")
 
 
 def test_a_command_that_fits_into_msgpack_only_is_refused_at_once_to_who_speaks_json(

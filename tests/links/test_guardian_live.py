@@ -163,7 +163,7 @@ def test_guardians_mode_change_is_taken_as_it_is(guardian: GuardianClient) -> No
     with guardian.subscribe() as events:
         alert_id = guardian.post(mode_change)
         found = until(events, alert=alert_id)
-    assert (found[-1].evidence["type"], found[-1].evidence["outcome"]) == ("mode_change", "no_match")
+    assert (found[-1].evidence["type"], found[-1].evidence["outcome"]) == ("mode_change", "observed")
 
 
 def test_recovery_off_is_an_event_and_the_agent_tells_people(live: Running, guardian: GuardianClient) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from actors.access.keyring import RESERVED, Keyring, utc_now
 from actors.alertmanager import CLIENT
-from actors.intake import INSIDE
+from actors.deciding.words import INSIDE
 from bridge_link.pump import Incoming
 from bridge_link.wire import Kind, Message
 from supervisors.cli.app import run

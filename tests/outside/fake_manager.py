@@ -76,6 +76,17 @@ class FakeManager:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     lines: list[str] = field(default_factory=lambda: ["one", "two", "three ü"])
     enabled: bool = True
+    silenced: list[dict[str, Any]] = field(default_factory=list)
+    latched: list[dict[str, Any]] = field(
+        default_factory=lambda: [
+            {
+                "target": "service:web",
+                "execution_id": "e-0",
+                "since": tree_json.rfc3339(NOW),
+                "why": "e-0 ended unknown",
+            }
+        ]
+    )
     on_shutdown: Callable[[], None] | None = None
     followers: int = 0
     pid: int = field(default_factory=os.getpid)
@@ -231,12 +242,72 @@ class FakeManager:
                 return one
         raise UnknownNode(execution_id, what="execution")
 
+    def approvals(self) -> Sequence[Record]:
+        return [
+            {
+                "execution_id": "e-2", "runbook": "margin_call_recovery", "name": "Margin call", "plan": "ab" * 32,
+                "target": "account:1", "steps": ["1. Reduce: http_request"], "approvers": ["desk"], "quorum": 1,
+                "four_eyes": True, "expires_at": tree_json.rfc3339(NOW + 60), "votes": [],
+            }
+        ]  # fmt: skip
+
+    def approve(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self._vote("approve", execution_id, by, plan, why)
+
+    def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
+        return self._vote("reject", execution_id, by, plan, why)
+
+    def _vote(self, says: str, execution_id: str, by: str, plan: str | None, why: str) -> Record:
+        if execution_id != "e-2":
+            raise CommandFailed(f"{execution_id} awaits no approval: it is succeeded")
+        self.calls.append((says, execution_id, by, plan, why))
+        outcome = "granted" if says == "approve" else "rejected"
+        return {"execution_id": "e-2", "outcome": outcome, "plan": "ab" * 32, "votes": 1, "quorum": 1, "detail": ""}
+
+    def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
+        self.calls.append(("run_runbook", runbook_id, dict(values), by, why))
+        return {"alert_id": "alert-1", "outcome": "run", "execution_id": "x-1", "reason": "matched"}
+
+    def cancel(self, execution_id: str, *, by: str, why: str = "") -> Record:
+        self.calls.append(("cancel", execution_id, by, why))
+        return self.execution(execution_id)
+
     def recovery_status(self) -> RecoveryStatus:
         return RecoveryStatus(enabled=self.enabled, active=1, queued=0)
 
     def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
         self.enabled = enabled
         return RecoveryStatus(enabled=enabled, active=1, queued=0, by=by, since=tree_json.rfc3339(NOW))
+
+    def silences(self) -> Sequence[Record]:
+        return list(self.silenced)
+
+    def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record:
+        if "nonsense" in matchers:
+            raise CommandFailed("'nonsense' is no matcher")
+        made = {
+            "id": f"s-{len(self.silenced)}", "state": "active", "matchers": list(matchers), "by": by, "why": why,
+            "created_at": tree_json.rfc3339(NOW), "for_s": for_s, "ends_at": tree_json.rfc3339(NOW + for_s),
+        }  # fmt: skip
+        self.silenced.insert(0, made)
+        return made
+
+    def end_silence(self, silence_id: str, *, by: str) -> Record:
+        for one in self.silenced:
+            if one["id"] == silence_id:
+                one |= {"state": "ended", "ended_at": tree_json.rfc3339(NOW), "ended_by": by}
+                return one
+        raise UnknownNode(silence_id, what="silence")
+
+    def latches(self) -> Sequence[Record]:
+        return list(self.latched)
+
+    def release(self, target: str, *, by: str, why: str) -> Record:
+        for one in self.latched:
+            if one["target"] == target:
+                self.latched.remove(one)
+                return one | {"released_by": by, "released_why": why}
+        raise UnknownNode(target, what="latched target")
 
     def statistics(self) -> Mapping[str, Any]:
         return {"total_runbooks": 1, "total_executions": 1, "success_rate": 1.0, "active_executions": 0}

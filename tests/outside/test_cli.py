@@ -578,3 +578,38 @@ def test_colour_is_for_terminals_and_can_be_refused() -> None:
     assert not terminal_of(Tty(), {"TERM": "dumb"}).colour
     assert terminal_of(io.StringIO(), {}).width is None
     assert not terminal_of(io.StringIO(), {}).colour
+
+
+# -- silences and latches ---------------------------------------------------------------------------------------------
+
+
+def test_silences_are_added_listed_and_ended(here: Cli, fake: FakeManager) -> None:
+    code, out, _ = here("silence", "add", "service=web", "severity=high", "--for", "2h", "--why", "works")
+    assert (code, "service=web severity=high" in out, "works" in out) == (0, True, True)
+    assert fake.silenced[0]["for_s"] == 7200.0
+    assert fake.silenced[0]["by"].startswith("cli:")
+    assert json.loads(here("silence", "list", "--json")[1])["silences"] == fake.silenced
+    assert here("silence", "expire", "s-0")[0] == 0
+    assert "s-0" not in here("silence", "list")[1]
+    assert "ended" in here("silence", "list", "--all")[1]
+    code, _, err = here("silence", "add", "nonsense", "--for", "2h")
+    assert (code, one_line(err), "no matcher" in err) == (1, True, True)
+    assert here("silence", "add", "service=web")[0] == 2  # how long has to be said
+
+
+def test_latches_are_shown_and_released_with_a_reason(here: Cli, fake: FakeManager) -> None:
+    assert "service:web" in here("recovery", "latches")[1]
+    assert here("recovery", "release", "service:web")[0] == 2
+    assert "cli:" in here("recovery", "release", "service:web", "--why", "looked at it")[1]
+    assert fake.latched == []
+    code, _, err = here("recovery", "release", "service:web", "--why", "again")
+    assert (code, one_line(err)) == (1, True)
+
+
+def test_the_queue_and_the_reason_are_shown(here: Cli, fake: FakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    queued = {**fake.executions()[0], "status": "queued", "queue": {"position": 3, "why": "x-1 is at work on t"}}
+    monkeypatch.setattr(fake, "executions", lambda limit=50: [queued][:limit])
+    assert "3. x-1 is at work on t" in here("executions")[1]
+    alert = {**fake.alerts()[0], "reason": "silence s-1 by ann"}
+    monkeypatch.setattr(fake, "alerts", lambda limit=50: [alert][:limit])
+    assert "silence s-1 by ann" in here("alerts")[1]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
 import pytest
 
 from actors.board import NodeState
-from supervisors.manager import BadConfig, CommandFailed, Manager, TimedOut, UnknownNode
+from supervisors.manager import BadConfig, CommandFailed, Manager, NotAllowed, TimedOut, UnknownNode
+from supervisors.people import user_name
 from supervisors.tree_json import find
 from tests.outside.fake_manager import GROUP, FakeManager
 
@@ -172,3 +174,38 @@ def test_the_end_is_asked_for_once(manager: Manager, fake: FakeManager) -> None:
 def test_a_node_is_found_by_name_or_path(manager: Manager) -> None:
     root = manager.tree()["root"]
     assert find(root, "engine") == find(root, f"{GROUP}/engine")
+
+
+def test_votes_go_to_the_daemon_which_says_who_votes(
+    manager: Manager, fake: FakeManager, request: pytest.FixtureRequest
+) -> None:
+    assert manager.approvals() == fake.approvals()
+    if "tcp" in request.node.callspec.id:
+        with pytest.raises(NotAllowed, match="who asks is not known"):
+            manager.approve("e-2", by="user:root", plan="ab" * 32)
+        return
+    me = f"user:{user_name(os.geteuid())}"
+    came = manager.approve("e-2", by=me, plan="ab" * 32, why="seen")
+    assert (came["outcome"], came["plan"]) == ("granted", "ab" * 32)
+    assert manager.reject("e-2", by=me)["outcome"] == "rejected"
+    assert fake.calls == [("approve", "e-2", me, "ab" * 32, "seen"), ("reject", "e-2", me, None, "")]
+    with pytest.raises(CommandFailed, match="awaits no approval"):
+        manager.approve("e-1", by=me)
+
+
+def test_silences_and_latches_are_the_same_from_everywhere(manager: Manager, fake: FakeManager) -> None:
+    made = manager.add_silence(["service=web", "message=~a b/c"], 60.0, by="ann", why="works")
+    assert (made["state"], made["matchers"], made["for_s"]) == ("active", ["service=web", "message=~a b/c"], 60.0)
+    assert manager.silences() == fake.silences()
+    ended = manager.end_silence(made["id"], by="bob")
+    assert (ended["state"], ended["ended_by"]) == ("ended", "bob")
+    with pytest.raises(UnknownNode, match="silence list"):
+        manager.end_silence("s/odd", by="bob")
+    with pytest.raises(CommandFailed, match="no matcher"):
+        manager.add_silence(["nonsense"], 60.0, by="ann")
+    assert manager.latches() == fake.latches() != []
+    released = manager.release("service:web", by="ann", why="looked at it")
+    assert (released["released_by"], released["released_why"]) == ("ann", "looked at it")
+    assert manager.latches() == []
+    with pytest.raises(UnknownNode, match="recovery latches"):
+        manager.release("service:web", by="ann", why="again")

@@ -118,6 +118,7 @@ ALLOWED = {
     "benchmarks/container_restart.py": "paces its kills",
     "benchmarks/restart_latency.py": "paces its kills",
     "tests/crash/rows.py": "a program of its own: it looks again until a deadline",
+    "tests/crash_runbooks/rows.py": "a program of its own: it looks again until a deadline",
     "tests/crash/scenarios.py": "a program of its own: it lets the keeper come to the middle of its work",
     "tests/crash/stage.py": "a program of its own: it looks again until a deadline",
     "tests/crash/storm.py": "a program of its own: its kills come at random moments",

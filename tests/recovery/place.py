@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from actors.clock import Clock
 from actors.context import ActorSystem
 from runbooks.ports import PortError, RunInfo, ServiceView
 from supervisors import Strategy, Supervisor
@@ -69,16 +70,18 @@ def recovering(
     max_concurrent: int = 5,
     runbooks: tuple[Path, ...] = (),
     plan: RecoveryPlan | None = None,
+    warm_up_s: float = 0.0,
+    clock: Clock | None = None,
 ) -> Iterator[Place]:
     """The recovery part of a daemon under a real root supervisor. Clients find its key by ``$SELFHEAL_STATE``.
 
     ``runbooks``: more directories of them; ``plan`` says all by itself.
     """
-    system = ActorSystem()
+    system = ActorSystem() if clock is None else ActorSystem(clock)
     world = world or World()
     folder.mkdir(exist_ok=True)
     every_link = "tcp://127.0.0.1:0"
-    plan = plan or RecoveryPlan(folder, enabled, max_concurrent, runbooks, every_link, every_link)
+    plan = plan or RecoveryPlan(folder, enabled, max_concurrent, runbooks, every_link, every_link, warm_up_s=warm_up_s)
     recovery = Recovery(plan, system, world)
     links = Supervisor.spec("links", strategy=Strategy.ONE_FOR_ONE, intensity=5, period_s=60, children=recovery.links())
     root = Supervisor.start(

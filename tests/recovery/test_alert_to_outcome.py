@@ -61,7 +61,7 @@ def test_trap_10_another_body_under_a_known_id_is_refused(tmp_path: Path) -> Non
 
 def test_nothing_matches(tmp_path: Path) -> None:
     with recovering(tmp_path) as place, GuardianClient(place.address) as guardian:
-        ack = guardian.send(Alert(type="position_limit_exceeded"))
+        ack = guardian.send(Alert(type="weather_report"))
         assert ack.decision is not None
         assert (ack.decision.outcome, ack.execution_id) == ("no_match", None)
         assert place.world.restarts == []

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from actors.board import NodeKind, NodeState, NodeStatus
-from actors.journal import events, happened
+from actors.journal import events, happened, runs
 from actors.journal.alert_batches import NewDecision, new_alert, store_alerts
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention, forget
 from actors.journal.rows import Execution, OpenAlert, StoredAlert
+from actors.journal.runs import HasEnded
 from bridge_link.publisher import Place
 from bridge_link.wire import decode, encode
 from runbooks.model import Status
@@ -118,7 +120,8 @@ def test_a_decision_and_an_executions_life_are_told_once_each(journal: Journal) 
 
     def all_of_it(db: sqlite3.Connection) -> None:
         happened.decide_alerts(db, PATH, [alert], [NewDecision(seq, dict(decision), begun, 1.0)])
-        happened.begin_execution(db, "root/runbooks/x-1", begun, 2.0)
+        with suppress(HasEnded):
+            runs.claim(db, "root/runbooks/x-1", begun, 2.0)
         happened.finish_execution(db, "root/runbooks/x-1", begun, Status.FAILED, "no", 3.0)
 
     journal.submit(all_of_it).result(10)

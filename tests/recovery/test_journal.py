@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.journal import rows
+from actors.journal import rows, runs
 from actors.journal.alert_batches import NewDecision, new_alert, record_decisions, store_alerts
 from actors.journal.journal import Journal
 from actors.journal.rows import AlertConflict
@@ -102,8 +102,8 @@ def test_what_was_decided_and_done_is_read_back(journal: Journal) -> None:
     assert journal.read(lambda db: rows.execution(db, "x-2")) is None
     assert store(journal, "alert-01").decision == body
     record = Record(Kind.INTENT, 0, "restart", 1, snapshot={"a": {"run": 1}})
-    journal.submit(lambda db: rows.begin_execution(db, "x-1", 2.5)).result(10)
-    journal.submit(lambda db: rows.add_record(db, "x-1", record, 3.0)).result(10)
+    assert journal.submit(lambda db: runs.claim(db, "root/runbooks/x-1", execution, 2.5)).result(10).epoch == 1
+    journal.submit(lambda db: runs.add_record(db, "x-1", 1, record, 3.0)).result(10)
     assert journal.read(lambda db: rows.records(db, "x-1")) == [(3.0, record)]
     (open_one,) = journal.read(rows.unfinished)
     assert (open_one.id, open_one.started_at, open_one.parameters) == ("x-1", 2.5, {"service": "a"})

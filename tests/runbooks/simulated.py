@@ -6,7 +6,9 @@ engine does is checked against the rules while it does it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from runbooks import engine
 from runbooks.engine_words import (
@@ -30,7 +32,7 @@ from runbooks.engine_words import (
     Woke,
     WriteRecord,
 )
-from runbooks.model import Action, Call, CallType, Check, Retry, Rollback, Status
+from runbooks.model import Action, Call, CallType, Check, Retry, Rollback, Status, Trouble
 from runbooks.model import Effect as ActionEffect
 from runbooks.plan import Plan
 
@@ -82,12 +84,17 @@ class World:
     stuck: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
     is_pleased: bool = True
+    results: Mapping[str, Any] = field(default_factory=dict)
+    """What each call gives back."""
+    troubles: Mapping[str, Trouble] = field(default_factory=dict)
     applied: list[str] = field(default_factory=list)
+    asked: list[tuple[str, ...]] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
 
     def make(self, words: tuple[str, ...]) -> tuple[bool, str]:
-        what, name = words
+        what, name, *_ = words
+        self.asked.append(words)
         if what == "do":
             if name in self.refuses:
                 return False, "refused"
@@ -104,7 +111,7 @@ class World:
         return True, ""
 
     def look(self, words: tuple[str, ...]) -> Answer:
-        what, name = words
+        what, name, *_ = words
         match what:
             case "probe" if name in self.hidden:
                 return Answer.UNKNOWN
@@ -174,7 +181,10 @@ class Daemon:
                 words = made.arguments["argv"]
                 self._has_intent(words)
                 ok, error = self.world.make(words)
-                return CallDone(ticket, ok, error=error)
+                name = words[1]
+                result = self.world.results.get(name) if ok else None
+                trouble = self.world.troubles.get(name, Trouble.OTHER)
+                return CallDone(ticket, ok, error=error, result=result, trouble=trouble)
             case RunCheck(ticket, made, _):
                 return CheckDone(ticket, self.world.look(made.arguments["argv"]), "looked")
             case WakeAt(ticket, at_s):
@@ -183,8 +193,8 @@ class Daemon:
                 return Woke(ticket)
             case Fence(ticket):
                 return Fenced(ticket)
-            case TakeSnapshot(ticket, services):
-                return SnapshotTaken(ticket, {name: {"run": 1} for name in services})
+            case TakeSnapshot(ticket, calls):
+                return SnapshotTaken(ticket, {str(call.arguments): {"run": 1} for call in calls})
             case Finish():
                 raise AssertionError("an end has no answer")
 

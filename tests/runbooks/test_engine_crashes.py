@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -114,15 +115,17 @@ def test_a_resume_without_a_probe_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_forgotten_intents_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(past, "with_intent", lambda plan_, undo, step, snapshot: undo)
+    monkeypatch.setattr(past, "with_intent", lambda state: state)
     with pytest.raises(AssertionError):
         _every_single_kill(SCHEMES["the last is refused"][0])
 
 
 def test_undoing_in_the_wrong_order_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = past.with_intent
-    monkeypatch.setattr(
-        engine, "with_intent", lambda plan_, undo, step, snapshot: tuple(reversed(right(plan_, undo, step, snapshot)))
-    )
+
+    def reverse(state: State) -> State:
+        return replace(state, undo=tuple(reversed(right(state).undo)))
+
+    monkeypatch.setattr(engine, "with_intent", reverse)
     with pytest.raises(AssertionError):
         _every_single_kill(SCHEMES["the criterion fails"][0])

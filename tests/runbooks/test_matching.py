@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runbooks.matching import Decision, History, Outcome, PastRun, decide, explain, fingerprint, startable
+from runbooks.matching import Decision, History, Outcome, PastRun, decide, explain, fingerprint
 from runbooks.model import Runbook, Status
 from tests.runbooks.files import changed, runbook
 
@@ -115,20 +115,3 @@ def test_a_rule_that_breaks_lets_nothing_through() -> None:
     decision = decide(ALERT, Books((broken,)), History((past(decided_at=NOW - 1),)), NOW)
     assert decision.outcome is Outcome.REJECTED
     assert "TypeError" in decision.reason
-
-
-def test_the_queue_by_priority_then_age_with_free_targets_only() -> None:
-    def queued(name: str, at: float, target: str) -> PastRun:
-        return past(execution_id=name, decided_at=at, target=target, status=Status.QUEUED, ended_at=None)
-
-    old, new, urgent, blocked = (
-        queued("old", 1, "t1"),
-        queued("new", 2, "t2"),
-        queued("urgent", 3, "t1"),
-        queued("blocked", 0, "t9"),
-    )
-    running = past(execution_id="r", target="t9", **RUNNING)
-    queue = [(50, new), (50, old), (90, urgent), (99, blocked)]
-    chosen = startable(queue, History((running,), max_concurrent=3))
-    assert [run.execution_id for run in chosen] == ["urgent", "new"]  # "old" waits for its target
-    assert startable(queue, History((running,), max_concurrent=1)) == ()

@@ -15,12 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
+from runbooks.calls.family import CallOutcome, CheckOutcome
 from runbooks.commands import LocalCommands
 from runbooks.engine_words import Answer
 from runbooks.model import Call, CallType
 from runbooks.network import LocalHttp, LocalTcp
 from runbooks.ports import PortError, Ports, RunInfo, ServiceView
-from runbooks.steps import CallOutcome, CheckOutcome, make_call, make_check, take_snapshot
+from runbooks.steps import make_call, make_check, take_snapshot
 from tests.support.eventually import eventually
 
 TOKEN = "x-test"
@@ -63,6 +64,10 @@ def ports(table: Table) -> Ports:
     return Ports(table, LocalCommands(), LocalHttp(), LocalTcp())
 
 
+def about(*services: str) -> tuple[Call, ...]:
+    return tuple(Call(CallType.SERVICE_GENERATION, {"service": name}) for name in services)
+
+
 def do(ports: Ports, kind: CallType, snapshot: Any = None, timeout_s: float = 20.0, **arguments: Any) -> CallOutcome:
     return make_call(Call(kind, arguments, timeout_s), snapshot, ports, TOKEN)
 
@@ -79,11 +84,11 @@ def python(code: str, *more: str) -> tuple[str, ...]:
 
 
 def test_the_generation_tells_whether_a_restart_happened(ports: Ports, table: Table) -> None:
-    snapshot = take_snapshot(("a", "b"), ports)
+    snapshot = take_snapshot(about("a", "b"), ports, TOKEN)
     assert snapshot == {"a": {"run": 3, "state": "ready", "ready": True, "wanted": True}, "b": None}
     generation = CallType.SERVICE_GENERATION
     assert look(ports, generation, snapshot, service="a").answer is Answer.NO
-    assert do(ports, CallType.SERVICE_RESTART, service="a") == CallOutcome(ok=True, output="run 4")
+    assert do(ports, CallType.SERVICE_RESTART, service="a") == CallOutcome(ok=True, output="run 4", result={"run": 4})
     assert look(ports, generation, snapshot, service="a").answer is Answer.YES
     assert look(ports, generation, None, service="a").answer is Answer.UNKNOWN
     assert look(ports, generation, snapshot, service="b").answer is Answer.UNKNOWN
@@ -92,9 +97,9 @@ def test_the_generation_tells_whether_a_restart_happened(ports: Ports, table: Ta
 
 
 def test_restoring_brings_back_whether_it_is_to_run(ports: Ports, table: Table) -> None:
-    running = take_snapshot(("a",), ports)
+    running = take_snapshot(about("a"), ports, TOKEN)
     table.stop("a", 1)
-    stopped = take_snapshot(("a",), ports)
+    stopped = take_snapshot(about("a"), ports, TOKEN)
     assert look(ports, CallType.SERVICE_RESTORED, running, service="a").answer is Answer.NO
     assert look(ports, CallType.SERVICE_RESTORED, stopped, service="a").answer is Answer.YES
     table.told.clear()
@@ -124,7 +129,7 @@ def test_a_command_runs_without_a_shell(ports: Ports, tmp_path: Path) -> None:
     nasty = "x; touch OWNED $(touch OWNED) | cat"
     code = "import os, sys; print(os.getcwd(), sys.argv[1])"
     outcome = do(ports, CallType.COMMAND, argv=python(code, nasty), working_dir=str(tmp_path))
-    assert outcome == CallOutcome(ok=True, output=f"{tmp_path} {nasty}")
+    assert outcome == CallOutcome(ok=True, output=f"{tmp_path} {nasty}", result={"output": f"{tmp_path} {nasty}"})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbooks.plan import bind
+from runbooks.plan import bind, resolved
 from runbooks.templating import BadTemplate, fill, fill_argv, has_stray_brace, placeholders
 from tests.runbooks.files import COMMAND, GOOD, runbook
 
@@ -69,6 +69,7 @@ def test_a_name_without_a_value_is_an_error() -> None:
 def test_bound_plans_hold_no_placeholder() -> None:
     plan = bind(runbook(GOOD, actions=[*GOOD["actions"], COMMAND]), {"service": "a"})
     assert plan.target == "service:a"
+    plan = resolved(plan)
     assert list(placeholders([str(plan.actions), str(plan.success_criteria)])) == []
     assert plan.actions[1].call is not None
     assert plan.actions[1].call.arguments["argv"] == ("echo", "a")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from supervisors.cli.outside import Outside, command
-from supervisors.cli.terminal import print_json, say, table
+from supervisors.cli.terminal import complain, print_json, say, table
 from supervisors.manager import SCHEMA, RecoveryStatus
-from supervisors.phrases import age
+from supervisors.phrases import age, clean
 from supervisors.tree_json import unix_seconds
 
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many.")]
+
+
+CANCEL = "cancel"
 
 
 @command
@@ -25,9 +28,9 @@ def alerts(outside: Outside, limit: Limit = 20) -> None:
     if outside.as_json:
         print_json({"schema": SCHEMA, "alerts": found})
         return
-    columns = ("type", "service", "severity", "outcome", "execution_id", "message")
+    columns = ("type", "service", "severity", "outcome", "execution_id", "message", "reason")
     rows = [(_ago(one.get("received_at")), *(_text(_shown(one).get(key)) for key in columns)) for one in found]
-    say(table(("WHEN", "TYPE", "SERVICE", "SEVERITY", "OUTCOME", "EXECUTION", "MESSAGE"), rows))
+    say(table(("WHEN", "TYPE", "SERVICE", "SEVERITY", "OUTCOME", "EXECUTION", "MESSAGE", "REASON"), rows))
 
 
 def _shown(alert: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -37,20 +40,42 @@ def _shown(alert: Mapping[str, Any]) -> Mapping[str, Any]:
 @command
 def executions(
     outside: Outside,
-    execution_id: Annotated[str | None, typer.Argument(metavar="ID", help="Only this one, with its steps.")] = None,
+    execution_id: Annotated[
+        str | None, typer.Argument(metavar="[ID | cancel ID]", help="Only this one, with its steps; or end one.")
+    ] = None,
+    cancelled_id: Annotated[str | None, typer.Argument(metavar="", hidden=True)] = None,
     limit: Limit = 20,
+    why: Annotated[str, typer.Option("--why", help="With cancel: why, for the record.")] = "",
 ) -> None:
-    """The last runs of runbooks, newest first."""
+    """The last runs of runbooks, newest first. `cancel ID` ends one at its next safe place and rolls it back."""
+    is_cancel = execution_id == CANCEL
+    if (cancelled_id is not None) != is_cancel:
+        raise typer.BadParameter(f"write: selfheal executions {CANCEL} ID" if is_cancel else f"what is {cancelled_id}?")
+    execution_id = cancelled_id if is_cancel else execution_id
     with outside.manager() as manager:
-        found = manager.executions(limit) if execution_id is None else [manager.execution(execution_id)]
+        if execution_id is None:
+            found = manager.executions(limit)
+        elif is_cancel:
+            found = [manager.cancel(execution_id, by=outside.by, why=why)]
+        else:
+            found = [manager.execution(execution_id)]
     if outside.as_json:
         print_json({"schema": SCHEMA, "executions": found})
         return
     columns = ("id", "runbook", "target", "status")
-    rows = [(_ago(one.get("started_at")), *(_text(one.get(key)) for key in columns), _took(one)) for one in found]
-    say(table(("WHEN", "ID", "RUNBOOK", "TARGET", "STATUS", "TOOK"), rows))
+    rows = [
+        (_ago(one.get("started_at")), *(_text(one.get(key)) for key in columns), _took(one), _queue(one))
+        for one in found
+    ]
+    say(table(("WHEN", "ID", "RUNBOOK", "TARGET", "STATUS", "TOOK", "WAITS"), rows))
     if execution_id is not None:
         _print_steps(found[0])
+
+
+def _queue(execution: Mapping[str, Any]) -> str:
+    """The place in the queue, and what is waited for."""
+    queue = execution.get("queue")
+    return f"{queue['position']}. {clean(queue['why'])}" if queue else "-"
 
 
 def _print_steps(execution: Mapping[str, Any]) -> None:
@@ -88,7 +113,42 @@ def recovery_status(outside: Outside) -> None:
         _print_status(outside, manager.recovery_status())
 
 
-COMMANDS = {"on": on, "off": off, "status": recovery_status}
+@command
+def latches(outside: Outside) -> None:
+    """Targets that nothing is done to until a person has looked."""
+    with outside.manager() as manager:
+        _print_latches(outside, manager.latches())
+
+
+@command
+def release(
+    outside: Outside,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="As `recovery latches` shows it.")],
+    why: Annotated[str, typer.Option("--why", help="What was found, for the record.")],
+) -> None:
+    """Let runbooks act on a latched target again."""
+    with outside.manager() as manager:
+        _print_latches(outside, [manager.release(target, by=outside.by, why=why)])
+
+
+COMMANDS = {"on": on, "off": off, "status": recovery_status, "latches": latches, "release": release}
+
+
+def _print_latches(outside: Outside, latches: Sequence[Mapping[str, Any]]) -> None:
+    if outside.as_json:
+        print_json({"schema": SCHEMA, "latches": latches})
+        return
+    rows = [
+        (
+            clean(one["target"]),
+            _ago(one["since"]),
+            _text(one["execution_id"]),
+            clean(one["why"]),
+            clean(one.get("released_by", "")) or "-",
+        )
+        for one in latches
+    ]
+    say(table(("TARGET", "SINCE", "EXECUTION", "WHY", "RELEASED BY"), rows))
 
 
 def _switch(outside: Outside, *, enabled: bool) -> None:
@@ -103,6 +163,8 @@ def _print_status(outside: Outside, status: RecoveryStatus) -> None:
     by = f", switched by {status['by']} {_ago(status.get('since'))}" if "by" in status else ""
     state = "on" if status["enabled"] else "off"
     say(f"recovery {state}, {status['active']} running, {status['queued']} queued{by}")
+    if "trouble" in status:
+        complain(f"selfheal: {status['trouble']}")
 
 
 def _ago(at: Any) -> str:

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from supervisors.cli.exits import FAILED, Quit
-from supervisors.cli.outside import Outside, command
+from supervisors.cli.outside import Outside, command, seconds_of
 from supervisors.cli.terminal import complain, print_json, say, table
-from supervisors.manager import SCHEMA, UnknownNode
+from supervisors.manager import SCHEMA
 
+Files = Annotated[list[Path] | None, typer.Argument(metavar="FILE|DIR...", show_default=False)]
 Config = Annotated[str | None, typer.Option("--config", help="Use the runbook directories of this file.")]
 
 
@@ -37,11 +37,9 @@ def list_(outside: Outside, config: Config = None) -> None:
 @command
 def show(outside: Outside, runbook: Annotated[str, typer.Argument(metavar="ID")], config: Config = None) -> None:
     """One runbook: what it answers and what it does."""
-    from supervisors.cli.libraries import library_of  # noqa: PLC0415  slow to import
+    from supervisors.cli.libraries import runbook_of  # noqa: PLC0415  slow to import
 
-    found = library_of(config).get(runbook)
-    if found is None:
-        raise UnknownNode(runbook, None, "runbook")
+    found, library = runbook_of(config, runbook)
     if outside.as_json:
         print_json(json.loads(found.source))
         return
@@ -52,29 +50,110 @@ def show(outside: Outside, runbook: Annotated[str, typer.Argument(metavar="ID")]
             [(one.id, one.call.type.value if one.call else "wait", one.effect.value) for one in found.actions],
         )
     )
+    report = library.reports.get(found.id, ())
+    if report:
+        say("\nread from version 1:", *(f"  {one.pointer or '/'}: {one.text}" for one in report))
 
 
 @command
 def lint(
     outside: Outside,
-    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE|DIR...", show_default=False)] = None,
+    files: Files = None,
+    config: Config = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A warning counts as an error.")] = False,
+    alerts: Annotated[
+        Path | None, typer.Option("--alerts", metavar="FILE", help="Recorded alerts (a journal, or JSON lines).")
+    ] = None,
+) -> None:
+    """Check runbook files, or all the daemon would use; every problem is told. Exit code 1 when there is an error."""
+    from supervisors.cli.linting import lint_files  # noqa: PLC0415  slow to import
+
+    lint_files(outside, files or (), config, alerts, strict=strict)
+
+
+@command
+def try_(
+    outside: Outside,
+    named: Annotated[list[str] | None, typer.Argument(metavar="FILE|DIR|ID...", show_default=False)] = None,
     config: Config = None,
 ) -> None:
-    """Check runbook files, or all the daemon would use; every problem is told. Exit code 1 when there is one."""
-    from supervisors.cli.libraries import library_of, problems_of  # noqa: PLC0415  slow to import
+    """Run the tests that stand in runbook files: the real decision and engine, with the file's fakes as the world."""
+    from supervisors.cli.rehearsing import rehearse_files  # noqa: PLC0415  slow to import
 
-    problems = [each for file in files for each in problems_of(file)] if files else list(library_of(config).problems)
-    if outside.as_json:
-        print_json({"schema": SCHEMA, "problems": [str(one) for one in problems]})
-    elif problems:
-        _complain(problems)
+    rehearse_files(outside, named or (), config)
+
+
+@command
+def replay(
+    outside: Outside,
+    alerts: Annotated[Path, typer.Argument(metavar="ALERTS", help="A journal, or JSON lines; '-' is standard input.")],
+    runbooks: Annotated[Path, typer.Option("--runbooks", metavar="DIR", help="Runbooks to compare with.")],
+    config: Config = None,
+    takes: Annotated[str, typer.Option("--takes", metavar="DURATION", help="How long a run is taken to last.")] = "30s",
+    all_: Annotated[bool, typer.Option("--all", help="Every alert that is decided otherwise, not only some.")] = False,
+) -> None:
+    """Decide recorded alerts again, with the present runbooks and with those of DIR; prints what differs."""
+    from supervisors.cli.replaying import replay_files  # noqa: PLC0415  slow to import
+
+    replay_files(outside, alerts, runbooks, config, run_s=seconds_of(takes, "--takes"), everything=all_)
+
+
+@command
+def explain(
+    outside: Outside,
+    alert: Annotated[str, typer.Argument(metavar="ALERT", help="A recorded alert's id, a JSON file, or '-'.")],
+    config: Config = None,
+) -> None:
+    """For every runbook, whether the alert fits it, and which comparison failed with which value."""
+    from supervisors.cli.explaining import explain_alert  # noqa: PLC0415  slow to import
+
+    explain_alert(outside, alert, config)
+
+
+@command
+def graph(
+    outside: Outside,
+    files: Files = None,
+    config: Config = None,
+    dot: Annotated[bool, typer.Option("--dot", help="For Graphviz.")] = False,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="For Mermaid.")] = False,
+) -> None:
+    """What leads to what: alert types, runbooks, their steps, escalations."""
+    from supervisors.cli.drawing import draw_graph  # noqa: PLC0415  slow to import
+
+    draw_graph(outside, files or (), config, dot=dot, mermaid=mermaid)
+
+
+@command
+def run(
+    outside: Outside,
+    runbook: Annotated[str, typer.Argument(metavar="ID")],
+    values: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter.")] = None,
+    why: Annotated[str, typer.Option("--why", help="For the record.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and look at its preconditions.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the run.")] = False,
+    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long to wait.")] = "60s",
+    config: Config = None,
+) -> None:
+    """Ask the daemon to run a runbook: all limits hold, and approval where it is asked for."""
+    from supervisors.cli import running  # noqa: PLC0415  slow to import
+
+    if dry_run:
+        running.dry_run(outside, runbook, values or (), config)
     else:
-        say("no problems")
-    if problems:
-        raise Quit(FAILED)
+        running.run_runbook(outside, runbook, values or (), why, wait_s=seconds_of(timeout) if wait else None)
 
 
-COMMANDS = {"list": list_, "show": show, "lint": lint}
+COMMANDS = {
+    "list": list_,
+    "show": show,
+    "lint": lint,
+    "test": try_,
+    "graph": graph,
+    "explain": explain,
+    "replay": replay,
+    "run": run,
+}
 
 
 def _complain(problems: Iterable[object]) -> None:

@@ -1,0 +1,1 @@
+"""How each call of a runbook is made: one module per family, joined in ``runbooks.steps``."""

@@ -1,0 +1,107 @@
+"""Calls about services of the tree, through the service port."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from runbooks.calls import scaling
+from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, yes_no
+from runbooks.engine_words import Answer
+from runbooks.model import Call, CallType
+
+STOPPED: Final = "stopped"
+
+
+def _before(call: Call, context: Context) -> tuple[str, Any]:
+    name = str(call.arguments["service"])
+    view = context.ports.services.status(name)
+    if view is None:
+        return name, None
+    return name, {"run": view.run, "state": view.state, "ready": view.ready, "wanted": view.is_wanted}
+
+
+# -- acting -----------------------------------------------------------------------------------------------------------
+
+
+def _restart(call: Call, context: Context) -> CallOutcome:
+    run = context.ports.services.restart(call.arguments["service"], call.timeout_s)
+    return CallOutcome(ok=True, output=f"run {run.run}", result={"run": run.run})
+
+
+def _start(call: Call, context: Context) -> CallOutcome:
+    run = context.ports.services.start(call.arguments["service"], call.timeout_s)
+    return CallOutcome(ok=True, output=f"run {run.run}", result={"run": run.run})
+
+
+def _stop(call: Call, context: Context) -> CallOutcome:
+    context.ports.services.stop(call.arguments["service"], call.timeout_s)
+    return CallOutcome(ok=True)
+
+
+def _restore(call: Call, context: Context) -> CallOutcome:
+    """A run that ended cannot come back; whether the service is to run can."""
+    before = context.snapshot.get(call.arguments["service"])
+    if before is None:
+        return CallOutcome(ok=False, error="it is not known what the service was before")
+    if "replicas" in before:
+        return scaling.scale_to(call, context, before["replicas"])
+    return _start(call, context) if before["wanted"] else _stop(call, context)
+
+
+# -- looking ----------------------------------------------------------------------------------------------------------
+
+
+def _exists(call: Call, context: Context) -> CheckOutcome:
+    name = call.arguments["service"]
+    is_known = context.ports.services.status(name) is not None
+    return yes_no(is_known, f"service {name!r} is {'' if is_known else 'not '}configured")
+
+
+def _ready(call: Call, context: Context) -> CheckOutcome:
+    name = call.arguments["service"]
+    view = context.ports.services.status(name)
+    if view is None:
+        return CheckOutcome(Answer.NO, f"service {name!r} is not configured")
+    return yes_no(view.ready, f"service {name!r} is {view.state} (run {view.run})")
+
+
+def _generation(call: Call, context: Context) -> CheckOutcome:
+    """Yes when the service has a newer run than before. Who started it does not matter: it was restarted."""
+    name = call.arguments["service"]
+    before, view = context.snapshot.get(name), context.ports.services.status(name)
+    if before is None or view is None:
+        return CheckOutcome(Answer.UNKNOWN, f"service {name!r}: its run {'now' if before else 'before'} is not known")
+    return yes_no(view.run > before["run"], f"service {name!r}: run {before['run']} before, {view.run} now")
+
+
+def _restored(call: Call, context: Context) -> CheckOutcome:
+    name = call.arguments["service"]
+    before = context.snapshot.get(name)
+    if before is not None and "replicas" in before:
+        return scaling.is_scaled_to(call, context, before["replicas"])
+    view = context.ports.services.status(name)
+    if before is None or view is None:
+        return CheckOutcome(Answer.UNKNOWN, f"service {name!r}: its state {'now' if before else 'before'} is not known")
+    has_ended = view.state == STOPPED
+    is_as_before = view.is_wanted if before["wanted"] else (not view.is_wanted and has_ended)
+    return yes_no(is_as_before, f"service {name!r} is {view.state}, {'wanted' if view.is_wanted else 'not wanted'}")
+
+
+FAMILY: Final = Family(
+    acts={
+        CallType.SERVICE_RESTART: _restart,
+        CallType.SERVICE_START: _start,
+        CallType.SERVICE_STOP: _stop,
+        CallType.SERVICE_RESTORE: _restore,
+    },
+    looks={
+        CallType.SERVICE_EXISTS: _exists,
+        CallType.SERVICE_READY: _ready,
+        CallType.SERVICE_GENERATION: _generation,
+        CallType.SERVICE_RESTORED: _restored,
+    },
+    befores=dict.fromkeys(
+        (CallType.SERVICE_GENERATION, CallType.SERVICE_RESTORE, CallType.SERVICE_RESTORED),
+        _before,
+    ),
+)

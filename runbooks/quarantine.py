@@ -1,0 +1,388 @@
+"""The quarantine: files put aside so that they can be put back, and thrown away when they are old. Blocking.
+
+One cleanup has one folder, ``EXECUTION/HASH``: ``manifest.json`` (written first), the files by their number in it,
+``done.json`` when the move came to its end, ``restored`` with the numbers that were put back. A death in between
+leaves each file at one place or, for a moment, at both; it is never at none.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import IO, Any, Final
+
+from runbooks.beneath import folder_beneath
+from runbooks.ports import CleaningDone, CleaningProgress, PortError
+
+_CHUNK: Final = 1024 * 1024
+_WORTH: Final = 0.9
+"""On its own file system a copy that is longer than this share of the original is not worth the undoing."""
+FOR_A_RUN_S: Final = 3600.0
+"""A run may still want back what is younger than this: it is not thrown away to make room."""
+MANIFEST: Final = "manifest.json"
+DONE: Final = "done.json"
+RESTORED: Final = "restored"
+Held = frozenset[tuple[int, int]]
+
+
+class Method(enum.Enum):
+    RENAME = "rename"
+    GZIP = "gzip"
+
+
+class _Skip(Exception):
+    """This file stays where it is."""
+
+
+class _Full(Exception):
+    """No more can be put aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    number: int
+    name: str
+    size: int
+    mtime_ns: int
+    inode: int
+    method: Method
+
+    @property
+    def aside(self) -> str:
+        return f"{self.number:05d}{'.gz' if self.method is Method.GZIP else ''}"
+
+    @property
+    def path(self) -> PurePath:
+        return PurePath(self.name)
+
+    def is_it(self, status: os.stat_result) -> bool:
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
+
+
+class Quarantine:
+    """Args:
+    base: the folder; made when it is first needed.
+    keep_s: how long what was put aside is kept.
+    most_bytes: how much it may be; what is oldest goes first.
+    """
+
+    def __init__(self, base: Path, keep_s: float, most_bytes: int) -> None:
+        self.base = base
+        self._keep_s = keep_s
+        self._most_bytes = most_bytes
+
+    # -- there --------------------------------------------------------------------------------------------------------
+
+    def move(self, manifest: Mapping[str, Any], deadline_s: float, held: Held) -> CleaningDone:
+        files, home, root = _files(manifest), Path(manifest["home"]), Path(manifest["root"])
+        if not files:
+            return CleaningDone(0, (), 0)
+        self.purge()
+        free_before = _free(root)
+        moved, skipped = 0, list[str]()
+        try:
+            with _folder(home) as aside:
+                _write(aside, MANIFEST, manifest)
+                for file in files:
+                    try:
+                        self._move(root, file, aside, deadline_s, held)
+                        moved += 1
+                    except _Skip as why:
+                        skipped.append(f"{file.name}: {why}")
+                    except _Full as why:
+                        skipped.append(f"{file.name} and what follows: {why}")
+                        break
+                    if manifest["until_free"] is not None and _free(root) >= manifest["until_free"]:
+                        break
+                if moved:
+                    _write(aside, DONE, {"moved": moved, "skipped": skipped})
+        except OSError as error:
+            raise PortError(f"quarantine {home}: {error.strerror or error}") from error
+        if not moved:
+            _remove(home)
+            raise PortError(f"nothing could be put aside: {'; '.join(skipped[:3])}")
+        return CleaningDone(moved, tuple(skipped), max(0, _free(root) - free_before))
+
+    def _move(self, root: Path, file: _File, aside: int, deadline_s: float, held: Held) -> None:
+        if time.monotonic() >= deadline_s:
+            raise _Full("the time is over")
+        try:
+            with folder_beneath(root, root / file.path.parent) as folder:
+                status = _stat(folder, file.path.name)
+                if status is None and _stat(aside, file.aside) is not None:
+                    return  # before a death
+                if status is None or status.st_ino != file.inode or not file.is_it(status):
+                    raise _Skip("changed or gone since it was chosen")
+                if (status.st_dev, status.st_ino) in held:
+                    raise _Skip("is open")
+                if file.method is Method.RENAME:
+                    os.rename(file.path.name, file.aside, src_dir_fd=folder, dst_dir_fd=aside)
+                else:
+                    self._copy(folder, file, aside, deadline_s)
+                    os.unlink(file.path.name, dir_fd=folder)
+                os.fsync(aside)
+                os.fsync(folder)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise _Full(f"the quarantine takes no more: {error.strerror}") from error
+            raise _Skip(str(error.strerror or error)) from error
+
+    def _copy(self, folder: int, file: _File, aside: int, deadline_s: float) -> None:
+        """A compressed copy, on disk and read back before it counts."""
+        part = f"{file.aside}.part"
+        with suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=aside)
+        room = self._most_bytes - _size(self.base)
+        try:
+            with _opened(folder, file.path.name, os.O_RDONLY | os.O_NOFOLLOW) as source:
+                before = os.fstat(source.fileno())
+                with _opened(aside, part, os.O_RDWR | os.O_CREAT | os.O_EXCL) as copy:
+                    digest = _compress(source, copy, deadline_s, room)
+                    _keep_owner(before, copy.fileno())
+                    os.fchmod(copy.fileno(), stat.S_IMODE(before.st_mode))  # nobody else reaches this folder
+                    os.fsync(copy.fileno())
+                    length = os.fstat(copy.fileno()).st_size
+                    copy.seek(0)
+                    with gzip.GzipFile(fileobj=copy, mode="rb") as readable:
+                        is_good = _digest(readable) == digest
+                after = _stat(folder, file.path.name)
+            if not is_good or after is None or after.st_ino != before.st_ino or not file.is_it(after):
+                raise _Skip("changed while it was copied")
+            is_beside = before.st_dev == os.fstat(aside).st_dev
+            if is_beside and length > _WORTH * file.size:
+                raise _Skip("can hardly be compressed: putting it aside on its own file system would free nothing")
+            os.rename(part, file.aside, src_dir_fd=aside, dst_dir_fd=aside)
+            os.fsync(aside)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(part, dir_fd=aside)
+            raise
+
+    # -- and back -----------------------------------------------------------------------------------------------------
+
+    def restore(self, manifest: Mapping[str, Any], deadline_s: float) -> int:
+        files, home, root = _files(manifest), Path(manifest["home"]), Path(manifest["root"])
+        if not home.is_dir():
+            return 0
+        restored, troubles = 0, list[str]()
+        with _folder(home) as aside, _opened(aside, RESTORED, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as record:
+            for file in files:
+                if _stat(aside, file.aside) is None:
+                    continue
+                if time.monotonic() >= deadline_s:
+                    troubles.append(f"{file.name}: the time is over")
+                    break
+                record.write(f"{file.number}\n".encode())
+                record.flush()
+                try:
+                    with folder_beneath(root, root / file.path.parent) as folder:
+                        _bring_back(folder, file, aside)
+                    restored += 1
+                except _Skip as why:
+                    troubles.append(f"{file.name}: {why}")
+                except (OSError, EOFError) as error:
+                    troubles.append(f"{file.name}: {getattr(error, 'strerror', None) or error}")
+            if not troubles:
+                for name in (DONE, *(f"{file.aside}.part" for file in files)):
+                    with suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=aside)
+        if troubles:
+            raise PortError(f"{len(troubles)} not put back: {'; '.join(troubles[:3])}; they are in {home}")
+        return restored
+
+    def progress(self, manifest: Mapping[str, Any]) -> CleaningProgress:
+        files, home, root = _files(manifest), Path(manifest["home"]), Path(manifest["root"])
+        try:
+            names = frozenset(one.name for one in home.iterdir())
+        except FileNotFoundError:
+            names = frozenset()
+        except OSError as error:
+            raise PortError(f"quarantine {home}: {error.strerror or error}") from error
+        back = _restored(home) if RESTORED in names else frozenset()
+        aside, at_home, troubles = 0, 0, []
+        for file in files:
+            status = _stat_path(root / file.name)
+            if file.aside in names and (status is None or not file.is_it(status)):
+                aside += 1
+                continue
+            at_home += status is not None
+            if file.number in back and not _is_back(file, status):
+                troubles.append(f"{file.name} is {'not back' if status is None else 'not what it was'}")
+        return CleaningProgress(at_home, aside, DONE in names, tuple(troubles))
+
+    # -- away ---------------------------------------------------------------------------------------------------------
+
+    def purge(self, now_s: float | None = None) -> int:
+        """Throw away what is older than it is to be kept, then what is oldest until all of it fits; how many
+        cleanups that were.
+        """
+        now_s = time.time() if now_s is None else now_s
+        homes = sorted((_age_of(home), home) for home in self.base.glob("*/*") if (home / MANIFEST).is_file())
+        gone = 0
+        for at_s, home in homes:
+            is_old = at_s < now_s - self._keep_s
+            if not is_old and (at_s > now_s - FOR_A_RUN_S or _size(self.base) <= self._most_bytes):
+                continue
+            _remove(home)
+            gone += 1
+        return gone
+
+
+def _bring_back(folder: int, file: _File, aside: int) -> None:
+    name, fresh = file.path.name, f".{file.path.name}.selfheal-new"
+    with suppress(FileNotFoundError):
+        os.unlink(fresh, dir_fd=folder)
+    there, kept = _stat(folder, name), _stat(aside, file.aside)
+    if there is not None and not file.is_it(there):
+        raise _Skip("there is another file of that name by now")
+    if there is None and file.method is Method.RENAME:
+        os.link(file.aside, name, src_dir_fd=aside, dst_dir_fd=folder)  # a link never runs over another file
+    elif there is None and kept is not None:
+        with (
+            _opened(aside, file.aside, os.O_RDONLY) as packed,
+            gzip.GzipFile(fileobj=packed, mode="rb") as source,
+            _opened(folder, fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as copy,
+        ):
+            shutil.copyfileobj(source, copy, _CHUNK)
+            copy.flush()
+            _keep_owner(kept, copy.fileno())
+            os.fchmod(copy.fileno(), stat.S_IMODE(kept.st_mode))
+            os.utime(copy.fileno(), ns=(file.mtime_ns, file.mtime_ns))
+            os.fsync(copy.fileno())
+            if os.fstat(copy.fileno()).st_size != file.size:
+                raise _Skip("what was kept of it is damaged")
+        os.link(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.unlink(fresh, dir_fd=folder)
+    os.fsync(folder)
+    os.unlink(file.aside, dir_fd=aside)
+    os.fsync(aside)
+
+
+def _is_back(file: _File, status: os.stat_result | None) -> bool:
+    """It may have been written to since by whose it is."""
+    return status is not None and (file.is_it(status) or status.st_mtime_ns > file.mtime_ns)
+
+
+def _compress(source: IO[bytes], copy: IO[bytes], deadline_s: float, room: int) -> bytes:
+    digest = hashlib.sha256()
+    with gzip.GzipFile(filename="", fileobj=copy, mode="wb", compresslevel=1, mtime=0) as packed:
+        while chunk := source.read(_CHUNK):
+            if time.monotonic() >= deadline_s:
+                raise _Full("the time is over")
+            if copy.tell() > room:
+                raise _Full("the quarantine has as much as it may (runbooks.cleanup.max_size)")
+            digest.update(chunk)
+            packed.write(chunk)
+    copy.flush()
+    return digest.digest()
+
+
+def _digest(source: gzip.GzipFile) -> bytes:
+    digest = hashlib.sha256()
+    while chunk := source.read(_CHUNK):
+        digest.update(chunk)
+    return digest.digest()
+
+
+def _keep_owner(of: os.stat_result, fd: int) -> None:
+    mine = os.fstat(fd)
+    if (of.st_uid, of.st_gid) != (mine.st_uid, mine.st_gid):
+        os.fchown(fd, of.st_uid, of.st_gid)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _files(manifest: Mapping[str, Any]) -> list[_File]:
+    method = Method(manifest["method"])
+    return [
+        _File(number, name, size, mtime_ns, inode, method)
+        for number, (name, size, mtime_ns, inode) in enumerate(manifest["files"])
+    ]
+
+
+@contextmanager
+def _folder(home: Path) -> Iterator[int]:
+    """A descriptor of the cleanup's folder, which is made."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _opened(folder: int, name: str, flags: int) -> Iterator[IO[bytes]]:
+    writes = flags & (os.O_WRONLY | os.O_RDWR)
+    fd = os.open(name, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o600, dir_fd=folder)
+    mode = "ab" if flags & os.O_APPEND else "w+b" if flags & os.O_RDWR else "wb" if writes else "rb"
+    with os.fdopen(fd, mode) as file:
+        yield file
+
+
+def _write(folder: int, name: str, value: Any) -> None:
+    fresh = f"{name}.new"
+    with _opened(folder, fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
+        file.write(json.dumps(value, default=list).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+    os.fsync(folder)
+
+
+def _stat(folder: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _stat_path(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _restored(home: Path) -> frozenset[int]:
+    return frozenset(int(line) for line in (home / RESTORED).read_text(encoding="ascii").split())
+
+
+def _free(root: Path) -> int:
+    at = os.statvfs(root)
+    return at.f_bavail * at.f_frsize
+
+
+def _size(base: Path) -> int:
+    total = 0
+    for folder, _, names, fd in os.fwalk(base):
+        del folder
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.stat(name, dir_fd=fd, follow_symlinks=False).st_size
+    return total
+
+
+def _age_of(home: Path) -> float:
+    try:
+        return (home / MANIFEST).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _remove(home: Path) -> None:
+    shutil.rmtree(home, ignore_errors=True)
+    with suppress(OSError):
+        home.parent.rmdir()  # when it was the last of its execution

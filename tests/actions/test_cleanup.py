@@ -1,0 +1,325 @@
+"""resource_cleanup on real files and small file systems: what goes, what stays, and that all of it comes back."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbooks.engine_words import Answer
+from runbooks.model import Call, CallType
+from runbooks.ports import PortError
+from runbooks.quarantine import Quarantine
+from tests.actions.place import Step, answer, look, ports_of
+from tests.system.small_disk import needs_root, small_disk
+
+OLD_S = 3 * 86400
+MB = 1024 * 1024
+
+
+def old(file: Path, content: bytes = b"x", age_s: float = OLD_S) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    at = file.stat().st_mtime - age_s
+    os.utime(file, (at, at))
+    return file
+
+
+def step(root: Path, quarantine: Path | None = None, **wanted: Any) -> Step:
+    only = {"root": str(root)}
+    ports = ports_of(root.parent / "state", cleanup_roots=(root,), quarantine=quarantine)
+    return Step(
+        ports,
+        Call(CallType.RESOURCE_CLEANUP, {**only, **wanted}),
+        Call(CallType.CLEANUP_DONE, only),
+        Call(CallType.CLEANUP_RESTORE, only),
+        Call(CallType.CLEANUP_RESTORED, only),
+    )
+
+
+def chosen(clean: Step) -> list[str]:
+    clean.take()
+    (manifest,) = clean.snapshot.values()
+    return sorted(row[0] for row in manifest["files"])
+
+
+def content(root: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Name -> content, mode, time of change."""
+    return {
+        str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mode, path.stat().st_mtime_ns)
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", "8m") as folder:
+        yield folder
+
+
+def test_put_aside_and_back_three_times(root: Path) -> None:
+    for number in range(4):
+        old(root / f"d{number % 2}" / f"a.{number}.log", b"line\n" * number).chmod(0o640)
+    old(root / "keep.txt")
+    before = content(root)
+    clean = step(root, patterns=["*.log"], older_than="1d")
+    clean.take()
+    assert clean.is_done().answer is Answer.NO
+    assert clean.is_undone().answer is Answer.YES
+    done = clean.do()
+    assert (done.ok, done.result["moved"], done.result["skipped"]) == (True, 4, 0)
+    assert sorted(content(root)) == ["keep.txt"]
+    assert clean.is_done().answer is Answer.YES
+    assert clean.is_undone().answer is Answer.NO
+    for _ in range(3):
+        assert clean.roll_back().ok
+        assert content(root) == before
+        assert clean.is_undone().answer is Answer.YES
+        assert clean.is_done().answer is Answer.NO
+
+
+def test_what_is_chosen(root: Path) -> None:
+    old(root / "old.log", b"x" * 2000, 5 * 86400)
+    old(root / "small.log", b"x", 4 * 86400)
+    old(root / "new.log", b"x" * 2000, 10)
+    old(root / "sub" / "deep.log", b"x" * 2000, 6 * 86400)
+    old(root / "other.txt", b"x" * 2000, 5 * 86400)
+    assert chosen(step(root, patterns=["*.log"], older_than="3d")) == ["old.log", "small.log", "sub/deep.log"]
+    assert chosen(step(root, patterns=["*.log"], older_than="3d", larger_than="1kB")) == ["old.log", "sub/deep.log"]
+    assert chosen(step(root, patterns=["sub/*"])) == ["sub/deep.log"]
+    assert chosen(step(root, patterns=["*.log"], keep_newest=2)) == ["old.log", "sub/deep.log"]
+    assert chosen(step(root, most_files=2)) == ["old.log", "sub/deep.log"]
+    assert chosen(step(root, older_than="30d")) == []
+
+
+def test_links_other_names_other_file_systems_and_open_files_stay(tmp_path: Path, root: Path) -> None:
+    outside = old(tmp_path / "outside" / "a.log")
+    (root / "link.log").symlink_to(outside)
+    (root / "away").symlink_to(outside.parent)
+    os.link(old(root / "twice.log"), root / "again.log")
+    os.mkfifo(root / "pipe.log")
+    old(root / "free.log")
+    with old(root / "open.log").open("rb"):
+        assert chosen(step(root)) == ["free.log"]
+        assert chosen(step(root, open_files=True)) == ["free.log", "open.log"]
+    assert outside.exists()
+
+
+@needs_root
+def test_another_file_system_below_the_root_is_not_entered(tmp_path: Path) -> None:
+    root = tmp_path / "logs"
+    old(root / "a.log")
+    with small_disk(root / "mounted") as mounted:
+        old(mounted / "b.log")
+        assert chosen(step(root)) == ["a.log"]
+
+
+def test_a_file_opened_or_changed_meanwhile_stays(root: Path) -> None:
+    old(root / "a.log")
+    old(root / "b.log")
+    old(root / "c.log")
+    clean = step(root)
+    clean.take()
+    with (root / "a.log").open("rb"):
+        (root / "b.log").write_bytes(b"more")
+        done = clean.do()
+    assert (done.result["moved"], done.result["skipped"]) == (1, 2)
+    assert "a.log: is open" in done.output
+    assert "b.log: changed or gone" in done.output
+    assert clean.is_done().answer is Answer.YES
+    assert clean.roll_back().ok
+    assert (root / "b.log").read_bytes() == b"more"
+    assert clean.is_undone().answer is Answer.YES
+
+
+def test_nothing_to_do_is_no_failure_and_nothing_possible_is(root: Path) -> None:
+    clean = step(root)
+    clean.take()
+    assert clean.do().result["moved"] == 0
+    assert clean.is_done().answer is Answer.YES
+    old(root / "a.log")
+    clean.take()
+    (root / "a.log").unlink()
+    assert "nothing could be put aside" in clean.do().error
+    assert clean.is_done().answer is Answer.NO
+    assert clean.is_undone().answer is Answer.YES
+
+
+@pytest.mark.parametrize("how", ["outside", "above", "dots", "link"])
+def test_only_allowed_roots_are_cleaned(tmp_path: Path, root: Path, how: str) -> None:
+    outside = old(tmp_path / "outside" / "a.log").parent
+    (root / "link").symlink_to(outside)
+    asked = {
+        "outside": str(outside),
+        "above": str(tmp_path),
+        "dots": f"{root}/../outside",
+        "link": str(root / "link"),
+    }[how]
+    clean = step(root)
+    clean.act = Call(CallType.RESOURCE_CLEANUP, {"root": asked})
+    with pytest.raises(PortError, match=r"runbooks.cleanup.roots|without '\.\.'"):
+        clean.take()
+
+
+def test_a_root_that_is_not_allowed_any_more_is_left(tmp_path: Path, root: Path) -> None:
+    old(root / "a.log")
+    clean = step(root)
+    clean.take()
+    clean.ports = ports_of(tmp_path / "state", cleanup_roots=(tmp_path / "other",))
+    assert not clean.do().ok
+    assert (root / "a.log").exists()
+
+
+def test_a_file_of_the_same_name_is_not_run_over(root: Path) -> None:
+    old(root / "a.log", b"old")
+    old(root / "b.log", b"old")
+    clean = step(root)
+    clean.take()
+    assert clean.do().ok
+    (root / "a.log").write_bytes(b"new")
+    refused = clean.roll_back()
+    assert "a.log: there is another file of that name by now" in refused.error
+    assert (root / "a.log").read_bytes() == b"new"
+    assert (root / "b.log").read_bytes() == b"old"
+    assert clean.is_undone().answer is Answer.NO
+
+
+# -- room -------------------------------------------------------------------------------------------------------------
+
+
+@needs_root
+def test_until_enough_is_free_and_not_a_file_more(tmp_path: Path, small: Path) -> None:
+    for number in range(6):
+        old(small / "logs" / f"{number}.log", os.urandom(MB), OLD_S - number)
+    clean = step(small / "logs", tmp_path / "aside", until_free="4MiB")
+    before = content(small / "logs")
+    assert answer(clean.ports, CallType.DISK_FREE, path=str(small), at_least="4MiB") is Answer.NO
+    clean.take()
+    done = clean.do()
+    assert (done.ok, done.result["moved"]) == (True, 2)
+    assert sorted(content(small / "logs")) == ["2.log", "3.log", "4.log", "5.log"], "the oldest went"
+    assert answer(clean.ports, CallType.DISK_FREE, path=str(small), at_least="50%") is Answer.YES
+    assert clean.roll_back().ok
+    assert content(small / "logs") == before
+    assert clean.is_undone().answer is Answer.YES
+
+
+@needs_root
+def test_on_its_own_file_system_room_is_made_by_compressing(small: Path) -> None:
+    """A rename would free nothing."""
+    for number in range(3):
+        old(small / "logs" / f"{number}.log", b"the same line\n" * (2 * MB // 14), OLD_S - number)
+    (small / "logs" / "0.log").chmod(0o640)
+    before = content(small / "logs")
+    clean = step(small / "logs", small / "aside", until_free="5MiB")
+    clean.take()
+    done = clean.do()
+    assert (done.result["moved"], done.result["freed_bytes"] > 3 * MB) == (2, True)
+    assert answer(clean.ports, CallType.DISK_FREE, path=str(small), at_least="5MiB") is Answer.YES
+    for _ in range(3):
+        assert clean.roll_back().ok
+        assert content(small / "logs") == before
+
+
+@needs_root
+def test_what_cannot_be_compressed_is_not_put_beside_itself(small: Path) -> None:
+    old(small / "logs" / "a.gz", os.urandom(MB))
+    clean = step(small / "logs", small / "aside", until_free="100%")
+    clean.take()
+    assert "would free nothing" in clean.do().error
+    assert (small / "logs" / "a.gz").exists()
+    assert list((small / "aside").glob("*/*/*")) == []
+
+
+@needs_root
+def test_a_full_quarantine_stops_the_move_and_loses_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "logs"
+    for number in range(6):
+        old(root / f"{number}.log", os.urandom(MB), OLD_S - number)
+    before = content(root)
+    with small_disk(tmp_path / "aside", "4m") as aside:
+        clean = step(root, aside, until_free="100%")
+        clean.take()
+        done = clean.do()
+        assert 0 < done.result["moved"] < 6
+        assert "the quarantine takes no more" in done.output
+        assert clean.is_done().answer is Answer.YES
+        assert clean.roll_back().ok
+        assert content(root) == before
+
+
+def test_more_than_the_quarantine_may_hold_stays(tmp_path: Path, root: Path) -> None:
+    for number in range(4):
+        old(root / f"{number}.log", os.urandom(MB), OLD_S - number)
+    only = {"root": str(root)}
+    clean = step(root)
+    clean.ports = ports_of(tmp_path / "state", cleanup_roots=(root,), most_bytes=MB + MB // 2)
+    clean.act = Call(CallType.RESOURCE_CLEANUP, {**only, "until_free": "100%"})
+    clean.take()
+    assert clean.snapshot[f"cleanup:{root}"]["method"] == "gzip"
+    assert "free nothing" in clean.do().error
+
+
+def test_the_quarantine_forgets_what_is_old(tmp_path: Path, root: Path) -> None:
+    base = tmp_path / "state" / "quarantine"
+    old(root / "a.log")
+    clean = step(root)
+    clean.take()
+    assert clean.do().ok
+    quarantine = Quarantine(base, 100.0, 10**9)
+    at_s = next(base.glob("*/*/manifest.json")).stat().st_mtime
+    assert quarantine.purge(at_s + 99) == 0
+    assert clean.is_undone().answer is Answer.NO
+    assert quarantine.purge(at_s + 101) == 1
+    assert list(base.iterdir()) == []
+    small = Quarantine(base, 10**9, 0)
+    clean.take()
+    old(root / "b.log")
+    clean.take()
+    assert clean.do().ok
+    at_s = next(base.glob("*/*/manifest.json")).stat().st_mtime
+    assert small.purge(at_s + 10) == 0, "its run may still want it back"
+    assert small.purge(at_s + 3601) == 1
+
+
+def test_disk_free_tells_the_truth(tmp_path: Path) -> None:
+    ports = ports_of(tmp_path / "state")
+    at = os.statvfs(tmp_path)
+    free = at.f_bavail * at.f_frsize
+    assert answer(ports, CallType.DISK_FREE, path=str(tmp_path), at_least=1) is Answer.YES
+    assert answer(ports, CallType.DISK_FREE, path=str(tmp_path), at_least=2 * free) is Answer.NO
+    assert answer(ports, CallType.DISK_FREE, path=str(tmp_path), at_least="100%") is Answer.NO
+    gone = look(ports, CallType.DISK_FREE, path=str(tmp_path / "gone"), at_least="1%")
+    assert gone.answer is Answer.UNKNOWN
+    assert "No such file" in gone.detail
+
+
+@needs_root
+@pytest.mark.timeout(180)
+def test_killed_at_every_point_no_file_is_lost_or_doubled(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "home", "8m") as home, small_disk(tmp_path / "other", "8m") as other:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.actions.dying", str(home), str(other)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=150,
+        )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = re.findall(r"(\d+) points (\d+) wrong", done.stdout)
+    assert len(rows) == 6
+    assert all(int(points) > 20 and wrong == "0" for points, wrong in rows), done.stdout

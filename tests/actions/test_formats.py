@@ -1,0 +1,250 @@
+"""Changes of configuration files: what changes, what stays, what is refused."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import tomllib
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runbooks.formats import FORMATS, BadChange, Changes, changed, format_of, holds
+
+UNIT = """\
+# kept
+[Unit]
+Description=Risk manager
+
+[Service]
+ExecStart=/usr/bin/risk \\
+    # a comment inside
+    --port 8081
+ExecStartPre=/bin/one
+ExecStartPre=/bin/two
+; kept too
+CPUQuota=50%
+Environment=A=1
+
+[Install]
+WantedBy=multi-user.target
+"""
+INI = "; top\n[logger.root]\nlevel : INFO\nhandlers=a,\n  b\n\n[net]\nPort = 80\nskip\n"
+YAML = """\
+# settings
+database:   # the main one
+    host: 'db1'
+    ports: [1, 2]
+    pool:
+        size: 5  # small
+services:
+    - name: a
+    - name: b  # second
+8080: open
+"""
+TOML = """\
+# settings
+[database]
+host = "db1" # main
+ports = [1, 2]
+
+[database.pool]
+size = 5
+
+[[services]]
+name = "a"
+"""
+JSON = '{\n    "database": {\n        "host": "db1",\n        "ratio": 0.10\n    },\n    "names": ["a", "ü"]\n}\n'
+
+
+def _changed(text: str, form: str, sets: dict[str, Any], remove: tuple[str, ...] = ()) -> str:
+    changes = Changes(sets, remove)
+    made = changed(text.encode(), form, changes)
+    assert holds(made, form, changes) == []
+    assert changed(made, form, changes) == made, "a second time changes nothing"
+    return made.decode()
+
+
+def lines_changed(before: str, after: str) -> tuple[list[str], list[str]]:
+    """What went and what came."""
+    old, new = before.splitlines(), after.splitlines()
+    return [line for line in old if line not in new], [line for line in new if line not in old]
+
+
+def test_the_value_of_a_unit_is_changed_not_its_key() -> None:
+    """The first system turned CPUQuota=50% into 80%=50%."""
+    made = _changed(UNIT, "systemd", {"Service.CPUQuota": "80%"})
+    assert lines_changed(UNIT, made) == (["CPUQuota=50%"], ["CPUQuota=80%"])
+
+
+def test_a_unit_keeps_what_is_not_changed_and_takes_new_keys_where_they_belong() -> None:
+    made = _changed(UNIT, "systemd", {"Service.MemoryMax": "1G", "Slice.CPUWeight": 20}, ("Service.Environment",))
+    assert lines_changed(UNIT, made) == (["Environment=A=1"], ["MemoryMax=1G", "[Slice]", "CPUWeight=20"])
+    service = made[made.index("[Service]") : made.index("[Install]")]
+    assert "MemoryMax=1G\n" in service
+
+
+def test_keys_that_stand_several_times_need_all_their_values() -> None:
+    with pytest.raises(BadChange, match="stands there 2 times"):
+        _changed(UNIT, "systemd", {"Service.ExecStartPre": "/bin/three"})
+    made = _changed(UNIT, "systemd", {"Service.ExecStartPre": ["/bin/one", "/bin/2", "/bin/3"]})
+    assert [line for line in made.splitlines() if "ExecStartPre" in line] == [
+        "ExecStartPre=/bin/one",
+        "ExecStartPre=/bin/2",
+        "ExecStartPre=/bin/3",
+    ]
+    fewer = _changed(UNIT, "systemd", {"Service.ExecStartPre": ["/bin/two"]})
+    assert fewer.count("ExecStartPre") == 1
+
+
+def test_a_value_over_several_lines_is_one_value() -> None:
+    assert holds(UNIT.encode(), "systemd", Changes({"Service.ExecStart": "/usr/bin/risk --port 8081"})) == []
+    made = _changed(UNIT, "systemd", {"Service.ExecStart": "/usr/bin/risk"})
+    assert "--port" not in made
+    assert "a comment inside" not in made
+    assert _changed(UNIT, "systemd", {}, ("Service.ExecStart",)).count("ExecStart=") == 0
+
+
+@pytest.mark.parametrize("value", ["50%\nExecStartPre=/bin/evil", "a\rb", "a\x85b", "x\\", " x", "a\0b"])
+def test_a_value_never_becomes_a_second_line(value: str) -> None:
+    for form in ("systemd", "ini"):
+        with pytest.raises(BadChange, match="a value in this format"):
+            _changed("[Service]\nCPUQuota=1\n", form, {"Service.CPUQuota": value})
+
+
+@pytest.mark.parametrize(
+    "key", ["Service.A=B", "Service.#x", "Service.[x", "/Service/a\nb", "/S]\n[T/a", "/a/b/c", "."]
+)
+def test_a_key_never_becomes_something_else(key: str) -> None:
+    with pytest.raises(BadChange):
+        _changed(UNIT, "systemd", {key: "1"})
+
+
+def test_ini_keys_do_not_differ_by_case_and_sections_may_have_dots() -> None:
+    made = _changed(
+        INI, "ini", {"/logger.root/LEVEL": "DEBUG", "net.port": 81, "net.new": True}, ("/logger.root/handlers",)
+    )
+    assert lines_changed(INI, made) == (
+        ["level : INFO", "handlers=a,", "  b", "Port = 80"],
+        ["level : DEBUG", "Port = 81", "new = true"],
+    )
+    parser = configparser.ConfigParser(allow_no_value=True)
+    parser.read_string(made)
+    assert dict(parser["logger.root"]) == {"level": "DEBUG"}
+    assert parser["net"]["new"] == "true"
+
+
+def test_yaml_keeps_comments_order_and_quotes() -> None:
+    made = _changed(YAML, "yaml", {"database.pool.size": 9, "database.host": "db2", "services.1.name": "c"})
+    assert lines_changed(YAML, made) == (
+        ["    host: 'db1'", "        size: 5  # small", "    - name: b  # second"],
+        ["    host: 'db2'", "        size: 9  # small", "    - name: c  # second"],
+    )
+    assert yaml.safe_load(_changed(YAML, "yaml", {"8080": "closed"}))[8080] == "closed"
+
+
+@pytest.mark.parametrize(
+    "text", ["yes", "no", "012", "1:30", "1e3", "null", "~", "2026-01-01", "a: b", "#x", "- x", ""]
+)
+def test_a_text_stays_a_text_for_every_yaml_reader(text: str) -> None:
+    made = _changed(YAML, "yaml", {"database.mode": text})
+    assert yaml.safe_load(made)["database"]["mode"] == text
+
+
+def test_an_alias_is_not_changed_by_the_back_door() -> None:
+    with pytest.raises(BadChange, match="would change more than it says"):
+        _changed("a: &x {b: 1}\nc: *x\n", "yaml", {"c.b": 2})
+
+
+def test_toml_keeps_comments_and_order() -> None:
+    made = _changed(TOML, "toml", {"database.host": "db2", "database.pool.size": 9, "services.0.name": "c", "new.x": 1})
+    assert lines_changed(TOML, made) == (
+        ['host = "db1" # main', "size = 5", 'name = "a"'],
+        ['host = "db2" # main', "size = 9", 'name = "c"', "[new]", "x = 1"],
+    )
+    assert tomllib.loads(made)["database"]["ports"] == [1, 2]
+
+
+def test_json_keeps_order_indent_and_letters() -> None:
+    made = _changed(JSON, "json", {"/database/host": "db2", "names.0": "b"}, ("database.ratio",))
+    assert json.loads(made) == {"database": {"host": "db2"}, "names": ["b", "ü"]}
+    assert made.startswith('{\n    "database"')
+    assert "ü" in made
+
+
+BROKEN = {
+    "json": ['{"a": 1', '{"a": 1, "a": 2}', '{"a": NaN}', "[1]"],
+    "yaml": ["a: 1\na: 2\n", "a: [1\n", "a: 1\n---\nb: 2\n", "- 1\n"],
+    "toml": ["a = \n", "[a]\n[a]\n", "a = 1\na = 2\n"],
+    "ini": ["[a\nb=1\n", "=1\n"],
+    "systemd": ["[S]\nnonsense\n", "[S\nA=1\n"],
+}
+
+
+@pytest.mark.parametrize(("form", "text"), [(form, text) for form, texts in BROKEN.items() for text in texts])
+def test_nothing_is_written_through_an_error(form: str, text: str) -> None:
+    with pytest.raises(BadChange):
+        changed(text.encode(), form, Changes({"a.b": "1"}))
+
+
+@pytest.mark.parametrize("raw", [b"a: \xff\n", b"a: 1\x00\n"])
+def test_what_is_no_text_is_refused(raw: bytes) -> None:
+    with pytest.raises(BadChange, match="text"):
+        changed(raw, "yaml", Changes({"a": 2}))
+
+
+@pytest.mark.parametrize("form", ["json", "yaml", "toml"])
+def test_a_table_is_not_overwritten_by_a_value(form: str) -> None:
+    text = {"json": '{"a": {"b": 1}}', "yaml": "a:\n  b: 1\n", "toml": "[a]\nb = 1\n"}[form]
+    with pytest.raises(BadChange, match="is a table or list"):
+        _changed(text, form, {"a": 1})
+    with pytest.raises(BadChange, match="is a value, no table"):
+        _changed(text, form, {"a.b.c": 1})
+
+
+def test_windows_line_ends_marks_and_encodings_stay() -> None:
+    raw = "[Common]\r\nLogin=1\r\nServer=x\r\n".encode("utf-16")
+    made = changed(raw, "ini", Changes({"Common.Login": "2"}))
+    assert made == "[Common]\r\nLogin=2\r\nServer=x\r\n".encode("utf-16")
+    assert changed(b"\xef\xbb\xbfa: 1\r\n", "yaml", Changes({"a": 2})) == b"\xef\xbb\xbfa: 2\r\n"
+
+
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_a_file_that_is_not_there_is_made(form: str) -> None:
+    made = changed(None, form, Changes({"a.b": "x"}))
+    assert holds(made, form, Changes({"a.b": "x"})) == []
+    assert holds(None, form, Changes({}, ("a.b",))) == []
+
+
+def test_a_truth_is_no_number() -> None:
+    assert holds(b'{"a": 1}', "json", Changes({"a": True}))
+    assert holds(b"a: true\n", "yaml", Changes({"a": 1}))
+
+
+@pytest.mark.parametrize(
+    ("file", "form"),
+    [("/e/a.json", "json"), ("/e/a.yml", "yaml"), ("/e/x.service", "systemd"), ("/e/x.service.d/o.conf", "systemd")],
+)
+def test_the_name_shows_the_format(file: str, form: str) -> None:
+    assert format_of(file, None) == form
+    with pytest.raises(BadChange, match="say `format`"):
+        format_of("/e/app.conf", None)
+
+
+WORDS = st.text("abcXYZ019_-", min_size=1, max_size=8)
+VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20)
+
+
+@given(st.dictionaries(WORDS, st.dictionaries(WORDS, VALUES, max_size=3), min_size=1, max_size=3), WORDS, WORDS, VALUES)
+def test_what_is_set_is_read_back_and_all_else_stays(
+    tables: dict[str, dict[str, str]], table: str, key: str, value: str
+) -> None:
+    pointer = f"/{table}/{key}"
+    wanted = {**tables, table: {**tables.get(table, {}), key: value}}
+    made = changed(json.dumps(tables).encode(), "json", Changes({pointer: value}))
+    assert json.loads(made) == wanted
+    made = changed(yaml.safe_dump(tables, allow_unicode=True).encode(), "yaml", Changes({pointer: value}))
+    assert yaml.safe_load(made) == wanted

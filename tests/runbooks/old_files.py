@@ -1,0 +1,98 @@
+"""Runbook files as the platform had them, by the fields and action types of its earlier version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+DATABASE: dict[str, Any] = {
+    "id": "database_connection_failure",
+    "name": "Database Connection Failure Recovery",
+    "description": "Recovers from database connection failures",
+    "error_patterns": ["database.*connection.*failed", r"connection\s+refused", "timeout.*database"],
+    "error_conditions": {"system": "database"},
+    "actions": [
+        {
+            "id": "check_database_service",
+            "name": "Check database service",
+            "action_type": "command",
+            "command": "systemctl status {service_name}",
+            "parameters": {},
+            "risk_level": "low",
+            "timeout": 30,
+            "retry_count": 0,
+            "retry_delay": 5,
+            "verification_command": None,
+            "rollback_command": None,
+            "requires_confirmation": False,
+            "dependencies": [],
+        },
+        {
+            "id": "restart_database_service",
+            "name": "Restart database service",
+            "action_type": "service_restart",
+            "command": "systemctl restart {service_name}",
+            "parameters": {"service_name": "{service_name}"},
+            "risk_level": "medium",
+            "timeout": 60,
+            "retry_count": 2,
+            "retry_delay": 10,
+            "verification_command": "systemctl is-active {service_name}",
+            "rollback_command": "systemctl stop {service_name}",
+            "requires_confirmation": False,
+            "dependencies": ["check_database_service"],
+        },
+        {
+            "id": "test_connection",
+            "name": "Test connection",
+            "action_type": "network_operation",
+            "command": "",
+            "parameters": {"operation": "port_check", "host": "localhost", "port": 5432},
+            "timeout": 30,
+            "retry_count": 3,
+            "dependencies": ["restart_database_service"],
+        },
+    ],
+    "max_execution_time": 300,
+    "auto_execute": True,
+    "requires_approval": False,
+    "success_criteria": ["systemctl is-active {service_name}"],
+    "rollback_on_failure": True,
+}
+POSITION_LIMIT: dict[str, Any] = {
+    "id": "position_limit_exceeded",
+    "name": "Position Limit Exceeded Recovery",
+    "description": "Reduces positions when the limit is exceeded",
+    "error_patterns": ["position.*limit.*exceeded"],
+    "error_conditions": {"system": "risk", "position_usage": 100},
+    "actions": [
+        {
+            "id": "calculate_reduction",
+            "name": "Calculate reduction",
+            "action_type": "custom_function",
+            "parameters": {"function_name": "calculate_position_reduction", "symbol": "{symbol}"},
+            "risk_level": "low",
+            "timeout": 10,
+            "effect": "none",
+            "outputs": {"calculated_reduction": "/reduction"},
+        },
+        {
+            "id": "reduce_position",
+            "name": "Reduce position",
+            "action_type": "api_call",
+            "parameters": {
+                "url": "http://127.0.0.1:8084/positions/reduce",
+                "method": "POST",
+                "data": {"symbol": "{symbol}", "amount": "{calculated_reduction}"},
+            },
+            "risk_level": "high",
+            "timeout": 30,
+            "requires_confirmation": True,
+            "dependencies": ["calculate_reduction"],
+        },
+    ],
+    "max_execution_time": 120,
+    "auto_execute": False,
+    "requires_approval": True,
+    "success_criteria": ["python3 -m risk.check_limits --symbol {symbol}"],
+    "rollback_on_failure": True,
+}

@@ -1,0 +1,208 @@
+"""Recorded alerts decided again: what differs is told, the same every time, without a wall clock."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.journal.schema import open_writer
+from runbooks.matching import History, decide
+from runbooks.model import Runbook
+from runbooks.parse import Library
+from runbooks.replay import Answer, replayed
+from supervisors.cli.app import run
+from tests.runbooks.files import GOOD, changed, runbook
+
+ALERT = {"type": "service_failure", "service": "a", "severity": "high", "source": "t"}
+
+
+def library(**more: Any) -> Library:
+    return Library((runbook({**GOOD, **more}),))
+
+
+def outcomes(given: list[tuple[float, dict[str, Any]]], with_: Library, run_s: float = 30.0) -> list[str]:
+    return [one.outcome for one in replayed(given, with_, run_s)]
+
+
+def at(*times: float, **more: Any) -> list[tuple[float, dict[str, Any]]]:
+    return [(when, {**ALERT, **more}) for when in times]
+
+
+def test_the_past_of_a_decision_is_the_replays_own() -> None:
+    limits = {"cooldown": "60s"}
+    assert outcomes(at(0, 10, 40, 100), library(limits=limits)) == ["run", "duplicate", "cooling", "run"]
+    assert outcomes(at(0, 10, 40), library(), run_s=5) == ["run", "run", "run"]
+
+
+def test_room_is_waited_for_in_the_alerts_own_time() -> None:
+    many = [(float(number), {**ALERT, "service": f"s{number}"}) for number in range(7)]
+    assert outcomes(many, library()) == ["run"] * 5 + ["queued"] * 2
+    later = (70.0, {**ALERT, "service": "s6"})  # it was begun at 31 and is over by then
+    assert outcomes([*many, later], library())[-1] == "run"
+
+
+def test_what_waits_is_answered_when_its_time_has_come() -> None:
+    going_on = outcomes(at(0, 5, 10, 12), library(**{"for": "10s"}))
+    assert going_on == ["pending>answered", "duplicate", "run", "duplicate"]
+    assert outcomes(at(0, 100), library(**{"for": "10s"}))[0] == "pending>over"
+    grouped = library(group={"by": ["/type"], "wait": "10s"})
+    assert outcomes([*at(0), *at(1, service="b")], grouped)[0] == "pending>run"
+
+
+def test_what_nobody_approves_is_not_run() -> None:
+    asked = library(approval={"timeout": "1m"})
+    assert outcomes(at(0, 30, 200), asked) == ["awaiting_approval", "duplicate", "awaiting_approval"]
+
+
+def test_each_decision_is_that_of_decide() -> None:
+    """With no past between them, the replay says what ``decide`` says, for any alert."""
+    rng, made = random.Random(7), []
+    for number in range(300):
+        kind = rng.choice(["service_failure", "other", 5, None])
+        made.append((number * 1e6, {"type": kind, "service": rng.choice(["a", "", "x y", None, 3])}))
+    for (_, alert), answer in zip(made, replayed(made, library()), strict=True):
+        assert answer.outcome == decide(alert, library(), History(), 0.0).outcome.value
+
+
+def test_no_clock_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> float:
+        raise AssertionError("a replay has no clock")
+
+    for name in ("time", "monotonic", "perf_counter"):
+        monkeypatch.setattr(time, name, forbidden)
+    assert outcomes(at(0, 1), library()) == ["run", "duplicate"]
+
+
+def test_the_kinds_of_answers() -> None:
+    kinds = {
+        word: Answer(word, None).kind for word in ("run", "queued", "pending>run", "cooling", "no_match", "rejected")
+    }
+    assert kinds == {
+        "run": "run", "queued": "run", "pending>run": "run", "cooling": "suppress", "no_match": "none",
+        "rejected": "none",
+    }  # fmt: skip
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def new_library(directory: Path, *raw: dict[str, Any]) -> Path:
+    directory.mkdir()
+    for number, one in enumerate(raw):
+        (directory / f"{number}.json").write_text(json.dumps(one))
+    return directory
+
+
+def alerts_file(path: Path, count: int = 200) -> Path:
+    rng = random.Random(3)
+    lines = [
+        {
+            "type": rng.choice(["service_failure", "margin_call", "unheard_of"]),
+            "service": f"s{rng.randrange(5)}",
+            "received_at": 1_700_000_000 + number * 7,
+        }
+        for number in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert run(["runbook", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_command_prints_what_differs_and_the_same_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = {**changed("/id", "margin", GOOD), "match": {"field": "/type", "op": "eq", "value": "margin_call"}}
+    new = new_library(tmp_path / "new", other, changed("/id", "service_failure", {**GOOD, "mode": "observe"}))
+    alerts = alerts_file(tmp_path / "alerts.jsonl")
+    first = said(capsys, "replay", str(alerts), "--runbooks", str(new))
+    assert "none (no_match) -> run (run margin)" in first
+    assert "run (run service_failure) -> suppress (observed service_failure)" in first
+    assert first == said(capsys, "replay", str(alerts), "--runbooks", str(new))
+    told = json.loads(said(capsys, "replay", str(alerts), "--runbooks", str(new), "--json", "--all"))
+    assert told["alerts"] == 200
+    assert sum(one["alerts"] for one in told["changes"]) == len(told["changed"])
+    same = new_library(tmp_path / "same")
+    assert said(capsys, "replay", str(alerts), "--runbooks", str(same)) == "200 alerts, 0 decided otherwise\n"
+
+
+def test_a_journal_is_read_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = open_writer(tmp_path / "journal.db")
+    for number in range(3):
+        body = json.dumps({**ALERT, "type": "margin_call"})
+        journal.execute(
+            "INSERT INTO alerts(client, msg_id, sha256, body, received_at, outcome, reason) VALUES (?,?,?,?,?,?,?)",
+            ("c", f"alert-{number}", "", body, 100.0 * number, "no_match", "nobody"),
+        )
+    journal.close()
+    other = {**changed("/id", "margin", GOOD), "match": {"field": "/type", "op": "eq", "value": "margin_call"}}
+    new = new_library(tmp_path / "new", other)
+    out = said(capsys, "replay", str(tmp_path / "journal.db"), "--runbooks", str(new))
+    assert out.endswith("3 alerts, 3 decided otherwise\n")
+    out = said(capsys, "explain", "alert-1", "--state", str(tmp_path))
+    assert "decided: no_match (nobody)" in out
+    assert "service_failure: does not fit\n  /type is 'margin_call', wanted in" in out
+    assert run(["runbook", "explain", "alert-9", "--state", str(tmp_path)]) == 1
+    assert run(["runbook", "explain", "alert-1", "--state", str(tmp_path / "new")]) == 2
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"type": 5}', '{"received_at": "soon", "type": "a"}'])
+def test_what_is_no_alert_is_said_with_its_line(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alerts = tmp_path / "a.jsonl"
+    alerts.write_text(f"{json.dumps(ALERT)}\n{content}\n")
+    assert run(["runbook", "replay", str(alerts), "--runbooks", str(tmp_path)]) == 2
+    assert "a.jsonl:2: is no alert" in capsys.readouterr().err
+    assert run(["runbook", "lint", "--alerts", str(alerts)]) == 2
+
+
+def ranked(priority: int, name: str, **more: Any) -> Runbook:
+    return runbook({**changed("/id", name, GOOD), "priority": priority, **more})
+
+
+def test_explain_says_every_comparison_that_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    match = {
+        "all": [
+            {"field": "/type", "op": "eq", "value": "disk"},
+            {"any": [{"field": "/labels/free", "op": "lt", "value": 5}, {"field": "/labels/full", "op": "exists"}]},
+            {"not": {"field": "/severity", "op": "eq", "value": "low"}},
+        ]
+    }
+    config = tmp_path / "selfheal.yaml"
+    new_library(tmp_path / "mine", {**changed("/id", "disk", GOOD), "match": match})
+    config.write_text("services: {}\nrunbooks: {directories: [mine]}\n")
+    (tmp_path / "alert.json").write_text(json.dumps({**ALERT, "severity": "low", "labels": {"free": 9}}))
+    out = said(capsys, "explain", str(tmp_path / "alert.json"), "--config", str(config))
+    assert "service_failure: fits" in out
+    assert "disk: does not fit\n  /type is 'service_failure', wanted eq 'disk'" in out
+    assert "  none of: /labels/free is 9, wanted lt 5; or /labels/full is missing, wanted exists True" in out
+    assert "  excluded: /severity eq 'low'" in out
+    told = json.loads(said(capsys, "explain", str(tmp_path / "alert.json"), "--config", str(config), "--json"))
+    assert {one["runbook"]: len(one["reasons"]) for one in told["runbooks"]}["disk"] == 3
+    (tmp_path / "bare.json").write_text(json.dumps({"type": "service_failure"}))
+    out = said(capsys, "explain", str(tmp_path / "bare.json"))
+    assert "the alert has nothing at /service" in out
+
+
+def test_the_graph_shows_what_leads_to_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = {**GOOD, "escalate": [{"runbook": "second"}, {"notify": 'the "desk"'}]}
+    new = new_library(tmp_path / "new", first, changed("/id", "second", GOOD))
+    out = said(capsys, "graph", str(new))
+    assert "service_failure -> restart_it, second" in out
+    assert "restart_it: restart\n  escalates to second\n  tells 'the \"desk\"'" in out
+    drawn = said(capsys, "graph", str(new), "--dot")
+    assert '"runbook restart_it" -> "runbook second" [label="escalates to"];' in drawn
+    assert '"runbook restart_it" -> "notice the \\"desk\\"" [label="tells"];' in drawn
+    chart = said(capsys, "graph", str(new), "--mermaid")
+    assert chart.startswith("flowchart LR\n")
+    assert "notice the #34;desk#34;" in chart
+    edges = json.loads(said(capsys, "graph", str(new), "--json"))["edges"]
+    assert {"from": "runbook restart_it", "to": "step restart_it/restart", "label": ""} in edges
+    assert run(["runbook", "graph", "--dot", "--mermaid"]) == 2
