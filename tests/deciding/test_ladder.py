@@ -8,7 +8,7 @@ from runbooks.deciding.ladder import NextRung, Rung, next_rungs
 from runbooks.deciding.words import History, PastRun
 from runbooks.model import Status
 from tests.deciding.worlds import NOW, ended, past
-from tests.runbooks.files import runbook
+from tests.runbooks.files import changed, runbook
 
 BOOK = runbook(escalate=[{"runbook": "next_one", "after": "10s"}, {"notify": "somebody look", "after": "60s"}])
 ROOT = ended(BOOK, Status.ROLLED_BACK, NOW, 1)
@@ -68,3 +68,12 @@ def test_a_runbook_that_escalates_to_itself_makes_no_loop() -> None:
     on_rung = ended(own, Status.FAILED, NOW + 20, 2)
     climbed = {root.execution_id: [Rung(root.execution_id, 0, NOW + 1, on_rung.execution_id)]}
     assert next_rungs((own,), History([root, on_rung]), climbed) == ()
+
+
+def test_a_run_on_a_rung_does_not_climb_the_ladder_of_its_own_runbook() -> None:
+    other = runbook({**changed("/id", "next_one"), "escalate": [{"runbook": BOOK.id}]})
+    on_rung = replace(ON_RUNG, status=Status.FAILED, ended_at=NOW + 30)
+    climbed = {ROOT.execution_id: [Rung(ROOT.execution_id, 0, NOW + 10, "x-r")]}
+    found = next_rungs((BOOK, other), History([ROOT, on_rung]), climbed)
+    assert [(one.root.execution_id, one.number) for one in found] == [(ROOT.execution_id, 1)]
+    assert [one.root for one in next_rungs((other,), History([on_rung]), {})] == [on_rung]
