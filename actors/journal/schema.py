@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
@@ -164,6 +165,19 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     path.chmod(0o600)
     _check(connection, path)
     _migrate(connection)
+    _check_that_it_writes(connection)
+
+
+def _check_that_it_writes(connection: sqlite3.Connection) -> None:
+    """SQLite opens a file for reading, silently and for good, while its file system is read-only; only a write tells.
+
+    No room is another matter: it may come. Raises: sqlite3.OperationalError.
+    """
+    try:
+        connection.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('opened_at', ?)", (str(time.time()),))
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
+            raise
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

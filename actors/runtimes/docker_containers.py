@@ -41,6 +41,7 @@ from actors.runtimes.environment import read_variables
 _CONFLICT: Final = 409
 _SERVER_ERROR: Final = 500
 _LOOK_S: Final = 0.02
+_NAME_IS_FREE_WITHIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +126,23 @@ class Containers:
             container.
         """
         arguments = create_arguments(spec, run, self._instance, read_variables(spec).values)
-        try:
-            made = self._engine.ask(lambda client: client.containers.create(**arguments))
-        except ImageNotFound as error:
-            image = arguments["image"]
-            raise LaunchError(
-                f"service {spec.service!r}: image {image} is not on this engine: run `docker pull {image}`",
-                permanent=True,
-            ) from error
-        except APIError as error:
-            if error.status_code == _CONFLICT:
+        deadline, pause = time.monotonic() + _NAME_IS_FREE_WITHIN_S, threading.Event()
+        while True:
+            try:
+                return str(self._engine.ask(lambda client: client.containers.create(**arguments)).id)
+            except ImageNotFound as error:
+                image = arguments["image"]
+                raise LaunchError(
+                    f"service {spec.service!r}: image {image} is not on this engine: run `docker pull {image}`",
+                    permanent=True,
+                ) from error
+            except APIError as error:
+                if error.status_code != _CONFLICT:
+                    raise launch_error(spec, "create", error) from error
                 self._refuse_stranger(spec, error)
-            raise launch_error(spec, "create", error) from error
-        return str(made.id)
+                if time.monotonic() >= deadline:
+                    raise launch_error(spec, "create", error) from error
+            pause.wait(_LOOK_S)
 
     def start(self, spec: LaunchSpec, container_id: str) -> None:
         """Start it; nothing happens when it runs already. One of ours that never ran is removed when it cannot start.
@@ -224,9 +229,10 @@ class Containers:
                 self.remove(spec, found)
 
     def _refuse_stranger(self, spec: LaunchSpec, error: APIError) -> None:
+        """Nobody has the name when a removal is just ending: the engine forgets the container first, its name last."""
         name = container_name(spec.service)
         stranger = self._inspect(name)
-        if stranger is not None:
+        if stranger is not None and not stranger.is_going:
             raise LaunchError(
                 f"service {spec.service!r}: the container name {name} is taken by container {stranger.id[:12]}, which "
                 "is not ours and stays untouched: rename or remove it",

@@ -43,6 +43,7 @@ def test_a_place_without_a_route_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.docker
+@pytest.mark.xdist_group("the first port")
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_container_bears_witness_of_a_twin_and_of_no_stranger(tmp_path: Path, count: int) -> None:
     """A stranger may have any port that the kernel gives out, and the very same at another address."""

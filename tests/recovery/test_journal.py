@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,12 +18,14 @@ import pytest
 
 from actors.journal import rows, runs
 from actors.journal.alert_batches import NewDecision, new_alert, record_decisions, store_alerts
+from actors.journal.events import ensure_epoch
 from actors.journal.journal import Journal
 from actors.journal.rows import AlertConflict
 from actors.journal.schema import JournalTrouble
 from runbooks.engine_words import Kind, Record
 from runbooks.model import Status
 from tests.support.eventually import eventually
+from tests.system.small_disk import make_writable, needs_root, read_only
 
 FACTS = {"type": "service_failure", "service": "a"}
 
@@ -376,3 +379,43 @@ def test_what_is_remembered_at_the_opening_may_fail_and_the_writer_lives(
         assert len(tried) == 4
     finally:
         made.close()
+
+
+@needs_root
+def test_a_journal_opened_at_the_last_moment_of_a_read_only_disk_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite opens a file for reading when it cannot for writing, and says nothing: nothing could ever be written."""
+    monkeypatch.setattr("actors.journal.journal.LOOK_S", 0.05)
+    made, folder = Journal(tmp_path / "lived" / "journal.db", _as_the_daemon_does), tmp_path / "killed"
+    made.start()
+    assert store(made, "alert-01").is_new
+    shutil.copytree(made.path.parent, folder)  # with its write-ahead log, as a SIGKILL leaves it
+    made.close()
+    chmod = Path.chmod
+
+    def chmod_of_a_disk_that_is_writable_again(path: Path, mode: int) -> None:
+        make_writable(folder)
+        chmod(path, mode)
+
+    with read_only(folder):
+        monkeypatch.setattr(Path, "chmod", chmod_of_a_disk_that_is_writable_again)
+        made = Journal(folder / "journal.db", _as_the_daemon_does)
+        made.start_anyway()
+        try:
+            assert eventually(lambda: _stored_or_none(made, "alert-02")).is_new
+            assert made.trouble is None
+        finally:
+            made.close()
+
+
+def _as_the_daemon_does(db: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.OperationalError):
+        ensure_epoch(db)
+
+
+def _stored_or_none(journal: Journal, msg_id: str) -> rows.StoredAlert | None:
+    try:
+        return store(journal, msg_id)
+    except JournalTrouble:
+        return None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from docker.errors import NotFound
+from docker import DockerClient
+from docker.errors import APIError, NotFound
 
 from actors.docker_watcher import DockerWatcher
 from actors.runtimes.base import ContainerSpec, LaunchError, StopFailed, TruthUnknown
@@ -192,6 +193,29 @@ def test_trap_31_a_name_taken_by_a_stranger(docker_place: DockerPlace) -> None:
     stranger.reload()
     assert stranger.status == "running"
     assert docker_place.ours() == []
+
+
+def test_a_name_that_is_just_being_given_back_is_waited_for(
+    docker_place: DockerPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine forgets a removed container before its name: between the two the name is taken by nobody."""
+    runtime, spec = docker_place.daemon(), docker_place.spec("svc", RUNS)
+    going, refused = docker_place.stranger(RUNS, name=container_name(spec.service)), list[APIError]()
+
+    def asked(engine: DockerEngine, act: Callable[[DockerClient], object]) -> object:
+        try:
+            return ask(engine, act)
+        except APIError as error:
+            if error.status_code == 409 and not refused:
+                refused.append(error)
+                going.remove(force=True)
+            raise
+
+    ask = DockerEngine.ask
+    monkeypatch.setattr(DockerEngine, "ask", asked)
+    handle = runtime.launch(spec, 1, Exits())
+    assert len(refused) == 1
+    assert docker_place.container(handle).name == container_name(spec.service)
 
 
 def test_another_instance_is_a_stranger(docker_place: DockerPlace, tmp_path: Path) -> None:
