@@ -15,6 +15,17 @@ REQUIRE_ALL: Final = "SELFHEAL_REQUIRE_ALL"
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with long tests first, else in the random order: no worker is to wait at the end for another's long one."""
+    longest_s: dict[str, float] = {}
+    for item in items:
+        module = item.nodeid.partition("::")[0]
+        marker = item.get_closest_marker("timeout")
+        longest_s[module] = max(longest_s.get(module, 0.0), float(marker.args[0]) if marker is not None else 0.0)
+    items.sort(key=lambda item: -longest_s[item.nodeid.partition("::")[0]])
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if os.environ.get(REQUIRE_ALL) and _skipped(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
