@@ -16,7 +16,7 @@ REQUIRE_ALL: Final = "SELFHEAL_REQUIRE_ALL"
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules with long tests first, else in the random order: no worker is to wait at the end for another's long one."""
+    """Modules with long tests first, else in the random order: no worker is to wait for another at the end."""
     longest_s: dict[str, float] = {}
     for item in items:
         module = item.nodeid.partition("::")[0]
