@@ -6,7 +6,9 @@ message from a watcher thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,13 +102,40 @@ class ServicePlan:
     description: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class LiveRuns:
     """Which runtime and handle each live service has: for usage figures and last-resort kills. Any thread."""
 
     by_service: dict[str, tuple[Runtime, Handle]] = field(default_factory=dict)
     crash_logs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The last lines of output of the run that crashed last."""
+    _turn: threading.Condition = field(default_factory=threading.Condition)
+    _launching: int = 0
+    _is_over: bool = False
+
+    @contextmanager
+    def launching(self, service: str) -> Iterator[None]:
+        """Around a launch, until its run stands in ``by_service``. Raises LaunchError after ``no_more``."""
+        with self._turn:
+            if self._is_over:
+                raise LaunchError(f"service {service!r}: the daemon ends and starts nothing any more")
+            self._launching += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._launching -= 1
+                self._turn.notify_all()
+
+    def no_more(self) -> None:
+        """Whoever is killed from now on is not started again."""
+        with self._turn:
+            self._is_over = True
+
+    def await_launched(self, timeout_s: float) -> bool:
+        """Whether no launch is under way any more, at most after ``timeout_s`` seconds."""
+        with self._turn:
+            return self._turn.wait_for(lambda: not self._launching, timeout_s)
 
 
 @dataclass(frozen=True)
@@ -285,8 +314,10 @@ class ServiceActor(SupervisedActor):
             return found
         if self._run.unknown is not None:
             self.ref.tell(NoneLives())
-        handle = self._runtime.launch(self._plan.launch, self._last_run + 1, self._ended)
-        self._parts.live.by_service[self._plan.name] = (self._runtime, handle)
+        live, name = self._parts.live, self._plan.name
+        with live.launching(name):
+            handle = self._runtime.launch(self._plan.launch, self._last_run + 1, self._ended)
+            live.by_service[name] = (self._runtime, handle)
         self._observe(handle)
         return Launched(handle)
 

@@ -213,7 +213,8 @@ class Daemon:
             self.overseers.ready()
 
     def _kill_all(self) -> None:
-        """The second request: no service gets its grace any more."""
+        """The second request: no service gets its grace any more, and a killed one no other run."""
+        self.live.no_more()
         for runtime, handle in tuple(self.live.by_service.values()):
             kill = threading.Thread(target=runtime.kill, args=(handle,), name=f"kill:{handle.service}", daemon=True)
             kill.start()
@@ -221,8 +222,10 @@ class Daemon:
 
     def _await_kills(self) -> None:
         """The third request leaves at once, but no process behind."""
-        self._kill_all()
         deadline = time.monotonic() + KILL_LIMIT_S
+        self.live.no_more()
+        self.live.await_launched(KILL_LIMIT_S)
+        self._kill_all()
         for kill in self.kills:
             kill.join(max(0.0, deadline - time.monotonic()))
 

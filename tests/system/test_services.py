@@ -318,6 +318,7 @@ def test_an_impatient_ctrl_c_leaves_no_process_either(tmp_path: Path) -> None:
             holds_for(lambda: True, 0.1)
         selfheal.process.wait(20)
         assert of_state(state) == []
+        assert (state / "ledger.jsonl").read_text().count('"launched"') == 2, "nobody is started again"
 
 
 def test_a_closed_terminal_ends_it_in_order(tmp_path: Path) -> None:
