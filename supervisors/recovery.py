@@ -57,7 +57,7 @@ from runbooks.ports import Services
 from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
-from supervisors.endpoint_errors import endpoint_error
+from supervisors.endpoint_errors import endpoint_error, sender_of
 from supervisors.happenings import Happenings
 from supervisors.held import Held
 from supervisors.library import Supervisor
@@ -422,7 +422,8 @@ class Recovery:
         """An error a bridge endpoint reported becomes an alert."""
         try:
             kind = (self._plan.endpoints or {}).get(endpoint)
-            self._intake.take_mapping(endpoint_error(endpoint, kind, self._plan.behind.get(endpoint), error))
+            alert = endpoint_error(endpoint, kind, self._plan.behind.get(endpoint), error)
+            self._intake.take_mapping(alert, sender_of(endpoint))
         except BadAlert as bad:
             structlog.get_logger().warning("bridge error refused", endpoint=endpoint, problem=str(bad))
 
