@@ -173,6 +173,7 @@ class App:
             SteeredServices(self.steering),
             Outside(self.scaling, MeasuredServices(self.catalog, self.live)),
         )
+        self.endpoint_pasts = {name: EndpointPast() for name in config.bridges}
         self.system.board.listen(self._endpoint_return().look)
         self.usage = UsageBook(self.live)
         self.self_alerts = self._self_alerts()
@@ -400,7 +401,7 @@ class App:
             return call(ref, CallRequest(what, id=endpoint)) if isinstance(ref, ActorRef) else Refused("noproc")
 
         behind = {name: one.service for name, one in self.config.bridges.items() if one.service is not None}
-        return EndpointReturn(behind, ask, self.system.io.run)
+        return EndpointReturn(behind, self.endpoint_pasts, ask, self.system.io.run)
 
     def _end_with(self, service: str, code: int) -> None:
         if self._daemon is not None:
@@ -536,7 +537,7 @@ class App:
                 start=BridgeEndpointActor,
                 args=(
                     endpoint_plan(name, bridge),
-                    EndpointPast(),
+                    self.endpoint_pasts[name],
                     self.recovery.sessions,
                     self.recovery.bridge_error,
                 ),

@@ -1,7 +1,8 @@
-"""An endpoint that waits for its next try is tried at once when the service behind it has become ready.
+"""An endpoint that waits for its next try is tried at once when the service behind it has become ready, and patiently.
 
-Without it a parked endpoint would see only within a minute that what it waits for is back. ``look`` is called on any
-thread, under the board's lock; the calls to the supervisor are made on the I/O pool.
+Without it a parked endpoint would see only within a minute that what it waits for is back; and one that is ready
+before it can be spoken to (it has no health check) would use up all tries meanwhile. ``look`` is called on any thread,
+under the board's lock; the calls to the supervisor are made on the I/O pool.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from dataclasses import dataclass, field
 import structlog
 
 from actors.board import NodeKind, NodeState, NodeStatus
+from actors.bridge_endpoint import EndpointPast
 from supervisors.decisions.model import Ask, Refused
 from supervisors.supervisor import Result
 
 
 @dataclass
 class EndpointReturn:
-    """``behind``: the services behind the endpoints, by the endpoint's name; ``ask`` makes a run-time call to the
-    endpoints' supervisor (blocking); ``run`` runs on the I/O pool.
+    """``behind``: the services behind the endpoints, by the endpoint's name; ``pasts``: what is remembered of each;
+    ``ask`` makes a run-time call to the endpoints' supervisor (blocking); ``run`` runs on the I/O pool.
     """
 
     behind: Mapping[str, str]
+    pasts: Mapping[str, EndpointPast]
     ask: Callable[[Ask, str], Result]
     run: Callable[[Callable[[], object]], object]
     _ready: set[str] = field(default_factory=set)
@@ -38,6 +41,7 @@ class EndpointReturn:
         elif not was_ready:
             self._ready.add(name)
             for endpoint in (one for one, service in self.behind.items() if service == name):
+                self.pasts[endpoint].is_awaited = True
                 self._try(endpoint)
 
     def _try(self, endpoint: str) -> None:
