@@ -96,6 +96,7 @@ ENDED = frozenset(
 )
 BEAT_S = 0.5
 READY_S = 30.0
+SILENT_S = 5.0
 RECOVERED_S = 300.0
 
 
@@ -338,15 +339,17 @@ def speaking(options: argparse.Namespace) -> Iterator[Bench]:
     bench, stop = Bench(), threading.Event()
     with asking(options) as daemon, ExitStack() as stack:
         stack.callback(stop.set)
-        configured = daemon.ask({"ask": "endpoints"})
+        configured = left_by_others(daemon)
         for name in COMMANDS:
             found = configured.get(name)
             if found is None:
                 print(f"{name}: the daemon has no endpoint of this name (bridges.{name})", file=sys.stderr)
-            elif found["kind"] == "zeromq" or (found["kind"] == "powershell" and found["place"] == "bridge link"):
+            elif found["ready"] or found["kind"] in ("spool", "fifo"):
+                print(f"{name}: spoken for by somebody else ({found['kind']})", file=sys.stderr)
+            elif found["place"] == "bridge link":
                 patient = bench.patients[name] = Patient(name)
                 stack.enter_context(linked(patient, options, found["kind"]))
-            elif found["kind"] == "tcp" and not found["ready"]:
+            elif found["kind"] == "tcp":
                 patient = Patient(name)
                 peer = LinePeer(patient)
                 try:
@@ -356,10 +359,18 @@ def speaking(options: argparse.Namespace) -> Iterator[Bench]:
                 else:
                     bench.patients[name] = patient
                     threading.Thread(target=accept, args=(listener, peer, stop), daemon=True).start()
-            else:
-                print(f"{name}: spoken for by somebody else ({found['kind']})", file=sys.stderr)
         await_ready(daemon, bench)
         yield bench
+
+
+def left_by_others(daemon: Asking) -> Mapping[str, Any]:
+    """The endpoints, once those of a simulator that has just ended are silent. What others speak for is theirs."""
+    deadline = time.monotonic() + SILENT_S
+    while True:
+        configured: Mapping[str, Any] = daemon.ask({"ask": "endpoints"})
+        if time.monotonic() >= deadline or not any(configured[one]["ready"] for one in COMMANDS if one in configured):
+            return configured
+        time.sleep(0.1)
 
 
 def await_ready(daemon: Asking, bench: Bench) -> None:
