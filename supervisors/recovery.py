@@ -261,7 +261,13 @@ class Recovery:
         parts = GuardianParts(
             self._journal,
             lambda: self.runbook_files.library,
-            RunbookParts(self._journal, self._ports, self._tell_guardian, self._recovery_failed),
+            RunbookParts(
+                self._journal,
+                self._ports,
+                self._tell_guardian,
+                self._recovery_failed,
+                must_stop=self._switch.stop,
+            ),
             self._intake.decided,
             self._intake.finished,
             self.is_enabled,
