@@ -54,6 +54,7 @@ from runbooks.model import Status
 from runbooks.parameters import BadParameter
 from runbooks.parse import SHIPPED, load_library
 from runbooks.ports import Services
+from runbooks.secret_files import LocalSecrets
 from runbooks.shelf import Difference
 from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
@@ -266,6 +267,7 @@ class Recovery:
                 self._ports,
                 self._tell_guardian,
                 self._recovery_failed,
+                redact=self._redacted,
                 must_stop=self._switch.stop,
             ),
             self._intake.decided,
@@ -287,6 +289,10 @@ class Recovery:
             self._runbook_files_spec(),
             *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()),
         )
+
+    def _redacted(self, text: str) -> str:
+        secrets = self._ports.secrets
+        return secrets.redact(text) if isinstance(secrets, LocalSecrets) else text
 
     def _approvals_spec(self) -> ChildSpec:
         """Without the journal there is nothing to approve; with it the desk looks at what is over once a second."""
