@@ -29,6 +29,7 @@ from actors.deciding.words import (
     LookAgain,
     RecoverySwitched,
     Released,
+    RunbooksChanged,
     SilenceBegun,
     SilenceEnded,
 )
@@ -47,6 +48,7 @@ from actors.spec import ChildSpec, ExitReason, Restart
 from runbooks.deciding.timing import Moment
 from runbooks.deciding.words import History, Pending, Waits
 from runbooks.model import Status
+from runbooks.parse import Library
 
 __all__ = [
     "AlertsOver",
@@ -58,6 +60,7 @@ __all__ = [
     "GuardianParts",
     "LookAgain",
     "RecoverySwitched",
+    "RunbooksChanged",
 ]
 RETRY_S: Final = 1.0
 FORGET_S: Final = 60.0
@@ -65,7 +68,7 @@ FORGET_S: Final = 60.0
 MOST_SEEN: Final = 20_000
 """Alerts remembered so that one told of twice is decided once; the journal keeps that promise for older ones."""
 RUNBOOKS_PATH: Final = "root/runbooks"
-_TOLD: Final = (ExecutionFinished, Granted, SilenceBegun, SilenceEnded, Latched, Released)
+_TOLD: Final = (ExecutionFinished, Granted, RunbooksChanged, SilenceBegun, SilenceEnded, Latched, Released)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,13 @@ class _Cancelled:
     """Queued executions that were ended because their alert is over."""
 
     ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Further:
+    """Tag of a look into the journal as far back as these runbooks look."""
+
+    library: Library
 
 
 class GuardianActor(SupervisedActor):
@@ -102,7 +112,7 @@ class GuardianActor(SupervisedActor):
 
     def setup(self) -> object:
         warm_until = self.context.system.clock.moment().up_s + self._parts.warm_up_s
-        self._desk = Desk(self.context, self._parts, self.ref, History(warm_until=warm_until))
+        self._desk = Desk(self.context, self._parts, self.ref, History(warm_until=warm_until), self._parts.library())
         self._queue = RunQueue(self._desk, self._start, self._finished)
         self._later = Later(self._desk, self._answer_waiting)
         self._load()
@@ -111,7 +121,7 @@ class GuardianActor(SupervisedActor):
 
     def _load(self) -> None:
         journal, now = self._parts.journal, self.context.system.clock.moment()
-        far_s = remember_s(self._parts.library.runbooks)
+        far_s = remember_s(self._desk.library.runbooks)
         self.context.system.io.run(lambda: journal.read(lambda db: load(db, far_s, now)), self.ref, "load")
 
     def _load_more(self, after: int) -> None:
@@ -140,6 +150,8 @@ class GuardianActor(SupervisedActor):
                 self._load_more(0)
             case IoDone(tag=LookAgain()):
                 self._loaded_more(message)
+            case IoDone(tag=_Further() as further):
+                self._looked_further(further, message)
             case Wake(token=AlertsStored(alerts)):
                 self._decide(alerts, again=True)
             case _ if self._early is not None and isinstance(message, _TOLD):  # what is being read may be older
@@ -156,6 +168,8 @@ class GuardianActor(SupervisedActor):
                 self._claimed(message)
             case RecoverySwitched():
                 self._look_at_queue()
+            case RunbooksChanged() | Wake(token=RunbooksChanged()):
+                self._take_library()
             case AlertsOver():
                 self._cancel_over()
                 self._later.look_at_pending()
@@ -210,6 +224,30 @@ class GuardianActor(SupervisedActor):
             self._decide(alerts)
             if len(alerts) >= AT_ONCE:
                 self._load_more(alerts[-1].seq)
+
+    # -- other runbooks ---------------------------------------------------------------------------------------------
+
+    def _take_library(self) -> None:
+        """Decide by the runbooks as they are now; where they look further back, once that is known."""
+        desk, library = self._desk, self._parts.library()
+        far_s = remember_s(library.runbooks)
+        if far_s <= remember_s(desk.library.runbooks):
+            desk.library = library
+            self._look_at_queue()
+            return
+        journal, now = self._parts.journal, desk.moment()
+        self.context.system.io.run(
+            lambda: journal.read(lambda db: rows.past_runs(db, far_s, now)), self.ref, _Further(library)
+        )
+
+    def _looked_further(self, further: _Further, done: IoDone) -> None:
+        if done.error is not None:
+            self.log.error("the past cannot be read for edited runbooks, trying again", error=str(done.error))
+            self.context.system.timers.after(RETRY_S, self.ref, Wake(RunbooksChanged()))
+            return
+        self._desk.history.remember(done.result)
+        self._desk.library = further.library
+        self._take_library()  # they may be others again by now
 
     # -- deciding ---------------------------------------------------------------------------------------------------
 
@@ -327,7 +365,7 @@ class GuardianActor(SupervisedActor):
         now = desk.now()
         if now - self._forgot_at > FORGET_S:
             self._forgot_at = now
-            desk.history.forget(now - remember_s(self._parts.library.runbooks))
+            desk.history.forget(now - remember_s(desk.library.runbooks))
         self._queue.look()
         self._later.storms_changed()
         self._arm()

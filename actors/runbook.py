@@ -104,6 +104,7 @@ class _Written:
 class RunbookParts:
     """What runbook actors share. ``finished`` is told of every end, ``failed`` of those after which the target is
     latched (from the actor's thread; they must only hand on). ``redact`` takes out of a text what nobody may read.
+    ``must_stop``: why a run that is taken up now is to end, if so: one may be begun just as recovery is switched off.
     """
 
     journal: Journal
@@ -111,6 +112,7 @@ class RunbookParts:
     finished: Callable[[ExecutionFinished], object]
     failed: Callable[[Execution, Status, str], object] = lambda _execution, _status, _detail: None
     redact: Callable[[str], str] = lambda text: text
+    must_stop: Callable[[], StopRun | None] = lambda: None
     calls: CallsInFlight = field(default_factory=CallsInFlight)
 
 
@@ -196,7 +198,9 @@ class RunbookActor(SupervisedActor):
     def _cancel(self, claim: Claim) -> CancelAsked | None:
         if claim.stop is not None:
             return CancelAsked(str(claim.stop["reason"]), claim.stop["policy"] == StopPolicy.FINISH.value)
-        stop = self._wanted_end
+        stop = self._wanted_end or self._parts.must_stop()
+        if stop is not None and stop is not self._wanted_end:
+            self._remember_end(stop)
         return None if stop is None else CancelAsked(stop.reason, stop.policy is StopPolicy.FINISH)
 
     def _take(self, event: Event) -> None:
@@ -246,14 +250,17 @@ class RunbookActor(SupervisedActor):
 
     def _stop_asked(self, stop: StopRun) -> None:
         """Remembered, and told to the engine; a command that runs now is ended with all it started."""
-        self._wanted_end = self._wanted_end or stop
-        execution_id = self._execution.id
-        self._parts.journal.submit(lambda db: runs.ask_stop(db, execution_id, stop.as_json()))
+        self._remember_end(stop)
         if self._state is None:
             return  # not begun: it will be known then
         if self._state.cancelled is None and stop.policy is StopPolicy.ROLLBACK and self._state.phase is Phase.CALL:
             self._hands.end_commands()
         self._take(CancelAsked(stop.reason, stop.policy is StopPolicy.FINISH))
+
+    def _remember_end(self, stop: StopRun) -> None:
+        self._wanted_end = self._wanted_end or stop
+        execution_id = self._execution.id
+        self._parts.journal.submit(lambda db: runs.ask_stop(db, execution_id, stop.as_json()))
 
     # -- the journal ------------------------------------------------------------------------------------------------
 

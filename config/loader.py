@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from config.checks import ALL_CHECKS, known_exit_service
 from config.errors import ConfigError, Problem
 from config.models import BridgeConfig, GroupConfig, ServiceConfig, SystemConfig
+from config.private import is_private, veiled
 from config.source import Path as KeyPath
 from config.source import Source, read_source
 
@@ -193,8 +194,8 @@ def _ties(service: Mapping[str, Any], faulty: set[str]) -> dict[str, Any]:
 
 def _complain(source: Source, detail: ErrorDetails) -> None:
     path: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
-    is_secret = "environment" in path or "secrets" in path
-    shown = "" if is_secret else _short(detail["input"])
+    is_secret = "secrets" in path or is_private(path)
+    shown = "" if is_secret else _short(veiled(detail["input"]))
     message, suggestion = _words(detail, path, shown)
     source.problem(path, message, value=shown, suggestion=suggestion)
 

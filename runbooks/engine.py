@@ -165,7 +165,10 @@ def _intend(state: State) -> Step:
 
 
 def _intent_recorded(state: State, now: float) -> Step:
-    return _call(with_intent(state), now)
+    """A record may take long to write: whose end was asked for meanwhile is not begun any more."""
+    state = with_intent(state)
+    stop = must_stop(state, now)
+    return _call(state, now) if stop is None else _record_done(state, ok=False, detail=stop)
 
 
 def _call(state: State, now: float) -> Step:

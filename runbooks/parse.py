@@ -22,7 +22,18 @@ from runbooks.model import Runbook
 from runbooks.problems import BadRunbook, Problem
 from runbooks.version1 import Upgraded, is_version1, upgraded
 
-__all__ = ["SHIPPED", "BadRunbook", "Library", "Problem", "Read", "load_files", "load_library", "parse", "read"]
+__all__ = [
+    "SHIPPED",
+    "BadRunbook",
+    "Library",
+    "Problem",
+    "Read",
+    "by_id",
+    "load_files",
+    "load_library",
+    "parse",
+    "read",
+]
 
 SHIPPED: Final = Path(__file__).parent / "library"
 MAX_BYTES: Final = 256 * 1024
@@ -40,6 +51,17 @@ class Library:
     reports: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, found: Mapping[str, Read], problems: Iterable[Problem]) -> Library:
+        """What was read, by id."""
+        ordered = sorted(found.items())
+        return cls(
+            tuple(one.runbook for _, one in ordered),
+            tuple(problems),
+            {key: one.report for key, one in ordered if one.report},
+            {key: one.file for key, one in ordered},
+        )
+
     def get(self, runbook_id: str) -> Runbook | None:
         return next((runbook for runbook in self.runbooks if runbook.id == runbook_id), None)
 
@@ -55,29 +77,30 @@ def load_library(directories: Iterable[Path] = (SHIPPED,)) -> Library:
             problems.append(Problem(str(directory), "", f"cannot read the runbook directory: {error.strerror}"))
             continue
         found.update(load_files(files, problems))
-    runbooks = tuple(found[key].runbook for key in sorted(found))
-    reports = {key: one.report for key, one in sorted(found.items()) if one.report}
-    places = {key: one.file for key, one in sorted(found.items())}
-    return Library(runbooks, tuple(problems), reports, places)
+    return Library.of(found, problems)
 
 
 def load_files(files: Iterable[Path], problems: list[Problem]) -> dict[str, Read]:
     """The usable ones by id; what is wrong with the others is added to ``problems``."""
-    found: dict[str, Read] = {}
+    reads: list[Read] = []
     for path in files:
         try:
-            one = read(path.read_bytes(), str(path))
+            reads.append(read(path.read_bytes(), str(path)))
         except BadRunbook as bad:
             problems.extend(bad.problems)
-            continue
         except OSError as error:
             problems.append(Problem(str(path), "", f"cannot be read: {error.strerror}"))
-            continue
-        runbook_id = one.runbook.id
-        if runbook_id in found:
-            problems.append(Problem(str(path), "/id", f"{runbook_id!r} is taken by another file of this directory"))
-            continue
-        found[runbook_id] = one
+    return by_id(reads, problems)
+
+
+def by_id(reads: Iterable[Read], problems: list[Problem]) -> dict[str, Read]:
+    """The files of one place by id of runbook: the first one counts, others of its id are problems."""
+    found: dict[str, Read] = {}
+    for one in reads:
+        if one.runbook.id in found:
+            problems.append(Problem(one.file, "/id", f"{one.runbook.id!r} is taken by another file of this directory"))
+        else:
+            found[one.runbook.id] = one
     return found
 
 

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlsplit
 
 from runbooks.ports import PortError
 
 MAX_SECRET_BYTES: Final = 65536
+LEAST_PART: Final = 6
+"""A part of a secret address that is shorter stands anywhere by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class LocalSecrets:
 
     def __init__(self, files: Mapping[str, SecretFile]) -> None:
         self._files = dict(files)
+        self._read: dict[str, str] = {}
 
     def value(self, name: str) -> str:
         secret = self._files.get(name)
@@ -45,7 +48,13 @@ class LocalSecrets:
                 raw = file.read(MAX_SECRET_BYTES + 1) or b""
         except OSError as error:
             raise PortError(f"secret {name}: {secret.path} cannot be read: {error.strerror}") from None
-        return _as_text(name, secret.path, raw)
+        text = self._read[name] = _as_text(name, secret.path, raw)
+        return text
+
+    def redact(self, text: str) -> str:
+        """Without any secret that was read, whoever says it: a server may say what an earlier call sent."""
+        said: str = redacted(text, dict(self._read))
+        return said
 
 
 def _as_text(name: str, path: Path, raw: bytes) -> str:
@@ -90,6 +99,7 @@ def redacted(said: Any, secrets: Mapping[str, str]) -> Any:
 
 
 def _shapes(value: str) -> Iterable[str]:
+    yield from (part for part in _parts(value) if len(part) >= LEAST_PART)
     basic = base64.b64encode(value.encode()).decode("ascii")
     plain = {
         value,
@@ -104,4 +114,16 @@ def _shapes(value: str) -> Iterable[str]:
         basic.rstrip("="),
         base64.urlsafe_b64encode(value.encode()).decode("ascii").rstrip("="),
     }
-    return (shape for shape in plain if shape.strip())
+    yield from (shape for shape in plain if shape.strip())
+
+
+def _parts(value: str) -> Iterable[str]:
+    """Of an address: a server says the path it was asked for, a database the password it was given."""
+    if "://" not in value:
+        return ()
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return ()
+    query = f"?{parts.query}" if parts.query else ""
+    return (f"{parts.path}{query}", parts.path, parts.password or "")

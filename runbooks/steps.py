@@ -55,7 +55,8 @@ def make_call(call: Call, snapshot: Snapshot | None, ports: Ports, token: str, o
     """Make one acting call of attempt ``of``. ``token`` marks what it starts, so that it can be found again."""
     secrets: dict[str, str] = {}
     try:
-        made = _ACTS[call.type](_revealed(call, ports, secrets), Context(snapshot or {}, ports, token, of))
+        plain = _revealed(call, ports, secrets)
+        made = _ACTS[call.type](plain, Context(snapshot or {}, ports, token, of, bool(secrets)))
     except PortError as error:
         made = CallOutcome(ok=False, error=str(error), trouble=error.trouble)
     except Exception as error:  # a port that breaks is a failed call, never a crashed run
@@ -67,7 +68,8 @@ def make_check(call: Call, snapshot: Snapshot | None, ports: Ports, token: str, 
     """Make one reading call, about attempt ``of``."""
     secrets: dict[str, str] = {}
     try:
-        made = _LOOKS[call.type](_revealed(call, ports, secrets), Context(snapshot or {}, ports, token, of))
+        plain = _revealed(call, ports, secrets)
+        made = _LOOKS[call.type](plain, Context(snapshot or {}, ports, token, of, bool(secrets)))
     except PortError as error:
         made = CheckOutcome(Answer.UNKNOWN, str(error))
     except Exception as error:

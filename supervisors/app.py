@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -322,9 +322,10 @@ class App:
             self._heed,
         )
 
-    def _heed(self, source: SystemConfig, by: str) -> None:
+    def _heed(self, source: SystemConfig, by: str) -> Sequence[str]:
         wanted = source.recovery
         self.recovery.configured(enabled=wanted.enabled, policy=StopPolicy(wanted.on_switch_off), by=by)
+        return self.recovery.runbook_files.reread(by)
 
     def _parts_now(self) -> TreeParts:
         if self.parts is None:

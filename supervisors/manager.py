@@ -293,6 +293,11 @@ class Manager(Protocol):
     def reject(self, execution_id: str, *, by: str, plan: str | None = None, why: str = "") -> Record:
         """End what awaits approval without running it. As ``approve``."""
 
+    def runbooks(self) -> Mapping[str, Any]:
+        """``runbooks``: those in use now (id, version, name, enabled, mode, sha256, file); ``problems``: what is wrong
+        with files.
+        """
+
     def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
         """Ask for a run with these values, as an alert would: it passes every limit and every approval.
 

@@ -14,9 +14,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from config.models import GroupConfig, ServiceConfig, SystemConfig
+from config.private import HIDDEN, is_private, veiled
 from supervisors.tree import unit_order
-
-HIDDEN: Final = "(not shown)"
 
 
 class Action(enum.Enum):
@@ -244,7 +243,7 @@ def _value_changes(key: str, old: Any, new: Any) -> Iterator[Change]:
             if old.get(inner) != new.get(inner):
                 yield from _value_changes(f"{key}.{inner}", old.get(inner), new.get(inner))
     else:
-        plain = _octal if key == "umask" else _plain
+        plain = _octal if key == "umask" else _veiled if is_private(key.split(".")) else _plain
         yield Change(key, plain(old), plain(new))
 
 
@@ -253,10 +252,12 @@ def _octal(value: int | None) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json", exclude_none=True) if isinstance(value, BaseModel) else _json(value)
+    return veiled(_json(value))
 
 
 def _json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
     if isinstance(value, (list, tuple)):
         return [_json(one) for one in value]
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)

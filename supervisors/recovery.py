@@ -27,7 +27,7 @@ from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
 from actors.deciding.words import WARM_UP_S
 from actors.endpoints.tcp import CLIENT
-from actors.guardian import RUNBOOKS_PATH, EndUnbegun, GuardianActor, GuardianParts, RecoverySwitched
+from actors.guardian import RUNBOOKS_PATH, EndUnbegun, GuardianActor, GuardianParts, RecoverySwitched, RunbooksChanged
 from actors.intake import AlertIntake, IntakeParts
 from actors.journal import events, happened, rows, runs
 from actors.journal.conditions import JournalAlerts
@@ -52,8 +52,10 @@ from runbooks.approval import Say
 from runbooks.asking import asked_facts
 from runbooks.model import Status
 from runbooks.parameters import BadParameter
-from runbooks.parse import SHIPPED, Library, load_library
+from runbooks.parse import SHIPPED, load_library
 from runbooks.ports import Services
+from runbooks.secret_files import LocalSecrets
+from runbooks.shelf import Difference
 from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
@@ -69,10 +71,12 @@ from supervisors.plain_sinks import LogSink
 from supervisors.records import JournalRecords
 from supervisors.recovery_switch import RecoverySwitch
 from supervisors.report_words import said
+from supervisors.runbook_files import RunbookFiles
 from supervisors.telling import Telling
 from supervisors.tree_json import rfc3339
 
 GUARDIAN_PATH: Final = "root/links/alerts"
+FILES_PATH: Final = "root/links/runbook-files"
 BRIDGES_PATH: Final = "root/bridges"
 OPEN: Final = frozenset({"queued", "running"})
 UPPER: Final = {"journal": "root/journal", "ledger": "root/runtimes/exit-watcher", "keeper": "root/runtimes/keeper"}
@@ -142,7 +146,9 @@ class Recovery:
         self._unwritten: dict[str, str] = {}
         self.held = Held(self._journal, system.clock, system.board, self._tell_guardian)
         self.records = JournalRecords(self._journal, self.held.waiting)
-        self._library = _load(plan)
+        self.runbook_files = RunbookFiles(
+            (SHIPPED, *plan.runbook_directories), system.clock.wall, system.io.run, self._runbooks_changed
+        )
         self._switch = RecoverySwitch(
             plan.state_dir, self._journal, system.clock.wall, plan.enabled, plan.on_switch_off, self._switched
         )
@@ -255,8 +261,15 @@ class Recovery:
     def links(self) -> tuple[ChildSpec, ...]:
         parts = GuardianParts(
             self._journal,
-            self._library,
-            RunbookParts(self._journal, self._ports, self._tell_guardian, self._recovery_failed),
+            lambda: self.runbook_files.library,
+            RunbookParts(
+                self._journal,
+                self._ports,
+                self._tell_guardian,
+                self._recovery_failed,
+                redact=self._redacted,
+                must_stop=self._switch.stop,
+            ),
             self._intake.decided,
             self._intake.finished,
             self.is_enabled,
@@ -273,8 +286,13 @@ class Recovery:
             alerts,
             self._approvals_spec(),
             self._plain_spec(),
+            self._runbook_files_spec(),
             *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()),
         )
+
+    def _redacted(self, text: str) -> str:
+        secrets = self._ports.secrets
+        return secrets.redact(text) if isinstance(secrets, LocalSecrets) else text
 
     def _approvals_spec(self) -> ChildSpec:
         """Without the journal there is nothing to approve; with it the desk looks at what is over once a second."""
@@ -310,6 +328,29 @@ class Recovery:
         plain = self.plain
         watched = Watched(plain.begin, lambda: plain.is_alive, lambda: None, trouble=plain.trouble)
         return ChildSpec(id="plain-alerts", start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=5.0)
+
+    # -- the runbooks' files ------------------------------------------------------------------------------------------
+
+    def _runbook_files_spec(self) -> ChildSpec:
+        files = self.runbook_files
+        look = Telling("runbook-files", files.trouble, self._runbook_trouble).look
+        watched = Watched(lambda: None, lambda: True, lambda: None, trouble=look)
+        return ChildSpec(id="runbook-files", start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=5.0)
+
+    def _runbook_trouble(self, _what: str, trouble: str) -> None:
+        """A file that cannot be used is protection that is not there: people are told once."""
+        self._event(FILES_PATH, "runbook_refused", trouble, {})
+        alert = {"type": "runbook_refused", "service": "runbook-files", "message": trouble[:2000]}
+        self._intake.take_mapping({**alert, "severity": "medium", "source": "selfheal"})
+
+    def _runbooks_changed(self, found: Sequence[Difference], by: str) -> None:
+        for one in found:
+            hashes = {"old": one.old, "new": one.new}
+            evidence = {key: runbook.sha256 for key, runbook in hashes.items() if runbook is not None}
+            self._event(FILES_PATH, "runbook_changed", f"{one}, by {by}", {"by": by, **evidence})
+        self._tell_guardian(RunbooksChanged())
+
+    # -- links --------------------------------------------------------------------------------------------------------
 
     def _link_pumps(self) -> Mapping[str, RouterPump]:
         """Made when they are first needed: their keys must be there. Raises KeyRefused."""
@@ -509,6 +550,10 @@ class Recovery:
         except NotTaken as refused:
             raise CommandFailed(str(refused)) from None
 
+    def runbooks(self) -> Mapping[str, Any]:
+        """Those in use now, and what is wrong with files."""
+        return self.runbook_files.shown()
+
     def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str) -> Record:
         """What was decided about the wish.
 
@@ -516,7 +561,7 @@ class Recovery:
             UnknownNode: there is no such runbook.
             CommandFailed: it is disabled, the values do not fit, or nothing was decided in time.
         """
-        runbook = self._library.get(runbook_id)
+        runbook = self.runbook_files.library.get(runbook_id)
         if runbook is None:
             raise UnknownNode(runbook_id, what="runbook")
         if not runbook.enabled:
@@ -567,7 +612,7 @@ class Recovery:
         figures = self._journal.read(rows.counts)
         ended = sum(count for status, count in figures.items() if status not in OPEN)
         return {
-            "total_runbooks": len(self._library.runbooks),
+            "total_runbooks": len(self.runbook_files.library.runbooks),
             "total_executions": sum(figures.values()),
             "success_rate": figures.get("succeeded", 0) / ended if ended else 0.0,
             "active_executions": sum(figures.get(status, 0) for status in OPEN),
@@ -628,10 +673,3 @@ def _as_reached(pump: RouterPump | EventPublisher) -> str:
 
 def retention_of(journal: JournalConfig) -> Retention:
     return Retention(bodies_s=journal.keep, bodies=journal.max_alerts, ids_s=journal.keep_ids, ids=journal.max_ids)
-
-
-def _load(plan: RecoveryPlan) -> Library:
-    library = load_library((SHIPPED, *plan.runbook_directories))
-    for problem in library.problems:
-        structlog.get_logger().error("runbook refused, the others are used", problem=str(problem))
-    return library

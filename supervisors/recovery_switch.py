@@ -65,6 +65,14 @@ class RecoverySwitch:
         """Why the switch would not outlive this daemon as it should."""
         return self._unkept
 
+    def stop(self) -> StopRun | None:
+        """How a run is to end that is taken up while recovery is off; None: it is on."""
+        return None if self.is_on else StopRun(self.policy, f"recovery was switched off by {self._whose}")
+
+    @property
+    def _whose(self) -> str:
+        return str(self._now.get("by", "the configuration"))
+
     # -- switching ----------------------------------------------------------------------------------------------------
 
     def switch(self, *, enabled: bool, by: str) -> None:

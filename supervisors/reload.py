@@ -10,7 +10,7 @@ import hmac
 import os
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,7 +79,7 @@ def check_owner(path: Path) -> None:
 
 class Reloader:
     """Args: ``note``: told of every edit (path, command, by, why), for the record; ``heed``: told of every file that
-    is applied (what it says, by), for what counts at once.
+    is applied (what it says, by), for what counts at once; it returns what that changed beside the nodes, in words.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Reloader:
         ledger: Ledger,
         wall: Callable[[], float],
         note: Callable[[str, str, str, str], None],
-        heed: Callable[[SystemConfig, str], object] = lambda _source, _by: None,
+        heed: Callable[[SystemConfig, str], Sequence[str]] = lambda _source, _by: (),
     ) -> None:
         self._file = file
         self._catalog = catalog
@@ -126,7 +126,7 @@ class Reloader:
                 )
             if todo.changed:
                 self._note("root/services", "apply", by, str(path))
-            self._heed(source, by)  # before what takes long
+            shown["notes"] += self._heed(source, by)  # before what takes long
             self._catalog.read(source, made.families)
             return _applied(shown, self._editor.carry_out(todo, made.config, timeout_s))
 

@@ -116,6 +116,9 @@ class RemoteManager:
         path = f"/v1/approvals/{quote(execution_id, safe='')}/{says}"
         return _without_schema(self._ask("POST", path, _VOTE_S, json=order))
 
+    def runbooks(self) -> Mapping[str, Any]:
+        return _without_schema(self._get("/v1/runbooks"))
+
     def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
         del by  # the daemon knows who asks
         path = f"/v1/runbooks/{quote(runbook_id, safe='')}/run"

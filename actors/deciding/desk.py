@@ -16,6 +16,7 @@ from runbooks.deciding.ladder import Rung
 from runbooks.deciding.timing import Moment
 from runbooks.deciding.words import History, PastRun, Pending, Silence, Storm
 from runbooks.model import Runbook
+from runbooks.parse import Library
 
 REMEMBER_S: Final = 24 * 3600.0
 """Executions that ended longer ago are no reason for anything, unless a runbook looks back further."""
@@ -65,12 +66,15 @@ def remember_s(runbooks: Iterable[Runbook]) -> float:
 
 @dataclass
 class Desk:
-    """``history`` is what deciding asks; ``executions`` are the open ones as they are started; ``ref``: the actor."""
+    """``history`` is what deciding asks, and reaches as far back as ``library`` looks; ``executions`` are the open ones
+    as they are started; ``ref``: the actor.
+    """
 
     context: ActorContext
     parts: GuardianParts
     ref: Ref
     history: History
+    library: Library
     executions: dict[str, Execution] = field(default_factory=dict)
     rungs: dict[str, list[Rung]] = field(default_factory=dict)
 
@@ -82,7 +86,7 @@ class Desk:
         return self.moment().up_s
 
     def runbook(self, runbook_id: str) -> Runbook | None:
-        return self.parts.library.get(runbook_id)
+        return self.library.get(runbook_id)
 
     def take_up(self, loaded: Loaded) -> None:
         """Forget what was known, and know this."""

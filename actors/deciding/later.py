@@ -135,7 +135,7 @@ class Later:
         desk = self._desk
         if not desk.parts.is_enabled():
             return []
-        found = next_rungs(desk.parts.library.runbooks, desk.history, desk.rungs)
+        found = next_rungs(desk.library.runbooks, desk.history, desk.rungs)
         now, none = desk.now(), float("-inf")
         return [one for one in found if self._climbing.get((one.root.execution_id, one.number), none) <= now]
 

@@ -56,7 +56,7 @@ def make(
     if only is None and alert.client == OPERATOR:  # never another one instead
         decision = Decision(Outcome.NO_MATCH, "there is no such runbook any more")
     else:
-        decision = decide(alert.facts, desk.parts.library, history, now.up_s, seq=alert.seq, passed=passed, only=only)
+        decision = decide(alert.facts, desk.library, history, now.up_s, seq=alert.seq, passed=passed, only=only)
     execution = _execution(desk, alert, decision, now) if decision.starts_execution else None
     key, pending = decision.settles or settles, decision.pending
     keys = [one for one in (key, pending.key if pending is not None else "") if one]

@@ -58,6 +58,11 @@ class RecoverySwitched:
 
 
 @dataclass(frozen=True, slots=True)
+class RunbooksChanged:
+    """Some runbooks are others than before: what is decided from here on is decided by them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Granted:
     """An execution is queued now (already on disk): one that awaited approval, or ``execution``, which nobody knew."""
 
@@ -105,6 +110,7 @@ class GuardianParts:
     """What the guardian needs. The callables answer others and must only hand on.
 
     Args:
+        library: the runbooks in use now; a change of them is told (``RunbooksChanged``).
         decided: what was decided about alerts.
         finished: an execution has ended.
         begun: an incarnation decides from here on.
@@ -116,7 +122,7 @@ class GuardianParts:
     """
 
     journal: Journal
-    library: Library
+    library: Callable[[], Library]
     runbooks: RunbookParts
     decided: Callable[[Sequence[Decided]], object]
     finished: Callable[[ExecutionFinished], object]

@@ -40,13 +40,15 @@ class CheckOutcome:
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a call is made with. ``token`` (the execution's id) marks what it starts, so that it can be found again;
-    ``of`` says which attempt of which step it belongs to.
+    ``of`` says which attempt of which step it belongs to; ``names_secrets``: what stands where the call puts a secret
+    may be one, too, and is not quoted.
     """
 
     snapshot: Snapshot
     ports: Ports
     token: str
     of: Try | None = None
+    names_secrets: bool = False
 
 
 Act = Callable[[Call, Context], CallOutcome]

@@ -101,7 +101,7 @@ def _is(call: Call, context: Context) -> CheckOutcome:
     if state.content is None:
         return yes_no(not changes.set, f"{file}: does not exist")
     try:
-        problems = holds(state.content, form, changes)
+        problems = holds(state.content, form, changes, quotes=not context.names_secrets)
     except BadChange as bad:
         return CheckOutcome(Answer.UNKNOWN, f"{file}: {bad}")
     return yes_no(not problems, f"{file}: {'; '.join(problems) or 'is so'}")

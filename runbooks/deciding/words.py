@@ -241,6 +241,16 @@ class History:
         if self._open.pop(execution_id, None) is not None:
             _take(self._open_on, run.target, execution_id)
 
+    def remember(self, runs: Iterable[PastRun]) -> None:
+        """Also these, oldest first; of those that are known already what is known counts."""
+        together = {run.execution_id: run for run in runs} | self._runs
+        for execution_id in tuple(self._runs):
+            self.drop(execution_id)
+        for run in sorted(together.values(), key=lambda one: one.began_at or 0.0):
+            self._note_begin(run, None)
+        for run in together.values():
+            self.put(run)
+
     def forget(self, before: float) -> None:
         """Those that ended earlier."""
         for run in [one for one in self._runs.values() if one.ended_at is not None and one.ended_at < before]:

@@ -26,8 +26,8 @@ class Format(Protocol):
     def expected(self, before: Any, changes: Changes) -> Any:
         """What ``read`` must say after the change."""
 
-    def problems(self, read: Any, changes: Changes) -> list[str]:
-        """What of ``changes`` is not so."""
+    def problems(self, read: Any, changes: Changes, *, quotes: bool = True) -> list[str]:
+        """What of ``changes`` is not so; ``quotes``: with the value that is there."""
 
 
 FORMATS: Final[dict[str, Format]] = {
@@ -83,14 +83,14 @@ def changed(raw: bytes | None, form: str, changes: Changes) -> bytes:
     return file.encoded(made)
 
 
-def holds(raw: bytes | None, form: str, changes: Changes) -> list[str]:
-    """What of ``changes`` is not so in the file; [] when all is.
+def holds(raw: bytes | None, form: str, changes: Changes, *, quotes: bool = True) -> list[str]:
+    """What of ``changes`` is not so in the file; [] when all is. ``quotes``: with the value that is there.
 
     Raises:
         BadChange: it cannot be read.
     """
     format_ = FORMATS[form]
-    return format_.problems(format_.read(_decoded(raw).text), changes)
+    return format_.problems(format_.read(_decoded(raw).text), changes, quotes=quotes)
 
 
 def _decoded(raw: bytes | None) -> Encoded:

@@ -47,13 +47,13 @@ class Lines:
     def read(self, text: str) -> Read:
         return [(one.section, self._known(one.key), one.value) for one in self._file(text).entries]
 
-    def problems(self, read: Read, changes: Changes) -> list[str]:
+    def problems(self, read: Read, changes: Changes, *, quotes: bool = True) -> list[str]:
         found = []
         for key, value in changes.set.items():
             address, wanted = self._address(key), _texts(key, value)
             values = [one for section, name, one in read if (section, name) == address]
             if values != wanted:
-                found.append(f"{key} is {_shown(values)}")
+                found.append(f"{key} is {_shown(values) if quotes or not values else 'another'}")
         return found + [f"{key} is set" for key in changes.remove if self._is_in(read, key)]
 
     def expected(self, before: Read, changes: Changes) -> dict[Address, list[str | None]]:
@@ -153,7 +153,7 @@ class Lines:
             if line.startswith("["):
                 found = _SECTION.fullmatch(line)
                 if found is None:
-                    raise BadChange(f"line {begin + 1}: is no section: {line[:60]!r}")
+                    raise BadChange(f"line {begin + 1}: is no section")
                 section = found[1]
             else:
                 number = self._end(lines, begin)
@@ -165,11 +165,11 @@ class Lines:
         first = lines[begin].rstrip("\r\n")
         found = re.match(r"\s*([^=]*?)\s*=\s*" if self._is_systemd else r"\s*([^=:]*?)\s*[=:][ \t]*", first)
         if found is None and (self._is_systemd or first[:1].isspace()):
-            raise BadChange(f"line {begin + 1}: is no KEY=VALUE: {first[:60]!r}")
+            raise BadChange(f"line {begin + 1}: is no KEY=VALUE")
         if found is None:  # a switch, as my.cnf has them
             return _Entry(section, first.strip(), None, begin, end, f"{first.rstrip()} = ")
         if not found[1]:
-            raise BadChange(f"line {begin + 1}: has no key: {first[:60]!r}")
+            raise BadChange(f"line {begin + 1}: has no key")
         rest = "".join([first[found.end() :] + "\n", *lines[begin + 1 : end]])
         value = _joined(rest) if self._is_systemd else "\n".join(part.strip() for part in rest.splitlines()).strip()
         return _Entry(section, found[1], value, begin, end, found[0])

@@ -36,12 +36,13 @@ class _Tree:
     def expected(self, before: Any, changes: Changes) -> Any:
         return _changed(copy.deepcopy(before), changes, lambda new, _: as_json(new), dict)
 
-    def problems(self, read: Any, changes: Changes) -> list[str]:
+    def problems(self, read: Any, changes: Changes, *, quotes: bool = True) -> list[str]:
         found = []
         for key, value in changes.set.items():
             present = _at(read, parts_of(key))
             if not is_same(present, _comparable(as_json(value))):
-                found.append(f"{key} is {'not set' if present is _MISSING else repr(present)[:200]}")
+                said = repr(present)[:200] if quotes else "another"
+                found.append(f"{key} is {'not set' if present is _MISSING else said}")
         return found + [f"{key} is set" for key in changes.remove if _at(read, parts_of(key)) is not _MISSING]
 
 
@@ -92,7 +93,7 @@ class Yaml(_Tree):
         try:
             tree = self._yaml().load(text)
         except (YAMLError, ValueError) as error:
-            raise BadChange(f"is no YAML, or more than one document: {_one_line(error)}") from error
+            raise BadChange(f"is no YAML, or more than one document: {_yaml_trouble(error)}") from error
         return CommentedMap() if tree is None else tree
 
     def _yaml(self) -> YAML:
@@ -117,7 +118,7 @@ class Toml(_Tree):
         try:
             return tomlkit.parse(text)
         except (TOMLKitError, ValueError) as error:
-            raise BadChange(f"is no TOML: {error}") from error
+            raise BadChange(f"is no TOML: {_unquoted(str(error))}") from error
 
 
 # -- the walk ---------------------------------------------------------------------------------------------------------
@@ -267,5 +268,13 @@ def _mapping_indent(text: str) -> int:
     return len(found[1]) if found else 2
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _yaml_trouble(error: Exception) -> str:
+    """What is wrong and in which line; the parser's own text quotes lines, which may hold a password."""
+    mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f" in line {mark.line + 1}"
+    return _unquoted(str(getattr(error, "problem", None) or type(error).__name__)) + where
+
+
+def _unquoted(text: str) -> str:
+    """On one line, without what it quotes from the file."""
+    return re.sub(r"\"[^\"]*\"|'[^']*'", "...", " ".join(text.split()))[:200]

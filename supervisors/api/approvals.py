@@ -1,4 +1,4 @@
-"""The routes of approval: what waits for people, and their votes. Handlers run in the thread pool and may block."""
+"""The routes of runbooks and approval: what is used, what waits for people, their votes. Handlers may block."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ def approvals_router(manager: Manager, tokens: Tokens) -> APIRouter:
     def reject(request: Request, execution_id: str, order: VoteOrder) -> dict[str, Any]:
         by = operator_of(request, tokens)
         return {"schema": SCHEMA, **manager.reject(execution_id, by=by, plan=order.plan, why=order.why)}
+
+    @routes.get("/v1/runbooks")
+    def runbooks() -> dict[str, Any]:
+        """Those in use now, and what is wrong with files."""
+        return {"schema": SCHEMA, **manager.runbooks()}
 
     @routes.post("/v1/runbooks/{runbook_id}/run")
     def run(request: Request, runbook_id: str, order: RunOrder) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from config import ConfigError, find_config, load_config
 from runbooks.model import Runbook
 from runbooks.parse import SHIPPED, Library, Problem, Read, load_files, load_library
 from supervisors.cli.exits import WRONG_USAGE, Quit
+from supervisors.cli.outside import Outside
 from supervisors.cli.terminal import complain
-from supervisors.manager import UnknownNode
+from supervisors.manager import ManagerError, UnknownNode
+from supervisors.runbook_files import unlike
 
 
 def directories_of(config: str | None) -> tuple[Path, ...]:
@@ -28,6 +30,15 @@ def directories_of(config: str | None) -> tuple[Path, ...]:
 def library_of(config: str | None) -> Library:
     """The shipped runbooks, then those of the configuration ``run`` would use here. Raises Quit when that is bad."""
     return load_library((SHIPPED, *directories_of(config)))
+
+
+def used_otherwise(outside: Outside, library: Library) -> list[str]:
+    """Where a daemon that runs here uses other runbooks than these, in words; nothing when none answers."""
+    try:
+        with outside.manager() as manager:
+            return unlike(library, manager.runbooks())
+    except ManagerError:
+        return []
 
 
 def runbook_of(config: str | None, runbook_id: str) -> tuple[Runbook, Library]:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
+from runbooks.engine_words import Answer
 from runbooks.model import CallType
 from runbooks.notices import Webhook
 from runbooks.ports import PortError, Ports
@@ -156,6 +157,44 @@ def test_a_webhooks_secret_address_and_header(tmp_path: Path, secret: Path) -> N
         assert "CANARY-88" not in f"{done} {failed} {lines}"
     for file in (*(tmp_path / "s").rglob("*"), *(tmp_path / "t").rglob("*")):
         assert file.is_dir() or b"CANARY-88" not in file.read_bytes()
+
+
+def test_what_was_read_once_is_redacted_whoever_says_it_and_so_are_parts_of_an_address(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("https://me:pass-canary@h/hook/canary-path?k=1")
+    (tmp_path / "url").chmod(0o600)
+    secrets = LocalSecrets({"url": SecretFile(tmp_path / "url")})
+    assert "canary" in secrets.redact("canary")
+    said = "404: /hook/canary-path?k=1 and /hook/canary-path for pass-canary at h"
+    assert secrets.redact(said) == said, "nobody has read it"
+    secrets.value("url")
+    assert secrets.redact(said) == "404: [secret url] and [secret url] for [secret url] at h"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("a.yaml", "db:\n  password: hunter2\n  password: hunter3\n"),
+        ("a.yaml", "db: [hunter2\n"),
+        ("a.json", '{"db": "hunter2" 1}'),
+        ("a.toml", "db = hunter2\n"),
+        ("a.ini", "[db hunter2\n"),
+        ("a.ini", " password hunter2\n"),
+        ("a.service", "[db]\npassword hunter2\n"),
+        ("a.service", "[db]\n= hunter2\n"),
+        ("a.yaml", "db: {password: hunter2}\n"),
+        ("a.json", '{"db": {"password": "hunter2"}}'),
+        ("a.toml", "[db]\npassword = 'hunter2'\n"),
+        ("a.ini", "[db]\npassword = hunter2\n"),
+    ],
+)
+def test_what_stands_in_a_file_where_a_secret_belongs_is_not_quoted(
+    ports: Ports, tmp_path: Path, file: str, content: str
+) -> None:
+    (tmp_path / file).write_text(content)
+    said = look(ports, CallType.CONFIGURATION_IS, file=str(tmp_path / file), set={"db.password": NAMED})
+    assert said.answer is not Answer.YES
+    assert said.detail
+    assert "hunter" not in said.detail
 
 
 def test_redacting() -> None:

@@ -19,11 +19,14 @@ class Request:
 
 @dataclass
 class Web:
-    """``status`` and ``answer`` are what it says; ``gate`` holds the answer up while it is not set."""
+    """``status`` and ``answer`` are what it says, or, with ``echoes``, what it was sent; ``gate`` holds it
+    up while it is not set.
+    """
 
     base: str = ""
     status: int = 200
     answer: bytes = b"{}"
+    echoes: bool = False
     seen: list[Request] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
 
@@ -38,10 +41,11 @@ def web() -> Iterator[Web]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             it.seen.append(Request(self.command, self.path, dict(self.headers.items()), body))
             it.gate.wait(30)
+            answer = f"{self.path} {self.headers} {body!r}".encode() if it.echoes else it.answer
             self.send_response(it.status)
-            self.send_header("Content-Length", str(len(it.answer)))
+            self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(it.answer)
+            self.wfile.write(answer)
 
         def __getattr__(self, name: str) -> Callable[[], None]:
             if name.startswith("do_"):

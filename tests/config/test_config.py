@@ -189,6 +189,20 @@ def test_all_problems_at_once_in_the_order_of_the_file() -> None:
     assert [line.split(":")[0] for line in found] == ["2", "3", "4", "5"]
 
 
+def test_no_problem_quotes_an_address_or_a_header() -> None:
+    faults = (
+        "alerting: {sinks: [{webhook: 'ftp://hunter2'}, {webhook: 'http://h', headers: {A: [hunter2]}}]}",
+        "notifications: {channels: {a: {webhook: 'gopher://hunter2'}}}",
+        "notifications: {channels: {a: {webhook: 'http://h/x', headers: {A: [hunter2]}}}}",
+        "runbooks: {databases: {db: {url: 'mysql://u:hunter2@h/x'}, d2: 'redis://:hunter2@h'}}",
+        "services: {a: {command: [x], health_check: {http: ['http://u:hunter2@h']}}}",
+    )
+    for fault in faults:
+        said = problems(fault)
+        assert said
+        assert "hunter2" not in " ".join(said)
+
+
 def test_a_value_of_the_environment_is_never_shown() -> None:
     (problem,) = problems("services: {a: {command: [x], environment: {PASSWORD: [hunter2]}}}")
     assert "PASSWORD" in problem

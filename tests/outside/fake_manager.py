@@ -264,6 +264,9 @@ class FakeManager:
         outcome = "granted" if says == "approve" else "rejected"
         return {"execution_id": "e-2", "outcome": outcome, "plan": "ab" * 32, "votes": 1, "quorum": 1, "detail": ""}
 
+    def runbooks(self) -> Mapping[str, Any]:
+        return {"runbooks": [{"id": "r", "version": "1.0.0", "sha256": "ab" * 32, "file": "r.json"}], "problems": ["p"]}
+
     def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
         self.calls.append(("run_runbook", runbook_id, dict(values), by, why))
         return {"alert_id": "alert-1", "outcome": "run", "execution_id": "x-1", "reason": "matched"}

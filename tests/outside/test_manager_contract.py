@@ -23,6 +23,7 @@ def test_looking_gives_the_same_values(manager: Manager, fake: FakeManager) -> N
     assert manager.executions() == fake.executions()
     assert manager.execution("e-1") == fake.execution("e-1")
     assert manager.statistics() == fake.statistics()
+    assert manager.runbooks() == fake.runbooks()
     assert manager.why("engine") == fake.why("engine")
     assert manager.recovery_status() == fake.recovery_status()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -277,6 +278,42 @@ def test_a_wish_to_end_outlives_the_daemon(tmp_path: Path) -> None:
     with recovering(tmp_path) as place:
         assert ended(place, execution_id)["status"] == "cancelled"
         assert place.world.restarts in ([], ["a"])  # the call was held back: not made, or undone by a start
+
+
+def test_a_run_taken_up_while_recovery_is_off_begins_no_step(tmp_path: Path) -> None:
+    """Nobody asked for its end: the file was edited while no daemon lived, or it was decided at that very moment."""
+    with recovering(tmp_path) as place, GuardianClient(place.address) as guardian:
+        execution_id = begun(place, guardian)
+    world = World()
+    with recovering(tmp_path, world, enabled=False) as place:
+        end = ended(place, execution_id)
+        assert end["status"] == "cancelled"
+        assert "switched off by the configuration" in end["detail"]
+        assert world.restarts == []
+
+
+@pytest.mark.parametrize("policy", ["finish", "rollback"])
+def test_a_step_whose_record_hangs_is_not_begun_after_the_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    monkeypatch.setattr("supervisors.recovery_switch.JOURNAL_S", 0.1)
+    link, gate, held, real = "tcp://127.0.0.1:0", threading.Event(), threading.Event(), runs.add_record
+
+    def add(db: sqlite3.Connection, execution_id: str, epoch: int, record: Record, at: float) -> None:
+        if record.kind is Kind.INTENT:
+            held.set()
+            gate.wait(30)
+        real(db, execution_id, epoch, record, at)
+
+    monkeypatch.setattr(runs, "add_record", add)
+    plan = RecoveryPlan(tmp_path, True, 5, (), link, link, on_switch_off=StopPolicy(policy))
+    with recovering(tmp_path, plan=plan) as place, GuardianClient(place.address) as guardian:
+        execution_id = str(guardian.send(failure()).execution_id)
+        assert held.wait(30)
+        place.recovery._switch.switch(enabled=False, by="alice")
+        gate.set()
+        assert ended(place, execution_id)["status"] == "cancelled"
+        assert place.world.restarts == []
 
 
 @pytest.mark.parametrize(("policy", "words"), [("finish", "stays applied: restart"), ("rollback", "rolled back")])

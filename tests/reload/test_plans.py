@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 
 from config.models import ServiceConfig, SystemConfig
+from config.private import HIDDEN
 from supervisors.layouts import result_of
-from supervisors.plans import HIDDEN, SERVICE_KEYS, Action, Change, Plan, make_plan, start_order
+from supervisors.plans import SERVICE_KEYS, Action, Change, Plan, make_plan, start_order
 from tests.reload.files import files, nodes
 
 SLEEP = {"command": ["sleep", "1000"]}
@@ -79,6 +80,27 @@ def test_old_and_new_values_are_told_and_those_of_the_environment_are_not() -> N
         Change("max_restarts", 5, 9),
     }
     assert "hunter" not in repr(made)
+
+
+def test_addresses_headers_and_passwords_of_the_daemon_s_own_settings_are_not_shown() -> None:
+    def secret(number: int) -> dict[str, Any]:
+        hook = {"webhook": f"https://h/hunter{number}", "headers": {"A": f"hunter{number}"}}
+        return {
+            "alerting": {"sinks": [hook, {"command": ["tell", f"https://me:hunter{number}@h/x"]}]},
+            "notifications": {"channels": {"ops": hook, f"more{number}": hook}},
+            "runbooks": {"databases": {"a": {"url": f"redis://:hunter{number}@h/0"}}},
+        }
+
+    made = plan(one(SLEEP, **secret(1)), one(SLEEP, **secret(2)))
+    assert {change.key.rpartition(".")[0] for change in made.daemon} == {
+        "alerting",
+        "notifications.channels",
+        "notifications.channels.ops",
+        "notifications.channels.ops.headers",
+        "runbooks.databases.a",
+    }
+    assert "hunter" not in repr(made)
+    assert "https://me:***@h/x" in repr(made)
 
 
 def test_a_umask_is_told_as_it_is_written() -> None:

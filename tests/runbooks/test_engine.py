@@ -222,6 +222,24 @@ def test_a_cancelled_run_undoes_what_it_did(after_effects: int) -> None:
     assert world.done.count("b") <= (1 if after_effects >= 5 else 0)
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_was_to_begin_while_its_record_was_written_does_not(keeps: bool) -> None:
+    """A journal that is held for a minute must not let a step begin a minute after recovery was switched off."""
+    world = World()
+    daemon = Daemon(plan(mutating("a"), mutating("b")), world)
+    state, (effect,) = engine.start(daemon.plan, 0.0)
+    while not (isinstance(effect, WriteRecord) and effect.record.kind is Kind.INTENT and effect.record.step == 1):
+        state, (effect,) = engine.step(state, daemon._act(effect), daemon.now)
+    state, effects = engine.step(state, CancelAsked("by alice", keeps), daemon.now)
+    assert effects == ()
+    while not isinstance(effect, Finish):
+        state, (effect,) = engine.step(state, daemon._act(effect), daemon.now)
+    assert effect.status is Status.CANCELLED
+    assert world.done.count("b") == 0
+    assert world.applied == (["a"] if keeps else [])
+    assert ("stays applied: a" if keeps else "rolled back: a") in effect.detail
+
+
 def test_after_the_end_and_for_old_tickets_nothing_happens() -> None:
     state, _ = engine.start(plan(mutating("a")), 0.0)
     assert engine.step(state, CallDone(state.ticket + 1, ok=True), 0.0) == (state, ())

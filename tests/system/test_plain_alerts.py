@@ -1,11 +1,14 @@
-"""The real daemon tells every alert within a second: its disk full, its journal garbage, its recovery off."""
+"""The real daemon tells every alert within a second: who decides hung, disk full, journal garbage, recovery off."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,13 @@ from bridge_link.sockets import make_dealer
 from bridge_link.wire import Kind, Message, encode
 from tests.plain_alerts.listener import Listener, listening
 from tests.support.eventually import eventually
-from tests.system.running import SLEEPER, Running, daemon, write_config
+from tests.system.running import SELFHEAL, SLEEPER, Running, daemon, write_config
 from tests.system.small_disk import fill, needs_root, small_disk
 
 pytestmark = pytest.mark.timeout(180)
 LIMIT_S = 1.0
 TRIES = 5
+DECIDES = "root/links/alerts"
 
 
 @contextmanager
@@ -42,13 +46,15 @@ def sender(running: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
 
 @contextmanager
-def telling(folder: Path, state: Path, **more: Any) -> Iterator[tuple[Running, Listener]]:
+def telling(
+    folder: Path, state: Path, program: Sequence[str] = SELFHEAL, **more: Any
+) -> Iterator[tuple[Running, Listener]]:
     out = folder / "commanded"
     with listening() as listener:
         sinks: list[dict[str, Any]] = [{"log": {}}, {"webhook": listener.url}]
         sinks.append({"command": ["tee", "-a", str(out)]})
         config = write_config(folder, {"a": SLEEPER}, alerting={"sinks": sinks}, **more)
-        with daemon(config, state) as running:
+        with daemon(config, state, program=program, environment={"SELFHEAL_TEST_HANG": DECIDES}) as running:
             yield running, listener
 
 
@@ -87,6 +93,23 @@ def test_with_the_journal_garbage(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with telling(tmp_path, tmp_path / "state") as (running, listener):
         print("journal corrupt:", check(running, listener, monkeypatch, spoil))
         commanded(tmp_path)
+
+
+def test_with_who_decides_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And recovery can be switched off then: the answer does not wait for it."""
+    hanging = (sys.executable, "-m", "tests.system.hanging")
+
+    def outcomes(running: Running) -> dict[str, str]:
+        return {one["id"]: one["outcome"] for one in running.get("/v1/alerts")["alerts"]}
+
+    with telling(tmp_path, tmp_path / "state", hanging) as (running, listener):
+        spoil = partial(running.process.send_signal, signal.SIGUSR2)
+        print("who decides hung:", check(running, listener, monkeypatch, spoil))
+        commanded(tmp_path)
+        assert running.call("recovery", "off").stdout.startswith("recovery off")
+        decided = outcomes(running)
+        assert decided["alert-no-0000"] == "run"
+        assert decided[f"alert-no-{TRIES:04}"] == "undecided", "it is not hung"
 
 
 def test_with_recovery_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The real daemon begins no run within a second of the switch, whichever way it is switched, whatever is wrong."""
+"""The real daemon begins no step within a second of the switch, whichever way it is switched, whatever is wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,41 @@ import pytest
 from guardian_link import Alert, GuardianClient
 from supervisors.tree_json import unix_seconds
 from tests.support.eventually import eventually, holds_for
+from tests.support.tables import TABLE
 from tests.system.running import SLEEPER, Running, daemon, write_config
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 LIMIT_S = 1.0
-WELL = {"call": {"type": "command_ok", "with": {"argv": ["true"]}}}
-QUICK: dict[str, Any] = {
-    "schema_version": 2,
-    "id": "quick",
-    "version": "1.0.0",
-    "name": "Quick",
-    "description": "For tests",
-    "match": {"field": "/type", "op": "eq", "value": "quick"},
-    "parameters": {"service": {"type": "service", "from": "/service", "required": True}},
-    "target": "thing:{service}",
-    "actions": [
-        {"id": "say", "name": "Say", "action_type": "command", "effect": "idempotent", "command": ["true"]},
-    ],
-    "success_criteria": [WELL],
-}
+STEPS = 4
+EVERY_S = 0.3
+WELL = {"call": {"type": "service_exists", "with": {"service": "a"}}}
+
+
+def quick(marks: Path) -> dict[str, Any]:
+    """Steps that each leave a file: the world says when the last one was done."""
+
+    def step(number: int) -> dict[str, Any]:
+        command = ["touch", f"{marks}/{{service}}.{number}"]
+        return {
+            "id": f"s{number}",
+            "name": "Touch",
+            "action_type": "command",
+            "effect": "idempotent",
+            "command": command,
+        }
+
+    return {
+        "schema_version": 2,
+        "id": "quick",
+        "version": "1.0.0",
+        "name": "Quick",
+        "description": "For tests",
+        "match": {"field": "/type", "op": "eq", "value": "quick"},
+        "parameters": {"service": {"type": "service", "from": "/service", "required": True}},
+        "target": "thing:{service}",
+        "actions": [step(number) for number in range(STEPS)],
+        "success_criteria": [WELL],
+    }
 
 
 def slow(marks: Path) -> dict[str, Any]:
@@ -55,6 +71,7 @@ def slow(marks: Path) -> dict[str, Any]:
             "timeout": "60s",
             "command": [sys.executable, "-c", script],
             "probe": {"call": {"type": "command_ok", "with": {"argv": done}}},
+            "verify": {"call": {"type": "command_ok", "with": {"argv": done}}},
             "rollback": {
                 "call": {"type": "command", "with": {"argv": [sys.executable, "-c", undo]}},
                 "verify": {
@@ -65,34 +82,39 @@ def slow(marks: Path) -> dict[str, Any]:
 
     waits = f"[time.sleep(.05) for _ in iter(lambda: pathlib.Path({str(marks)!r}, 'go').exists(), True)]"
     actions = [step("one", "0"), step("two", waits), step("three", "0")]
-    return {**QUICK, "id": "slow", "match": {"field": "/type", "op": "eq", "value": "slow"}, "actions": actions}
+    match = {"field": "/type", "op": "eq", "value": "slow"}
+    return {**quick(marks), "id": "slow", "match": match, "actions": actions}
 
 
 @contextmanager
-def recovering(folder: Path, **recovery: Any) -> Iterator[Running]:
-    library, marks = folder / "runbooks", folder / "marks"
-    library.mkdir()
-    marks.mkdir()
-    for one in (QUICK, slow(marks)):
+def recovering(folder: Path) -> Iterator[Running]:
+    library = folder / "runbooks"
+    for path in (library, folder / "marks", folder / "slow"):
+        path.mkdir()
+    for one in (quick(folder / "marks"), slow(folder / "slow")):
         (library / f"{one['id']}.json").write_text(json.dumps(one))
-    wanted = {"enabled": True, "max_concurrent": 20, **recovery}
+    wanted = {"enabled": True, "max_concurrent": 20, "on_switch_off": "finish"}
     config = write_config(folder, {"a": SLEEPER}, recovery=wanted, runbooks={"directories": [str(library)]})
     with daemon(config, folder / "state") as running:
         yield running
 
 
-@contextmanager
-def alerts_without_end(running: Running) -> Iterator[None]:
-    """One every 20 ms, each about something else."""
-    ended = threading.Event()
+def guardian_of(running: Running) -> GuardianClient:
     address = (running.state / "guardian.address").read_text().strip()
+    return GuardianClient(address, key_file=running.state / "keys" / "local.key")
+
+
+@contextmanager
+def alerts_without_end(running: Running, first: str) -> Iterator[None]:
+    """One every little while, each about something else."""
+    ended = threading.Event()
 
     def send() -> None:
-        with GuardianClient(address) as guardian:
+        with guardian_of(running) as guardian:
             number = 0
-            while not ended.wait(0.02):
+            while not ended.wait(EVERY_S):
                 number += 1
-                guardian.post(Alert(type="quick", service=f"thing-{number}"))
+                guardian.post(Alert(type="quick", service=f"{first}-{number}"))
 
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
@@ -101,11 +123,6 @@ def alerts_without_end(running: Running) -> Iterator[None]:
     finally:
         ended.set()
         thread.join(30)
-
-
-def begun(running: Running) -> list[float]:
-    found = running.get("/v1/executions?limit=2000")["executions"]
-    return [unix_seconds(one["started_at"]) for one in found if one.get("started_at")]
 
 
 def post(running: Running, enabled: bool) -> dict[str, Any]:
@@ -117,48 +134,124 @@ def post(running: Running, enabled: bool) -> dict[str, Any]:
         return body
 
 
-def check(running: Running, off: Callable[[], Any], what: str) -> None:
-    with alerts_without_end(running):
-        eventually(lambda: len(begun(running)) > 10, within_s=60, what="runs begin")
+def is_on(running: Running) -> bool:
+    return bool(running.get("/v1/recovery")["enabled"])
+
+
+def steps_begun(running: Running) -> list[float]:
+    """When the steps of all runs began, by the daemon's records (Unix seconds)."""
+    found = running.get("/v1/executions?limit=2000")["executions"]
+    return [unix_seconds(step["started_at"]) for one in found for step in one["steps"] if step.get("started_at")]
+
+
+def effects(marks: Path) -> list[float]:
+    """When they were done, by the file system's clock."""
+    return [one.stat().st_mtime for one in marks.iterdir()]
+
+
+def measured(running: Running, marks: Path, way: str, off: Callable[[], Any]) -> str:
+    """Switch off while runs begin and go on, and alerts keep coming. Returns a line of the table."""
+    before = len(effects(marks))
+    with alerts_without_end(running, f"thing{before}"):
+        eventually(lambda: len(effects(marks)) > before + 2 * STEPS, within_s=60, what="steps are done")
         at = time.time()
         off()
-        eventually(lambda: not running.get("/v1/recovery")["enabled"], within_s=30)
-        holds_for(lambda: True, 2.0, every_s=0.1)
-    late = max(begun(running)) - at
-    count = len(begun(running))
-    holds_for(lambda: len(begun(running)) == count, 1.0, every_s=0.2)
-    print(f"{what}: the last of {count} runs began {late * 1000:+.0f} ms from the switch, then none")
-    assert late < LIMIT_S
+        answered_s = time.time() - at
+        eventually(lambda: not is_on(running), within_s=30)
+        holds_for(lambda: True, max(0.0, at + answered_s + LIMIT_S - time.time()), every_s=0.1)
+        done = len(effects(marks))
+        holds_for(lambda: len(effects(marks)) == done, 1.0, every_s=0.1)
+    begun_s, effect_s = max(steps_begun(running)) - at, max(effects(marks)) - at
+    unfinished = sum(one["status"] == "cancelled" for one in running.get("/v1/executions?limit=2000")["executions"])
+    assert begun_s < answered_s + LIMIT_S
+    assert begun_s < LIMIT_S or way.startswith("selfheal"), "a program that has to be started first"
+    assert effect_s - begun_s < LIMIT_S, "a touch takes no time"
+    return f"{way:24}{answered_s * 1000:12.0f}{begun_s * 1000:+12.0f}{effect_s * 1000:+12.0f}{done:10}{unfinished:12}"
 
 
-def test_switched_off_by_a_person(tmp_path: Path) -> None:
+def test_whichever_way_it_is_switched(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """From the command's beginning. After it alerts keep coming, and no more steps are done for a second and longer."""
+    file, marks = tmp_path / "selfheal.yaml", tmp_path / "marks"
+
+    def says(word: str) -> None:
+        file.write_text(
+            file.read_text().replace(f"enabled: {'false' if word == 'true' else 'true'}", f"enabled: {word}")
+        )
+
+    def by_signal() -> None:
+        says("false")
+        running.process.send_signal(signal.SIGHUP)
+
+    def by_apply() -> None:
+        says("false")
+        done = running.call("apply")
+        assert "recovery.enabled: True -> False, at once" in done.stdout, done
+        assert "restart of the daemon" not in done.stdout
+
+    def by_file_again() -> None:
+        says("true")
+        running.process.send_signal(signal.SIGHUP)
+
+    def by_command() -> None:
+        assert running.call("recovery", "off").returncode == 0
+
+    lines = [
+        f"{'':24}{'answered':>12}{'last begun':>12}{'last effect':>12}{'effects':>10}{'runs ended':>12} (times in ms)"
+    ]
     with recovering(tmp_path) as running:
-        check(running, lambda: post(running, False), "HTTP")
-        assert running.call("recovery", "status").stdout.startswith("recovery off")
-        post(running, True)
-        assert running.call("recovery", "status").stdout.startswith("recovery on")
+        ways: Sequence[tuple[str, Callable[[], Any], Callable[[], Any]]] = (
+            ("POST /v1/recovery", lambda: post(running, False), lambda: post(running, True)),
+            ("selfheal recovery off", by_command, lambda: running.call("recovery", "on")),
+            ("the file and SIGHUP", by_signal, by_file_again),
+            ("selfheal apply", by_apply, by_file_again),
+        )
+        for way, off, on in ways:
+            lines.append(measured(running, marks, way, off))
+            assert running.call("recovery", "status").stdout.startswith("recovery off") or way != ways[0][0]
+            on()
+            eventually(lambda: is_on(running), within_s=30)
+        for policy, words in (("finish", "stays applied: one, two"), ("rollback", "rolled back: two, one")):
+            _in_flight(running, tmp_path / "slow", file, policy, words)
+    table = "\n".join(lines)
+    print(table)
+    record_property(TABLE, table)
 
 
-@pytest.mark.parametrize("way", ["SIGHUP", "apply"])
-def test_switched_off_by_the_file(tmp_path: Path, way: str) -> None:
-    with recovering(tmp_path) as running:
-        file = tmp_path / "selfheal.yaml"
+def _in_flight(running: Running, marks: Path, file: Path, policy: str, words: str) -> None:
+    """What becomes of a run in the middle of its second step is configured, and read again at once."""
+    for one in marks.iterdir():
+        one.unlink()
+    text = file.read_text()
+    file.write_text(text.replace("on_switch_off: finish", f"on_switch_off: {policy}"))
+    assert running.call("apply").returncode == 0
+    with guardian_of(running) as guardian:
+        decision = guardian.send(Alert(type="slow", service=policy), timeout_s=30).decision
+        assert decision is not None
+        execution_id = str(decision.execution_id)
+    eventually((marks / "two").exists, within_s=60)
+    post(running, False)
+    if policy == "finish":
+        (marks / "go").touch()
 
-        def off() -> None:
-            file.write_text(file.read_text().replace("enabled: true", "enabled: false"))
-            if way == "SIGHUP":
-                running.process.send_signal(signal.SIGHUP)
-            else:
-                done = running.call("apply")
-                assert "recovery.enabled: True -> False, at once" in done.stdout, done
-                assert "restart of the daemon" not in done.stdout
+    def ended() -> dict[str, Any] | None:
+        (one,) = running.get(f"/v1/executions/{execution_id}")["executions"]
+        return dict(one) if one.get("ended_at") else None
 
-        check(running, off, way)
+    end = eventually(ended, within_s=60)
+    assert end["status"] == "cancelled", end
+    assert words in str(end), end
+    assert not (marks / "three").exists()
+    undone = sorted(one.name for one in marks.glob("undone-*"))
+    assert undone == ([] if policy == "finish" else ["undone-one", "undone-two"])
+    post(running, True)
 
 
-def test_switched_off_with_the_journal_garbage_it_counts_and_says_so(tmp_path: Path) -> None:
+def test_with_the_journal_garbage_it_counts_and_says_so(tmp_path: Path) -> None:
     """Nothing can be asked about runs then: nothing may begin, and people are told what is not remembered."""
     with recovering(tmp_path) as running:
+        with guardian_of(running) as guardian:
+            guardian.send(Alert(type="quick", service="first"), timeout_s=30)
+        eventually(lambda: len(effects(tmp_path / "marks")) == STEPS, within_s=60)
         began_s = time.monotonic()
         for file in (tmp_path / "state").glob("journal.db*"):
             with file.open("r+b") as raw:
@@ -168,31 +261,10 @@ def test_switched_off_with_the_journal_garbage_it_counts_and_says_so(tmp_path: P
         remembered = json.loads((tmp_path / "state" / "recovery.switch").read_text())
         assert remembered["enabled"] is False
         print(f"journal garbage: off, and on the disk, {(time.monotonic() - began_s) * 1000:.0f} ms after")
+        with guardian_of(running) as guardian:
+            guardian.post(Alert(type="quick", service="second"))
+            holds_for(lambda: len(effects(tmp_path / "marks")) == STEPS, LIMIT_S, every_s=0.1)
         running.process.kill()
         running.process.wait()
         with daemon(tmp_path / "selfheal.yaml", tmp_path / "state") as again:
-            assert again.get("/v1/recovery")["enabled"] is False
-
-
-@pytest.mark.parametrize(("policy", "status"), [("finish", "cancelled"), ("rollback", "rolled_back")])
-def test_steps_in_flight_finish_or_roll_back_as_configured(tmp_path: Path, policy: str, status: str) -> None:
-    marks = tmp_path / "marks"
-    with recovering(tmp_path, on_switch_off=policy) as running:
-        address = (running.state / "guardian.address").read_text().strip()
-        with GuardianClient(address) as guardian:
-            ack = guardian.send(Alert(type="slow", service="thing"), timeout_s=30)
-            assert ack.decision is not None
-            execution_id = str(ack.decision.execution_id)
-        eventually((marks / "two").exists, within_s=60)
-        post(running, False)
-        if policy == "finish":
-            (marks / "go").touch()
-
-        def ended() -> str | None:
-            (one,) = running.get(f"/v1/executions/{execution_id}")["executions"]
-            return str(one["status"]) if one.get("ended_at") else None
-
-        assert eventually(ended, within_s=60) == status
-        assert not (marks / "three").exists()
-        undone = sorted(one.name for one in marks.glob("undone-*"))
-        assert undone == ([] if policy == "finish" else ["undone-one", "undone-two"])
+            assert not is_on(again)

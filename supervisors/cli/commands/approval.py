@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from supervisors.cli.exits import FAILED, Quit
 from supervisors.cli.outside import Outside, command
 from supervisors.cli.terminal import print_json, say
 from supervisors.manager import SCHEMA, Record
@@ -32,7 +33,9 @@ def approvals(outside: Outside) -> None:
 
 @command
 def approve(outside: Outside, execution: Execution, plan: Plan = None, why: Why = "") -> None:
-    """Agree to a plan, exactly as it was asked: after an edit of anything it is void. You are who the system says."""
+    """Agree to a plan, exactly as it was asked: after an edit of anything it is void (exit code 1). You are who the
+    system says.
+    """
     with outside.manager() as manager:
         _told(outside, manager.approve(execution, by=outside.by, plan=plan, why=why))
 
@@ -45,12 +48,17 @@ def reject(outside: Outside, execution: Execution, plan: Plan = None, why: Why =
 
 
 def _told(outside: Outside, came: Record) -> None:
+    is_void = came["outcome"] == "void"
     if outside.as_json:
         print_json({"schema": SCHEMA, **came})
+        if is_void:
+            raise Quit(FAILED)
         return
     more = f" ({came['votes']} of {came['quorum']})" if came["outcome"] == "waiting" else ""
     detail = f": {came['detail']}" if came.get("detail") else ""
     say(f"{came['execution_id']} {came['outcome']}{more}{detail}")
+    if is_void:  # nothing was agreed to
+        raise Quit(FAILED)
 
 
 def _shown(one: Mapping[str, Any]) -> str:

@@ -63,7 +63,7 @@ def show_applied(outside: Outside, made: Applied) -> None:
     else:
         _say_edits(made["nodes"], made["daemon"], made["notes"])
         if not made["nodes"]:
-            say("nothing changed")
+            say("no service changed" if made["notes"] else "nothing changed")
     failed = [one for one in made["nodes"] if one.get("ok") is False]
     for one in failed:
         complain(f"selfheal: {one['node']}: {clean(one.get('error', 'failed'))}")

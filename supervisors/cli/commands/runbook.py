@@ -1,4 +1,4 @@
-"""``selfheal runbook``: the files that answer alerts. Needs no daemon."""
+"""``selfheal runbook``: the files that answer alerts. Needs no daemon but for a real run."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ Config = Annotated[str | None, typer.Option("--config", help="Use the runbook di
 
 @command
 def list_(outside: Outside, config: Config = None) -> None:
-    """All runbooks the daemon would use here."""
-    from supervisors.cli.libraries import library_of  # noqa: PLC0415  slow to import
+    """All runbooks the daemon would use here; where one runs and uses others, that is said."""
+    from supervisors.cli.libraries import library_of, used_otherwise  # noqa: PLC0415  slow to import
 
     library = library_of(config)
+    otherwise = used_otherwise(outside, library)
     if outside.as_json:
         found = [
             {"id": one.id, "version": one.version, "name": one.name, "enabled": one.enabled} for one in library.runbooks
         ]
-        print_json({"schema": SCHEMA, "runbooks": found, "problems": [str(one) for one in library.problems]})
+        print_json(
+            {"schema": SCHEMA, "runbooks": found, "problems": [str(one) for one in library.problems]}
+            | {"daemon": otherwise}
+        )
     else:
         rows = [(one.id, one.version, "yes" if one.enabled else "no", one.name) for one in library.runbooks]
         say(table(("ID", "VERSION", "ENABLED", "NAME"), rows))
         _complain(library.problems)
+        _complain(otherwise)
 
 
 @command
