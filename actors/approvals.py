@@ -39,7 +39,7 @@ from runbooks.approval import (
 )
 from runbooks.asking import REQUESTED_BY
 from runbooks.deciding.timing import Moment, on_scale
-from runbooks.model import OnTimeout, Risk, Runbook, Status
+from runbooks.model import Mode, OnTimeout, Risk, Runbook, Status
 from runbooks.parameters import BadParameter, resolve
 from runbooks.parse import BadRunbook, Library, parse
 from runbooks.plan import bind, bound_target
@@ -348,6 +348,8 @@ class Approvals:
             safe = self.parts.library().get(rules.safe_action)
             if safe is None or not safe.enabled:
                 return None, f"; {rules.safe_action} is not there, nothing is begun instead"
+            if safe.mode is not Mode.AUTO:
+                return None, f"; {safe.id} is in mode {safe.mode.value}, nothing is begun instead"
             if needs_approval(safe) or any(action.risk is not Risk.LOW for action in safe.actions):
                 return None, f"; {safe.id} is no runbook of low risk without approval, nothing is begun instead"
             values = resolve(safe.parameters, found.facts)

@@ -69,9 +69,11 @@ def decide(
     Args:
         seq: the alert's number in the journal, remembered of one that waits.
         passed: what it has waited for already.
-        only: this runbook, whether its rule fits or not (an escalation).
+        only: this runbook, whether its rule fits or not (an escalation); nothing when it is not in use.
     """
     try:
+        if only is not None and not is_in_use(only):
+            return Decision(Outcome.NO_MATCH, f"{only.id} is not in use: {_not_in_use(only)}")
         if not history.is_recovery_on:
             return Decision(Outcome.RECOVERY_OFF, "recovery is switched off")
         candidates = _candidates(alert, library.runbooks) if only is None else (only,)

@@ -292,6 +292,29 @@ def test_labels_of_others_climb_nothing(tmp_path: Path) -> None:
         assert in_journal(place, lambda db: db.execute("SELECT count(*) FROM escalations").fetchone()[0]) == 0
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_ladder_that_leads_to_nothing_begins_nothing_else_and_says_so(tmp_path: Path, is_there: bool) -> None:
+    """It was told of while it was there. No other runbook may take the alert that was made for it."""
+    books = own(tmp_path / "books", {**GOOD, "id": "second", "enabled": False}) if is_there else ()
+    labels = {"escalated_from": "x-1", "escalated_to": "second", "rung": "0"}
+    with recovering(tmp_path / "state", runbooks=books) as place:
+        rung = {"type": "service_failure", "service": "a", "source": "selfheal", "id": "escalation-x-1-0"}
+        place.recovery._intake.take_mapping({**rung, "message": "next is second", "labels": labels})
+
+        def told() -> bool:
+            alerts = {one["id"]: one for one in place.recovery.records.alerts(20)}
+            assert "escalation-x-1-0-lost" in alerts, alerts.keys()
+            lost, tried = alerts["escalation-x-1-0-lost"], alerts["escalation-x-1-0"]
+            assert (tried["outcome"], lost["outcome"]) == ("no_match", "no_match")
+            assert ("not in use" if is_there else "no runbook second any more") in lost["message"]
+            return True
+
+        eventually(told, within_s=30)
+        assert place.recovery.records.executions(20) == []
+        climbed = in_journal(place, lambda db: db.execute("SELECT root, rung FROM escalations").fetchall())
+        assert [tuple(one) for one in climbed] == [("x-1", 0)]
+
+
 # -- fail closed, and clocks ------------------------------------------------------------------------------------------
 
 
