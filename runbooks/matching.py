@@ -237,7 +237,7 @@ def _quiet(wanted: Decision, runbook: Runbook, alert: Facts, history: History, n
         left = f"for another {silence.until - now:.0f} s"
         return replace(wanted, outcome=Outcome.SILENCED, reason=f"silence {silence.id} by {silence.by} {left}{why}")
     if wanted.target in history.latches:
-        way = f"'selfheal recovery release {wanted.target}' when it has been looked at"
+        way = f"'selfheal recovery release {wanted.target} --why ...' when it has been looked at"
         return replace(wanted, outcome=Outcome.LATCHED, reason=f"{history.latches[wanted.target]}; {way}")
     other = quiet.inhibitor(runbook, alert, history)
     if other is not None:

@@ -182,6 +182,7 @@ _WHERE: Final = {
     "execution": "'selfheal executions'",
     "silence": "'selfheal silence list --all'",
     "latched target": "'selfheal recovery latches'",
+    "alert": "'selfheal alerts --json' for ids; a file and '-' (standard input) will do too",
 }
 
 

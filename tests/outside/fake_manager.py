@@ -232,7 +232,7 @@ class FakeManager:
         execution = {
             "id": "e-1", "runbook": "service_failure", "alert_id": "alert-2", "target": "service:web",
             "status": "succeeded", "started_at": tree_json.rfc3339(NOW), "ended_at": tree_json.rfc3339(NOW + 2),
-            "steps": [step],
+            "steps": [step], "detail": "ready for 5 s",
         }  # fmt: skip
         return [execution][:limit]
 

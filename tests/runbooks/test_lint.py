@@ -194,6 +194,17 @@ def test_show_says_how_an_old_file_was_read(tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr().out
     assert "read from version 1:" in said
     assert "service_restart  mutating" in said
+    assert run(["runbook", "show", "engine_asks", "--config", str(tmp_path / "selfheal.yaml")]) == 1
+    assert "no runbook is called 'engine_asks'; see 'selfheal runbook list'" in capsys.readouterr().err
+
+
+def test_show_says_what_limits_it_and_what_undoes_each_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runbook", "show", "disk_space_low"]) == 0
+    lines = {line.split()[0]: line.split(maxsplit=1)[-1] for line in capsys.readouterr().out.splitlines() if line}
+    assert lines["mode"] == "auto"
+    assert json.loads(lines["limits"])["cooldown"] == "10m"
+    assert lines["put_aside"].split() == ["resource_cleanup", "mutating", "cleanup_restore"]
+    assert lines["file"].endswith("disk_space_low.json")
 
 
 POINTERS = [

@@ -80,6 +80,8 @@ def _queue(execution: Mapping[str, Any]) -> str:
 
 
 def _print_steps(execution: Mapping[str, Any]) -> None:
+    if execution.get("detail"):
+        say(f"\n{clean(execution['detail'])}")
     steps = execution.get("steps") or []
     rows = [
         (
