@@ -196,7 +196,7 @@ def test_a_safe_action_begins_instead_and_the_plan_never(tmp_path: Path) -> None
         ("/actions/0/risk_level", "critical", "no runbook of low risk"),
         ("/mode", "observe", "in mode observe"),
         ("/mode", "dry_run", "in mode dry_run"),
-        ("/enabled", False, "is not there"),
+        ("/enabled", False, "block_orders is disabled"),
     ],
 )
 def test_a_safe_action_that_is_none_is_not_begun(tmp_path: Path, where: str, value: str | bool, why: str) -> None:
