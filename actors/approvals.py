@@ -31,15 +31,15 @@ from runbooks.approval import (
     Verdict,
     Vote,
     differences,
-    needs_approval,
     plan_hash,
     plan_words,
     refusal,
     rules_of,
+    why_no_safe_action,
 )
 from runbooks.asking import REQUESTED_BY
 from runbooks.deciding.timing import Moment, on_scale
-from runbooks.model import OnTimeout, Risk, Runbook, Status
+from runbooks.model import OnTimeout, Runbook, Status
 from runbooks.parameters import BadParameter, resolve
 from runbooks.parse import BadRunbook, Library, parse
 from runbooks.plan import bind, bound_target
@@ -346,10 +346,10 @@ class Approvals:
             if rules.on_timeout is not OnTimeout.SAFE_ACTION or rules.safe_action is None:
                 return None, ""
             safe = self.parts.library().get(rules.safe_action)
-            if safe is None or not safe.enabled:
+            if safe is None:
                 return None, f"; {rules.safe_action} is not there, nothing is begun instead"
-            if needs_approval(safe) or any(action.risk is not Risk.LOW for action in safe.actions):
-                return None, f"; {safe.id} is no runbook of low risk without approval, nothing is begun instead"
+            if (why_not := why_no_safe_action(safe)) is not None:
+                return None, f"; {safe.id} {why_not}, nothing is begun instead"
             values = resolve(safe.parameters, found.facts)
             bind(safe, values, found.facts)
         except (BadRunbook, BadParameter, BadTemplate) as bad:

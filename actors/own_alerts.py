@@ -19,7 +19,7 @@ import structlog
 from actors.clock import Clock
 from actors.deciding.words import AlertsOver, AlertsStored
 from actors.journal import firings
-from actors.journal.firings import Ended, Firing, Kept
+from actors.journal.firings import EVER, Ended, Firing, Kept
 from actors.journal.journal import Journal
 from actors.journal.rows import OpenAlert
 from guardian_link.messages import Alert
@@ -67,8 +67,11 @@ class OwnAlerts:
         self.journal.submit(write).add_done_callback(written)
 
     def is_over(self, fingerprint: str) -> Future[str | None]:
-        """It fires no longer. The future has the id of the alert that is over, None when none fired any more."""
-        ended = Ended(fingerprint, 0.0, self.clock.wall(), fingerprint)
+        """It fires no longer. The future has the id of the alert that is over, None when none fired any more.
+
+        What counts is the order in the journal: the clock may have been set back since it began.
+        """
+        ended = Ended(fingerprint, EVER, self.clock.wall(), fingerprint)
         ending = self.journal.submit(lambda db: firings.end(db, ended, ended.ended_at, EVENTS_PATH))
         ending.add_done_callback(self._tell_over)
         return ending

@@ -27,6 +27,7 @@ from actors.runbook_calls import CLAIMED, CLAIMING, ENDED, ENDING, TOLD, WRITING
 from actors.runbook_hands import Deed, Hands, Overdue
 from actors.spec import NORMAL, ExitReason
 from runbooks import engine
+from runbooks.deciding.timing import on_scale
 from runbooks.engine_words import (
     CancelAsked,
     Effect,
@@ -76,14 +77,11 @@ class StopRun:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionFinished:
-    """To whoever decides about alerts: this execution has ended, and its end is on disk. ``escalates``: a step's
-    ``on_failure`` asks for whoever comes next at once.
-    """
+    """To whoever decides about alerts: this execution has ended, and its end is on disk."""
 
     execution_id: str
     status: Status
     detail: str
-    escalates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +179,8 @@ class RunbookActor(SupervisedActor):
             return
         cancel = self._cancel(claim)
         if claim.records:
-            elapsed_s = clock.wall() - claim.started_at
+            now = clock.moment()  # setting the clock makes a run neither longer nor shorter
+            elapsed_s = now.up_s - on_scale(claim.started_at, claim.started_mark, now)
             records = [record for _, record in claim.records]
             step = engine.resume(plan, records, clock.now(), elapsed_s, cancel)
         else:
@@ -300,11 +299,11 @@ class RunbookActor(SupervisedActor):
                 reached(WRITTEN[record.kind])
                 self._has_intent = True
                 self._take(Recorded(ticket))
-            case _Written(what=Finish(status, detail, escalates)):
+            case _Written(what=Finish(status, detail)):
                 reached(ENDED)
                 if status in runs.LATCHING:
                     self._parts.failed(self._execution, status, detail)
-                self._told(ExecutionFinished(self._execution.id, status, detail, escalates))
+                self._told(ExecutionFinished(self._execution.id, status, detail))
 
     def _told(self, finished: ExecutionFinished) -> None:
         self._parts.calls.forget(self._execution.id)

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -34,7 +35,7 @@ from guardian_link.errors import (
 from guardian_link.events import Follower, Page
 from guardian_link.messages import Ack, Alert, Decision, Outcome
 from guardian_link.outbox import Outbox
-from guardian_link.reach import Reach
+from guardian_link.reach import FIND_AGAIN_S, Reach
 from guardian_link.reader import EventReader
 from guardian_link.recovery_words import RecoveryWords
 from guardian_link.streams import EventStream
@@ -121,16 +122,34 @@ class GuardianClient(RecoveryWords):
     def _send(self, alert: Alert, timeout_s: float | None) -> Ack:
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + limit_s
-        exchange = self._begin(alert)
+        exchange, stored = self._stored(alert, deadline, limit_s)
         try:
-            stored = self._answer(exchange, Kind.STORED, limit_s)
-            try:
-                decided = self._answer(exchange, Kind.DECIDED, max(0.0, deadline - time.monotonic()))
-            except DaemonUnreachable:
-                return Ack(alert.id, str(stored.get("status", "stored")))
+            decided = self._answer(exchange, Kind.DECIDED, max(0.0, deadline - time.monotonic()))
+        except DaemonUnreachable:
+            return Ack(alert.id, str(stored.get("status", "stored")))
+        else:
             return Ack(alert.id, str(stored.get("status", "stored")), Decision.from_body(decided))
         finally:
             exchange.forget()
+
+    def _stored(self, alert: Alert, deadline: float, limit_s: float) -> tuple[Exchange, Mapping[str, Any]]:
+        """Send until it is stored; should the daemon be said to be elsewhere meanwhile, there. Raises as ``send``."""
+        exchange = self._begin(alert)
+        while True:
+            stored = exchange.answers[Kind.STORED]
+            wait_for((stored,), max(0.0, min(FIND_AGAIN_S, deadline - time.monotonic())))
+            has_moved = stored.done() and isinstance(stored.exception(), LinkClosed) and not self._reach.is_closed
+            if (stored.done() and not has_moved) or time.monotonic() >= deadline:
+                break
+            with suppress(LinkError):  # nobody knows where it is now: it may come back to where it was
+                if has_moved or self._reach.channel().address != exchange.address:
+                    exchange.forget()
+                    exchange = self._begin(alert)
+        try:
+            return exchange, self._answer(exchange, Kind.STORED, 0.0, limit_s)
+        except GuardianError:
+            exchange.forget()
+            raise
 
     def post(self, alert: Issue) -> str:
         """Queue the alert and return its id at once; it is sent until acknowledged, as long as this client lives.
@@ -286,13 +305,15 @@ class GuardianClient(RecoveryWords):
         except LinkError as error:  # nobody knows where it is, or it has just moved
             raise DaemonUnreachable(str(error)) from None
 
-    def _answer(self, exchange: Exchange, kind: Kind, timeout_s: float) -> Mapping[str, Any]:
+    def _answer(
+        self, exchange: Exchange, kind: Kind, timeout_s: float, said_s: float | None = None
+    ) -> Mapping[str, Any]:
+        """``said_s``: how long was waited in all."""
         try:
             return exchange.answers[kind].result(timeout_s)
         except FutureTimeout:
-            raise DaemonUnreachable(
-                f"{exchange.address}: no answer within {timeout_s:g} s; does the daemon run, and know this key?"
-            ) from None
+            text = f"no answer within {said_s or timeout_s:g} s; does the daemon run, and know this key?"
+            raise DaemonUnreachable(f"{exchange.address}: {text}") from None
         except Refused as refused:
             raise AlertRefused(refused.code, refused.text, is_final=refused.is_final) from None
         except LinkError as error:

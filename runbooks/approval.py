@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from runbooks.model import Approval, Call, Facts, RequiredWhen, Risk, Runbook
+from runbooks.model import Approval, Call, Facts, Mode, RequiredWhen, Risk, Runbook
 from runbooks.plan import Plan, bind, resolved
 
 FORMAT: Final = 1
@@ -62,6 +62,17 @@ def needs_approval(runbook: Runbook) -> bool:
         return False
     worst = max((_ORDER.index(action.risk) for action in runbook.actions), default=0)
     return worst >= _ORDER.index(_FROM[runbook.approval.required_when])
+
+
+def why_no_safe_action(runbook: Runbook) -> str | None:
+    """Why nobody may begin this one instead of a runbook that was not approved in time; None: it is one."""
+    if not runbook.enabled:
+        return "is disabled"
+    if runbook.mode is not Mode.AUTO:
+        return f"is in mode {runbook.mode.value}"
+    if needs_approval(runbook) or any(action.risk is not Risk.LOW for action in runbook.actions):
+        return "is no runbook of low risk without approval"
+    return None
 
 
 def rules_of(runbook: Runbook) -> Approval:

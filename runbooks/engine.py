@@ -29,6 +29,7 @@ from runbooks.engine_undo import (
     verify_undo,
 )
 from runbooks.engine_words import (
+    ESCALATED,
     Answer,
     CallDone,
     CancelAsked,
@@ -277,7 +278,7 @@ def _step_failed(state: State, trouble: str) -> Step:
         case OnFailure.HALT:
             return end_here(state, f"halted: {reason}")
         case OnFailure.ESCALATE:
-            return end_here(state, f"escalated: {reason}", escalates=True)
+            return end_here(state, f"{ESCALATED}{reason}")
         case OnFailure.ROLLBACK:
             return fail(state, reason)
 

@@ -35,9 +35,9 @@ def write(state: State, phase: Phase, record: Record) -> Step:
     return emit(state, phase, lambda ticket: WriteRecord(ticket, record))
 
 
-def finish(state: State, status: Status, detail: str, *, escalates: bool = False) -> Step:
+def finish(state: State, status: Status, detail: str) -> Step:
     done = replace(state, phase=Phase.FINISHED, status=status, detail=detail, poll=None)
-    return done, (Finish(status, detail, escalates),)
+    return done, (Finish(status, detail),)
 
 
 def poll(state: State, phase: Phase, check: Check, now: float) -> Step:

@@ -19,9 +19,9 @@ def fail(state: State, reason: str) -> Step:
     return write(state, Phase.FAILING, Record(kind, detail=reason))
 
 
-def end_here(state: State, reason: str, *, escalates: bool = False) -> Step:
+def end_here(state: State, reason: str) -> Step:
     """The run ends where it is: nothing is undone."""
-    return _end(replace(state, failure=reason, trouble=""), escalates=escalates)
+    return _end(replace(state, failure=reason, trouble=""))
 
 
 def undo_next(state: State) -> Step:
@@ -73,7 +73,7 @@ def nobody_knows(state: State, reason: str) -> Step:
     return finish(state, Status.UNKNOWN, "; ".join(told))
 
 
-def _end(state: State, *, escalates: bool = False) -> Step:
+def _end(state: State) -> Step:
     standing = state.standing + tuple(intent.action.id for intent in state.undo)
     told = [state.failure]
     told += [f"rolled back: {', '.join(state.undone)}"] if state.undone else []
@@ -85,4 +85,4 @@ def _end(state: State, *, escalates: bool = False) -> Step:
         status = Status.CANCELLED
     else:
         status = Status.ROLLED_BACK if state.undone and not standing else Status.FAILED
-    return finish(state, status, "; ".join(told), escalates=escalates)
+    return finish(state, status, "; ".join(told))

@@ -11,6 +11,8 @@ from runbooks.model import Action, Call, Check, Rollback, Status, Trouble
 from runbooks.plan import Plan
 
 MAX_DETAIL_CHARS: Final = 4096
+ESCALATED: Final = "escalated: "
+"""How the detail of a run begins that a step's ``on_failure: escalate`` ended."""
 
 Snapshot = Mapping[str, Any]
 """What each thing an action touches was before it, by a name its family of calls gives it; JSON values. For a service:
@@ -187,11 +189,15 @@ class WakeAt:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The run is over; the last effect. ``escalates``: a step's ``on_failure`` asks for whoever comes next at once."""
+    """The run is over; the last effect."""
 
     status: Status
     detail: str
-    escalates: bool = False
+
+    @property
+    def escalates(self) -> bool:
+        """A step's ``on_failure`` asks for whoever comes next at once. It stands in the detail, which is kept."""
+        return self.detail.startswith(ESCALATED)
 
 
 Effect = Fence | TakeSnapshot | WriteRecord | RunCall | RunCheck | WakeAt | Finish

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from runbooks.approval import why_no_safe_action
 from runbooks.connections import Why, connections, rings
 from runbooks.matching import is_in_use, rank
-from runbooks.model import Action, Call, CallType, Check, Facts, Mode, Runbook, Status
+from runbooks.model import Action, Call, CallType, Check, Facts, Mode, OnFailure, Runbook, Status
 from runbooks.predicates import holds, types_asked
 from runbooks.problems import Level, Problem
 from runbooks.shellwords import is_shell
@@ -39,7 +40,7 @@ def lint(asked: Sequence[Linted], around: Iterable[Runbook] = (), alerts: Iterab
     own = {one.runbook.id for one in asked}
     all_of_them = (*(one.runbook for one in asked), *(one for one in around if one.id not in own))
     found = [problem for one in asked for problem in _alone(one)]
-    found += [problem for one in asked for problem in _references(one, {each.id for each in all_of_them})]
+    found += [problem for one in asked for problem in _references(one, {each.id: each for each in all_of_them})]
     found += _rings(asked, all_of_them)
     found += _ties(asked, all_of_them, alerts)
     return tuple(found)
@@ -52,6 +53,7 @@ def _alone(one: Linted) -> Iterator[Problem]:
         *_match(one.runbook),
         *_argvs(one.runbook),
         *_parameters(one.runbook),
+        *_ladder(one.runbook),
         *_tests(one.runbook),
     ):
         yield Problem(one.file, pointer, text, level)
@@ -150,6 +152,13 @@ def _fields(predicate: Any) -> list[str]:
     return own + [field for part in parts for field in _fields(part)]
 
 
+def _ladder(runbook: Runbook) -> Found:
+    for number, action in enumerate(runbook.actions):
+        if action.on_failure is OnFailure.ESCALATE and not runbook.escalate:
+            text = "asks for who comes next, and nobody stands under /escalate"
+            yield f"/actions/{number}/on_failure", text, Level.WARNING
+
+
 # -- tests ------------------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +186,7 @@ def _tests(runbook: Runbook) -> Found:
 # -- with others ------------------------------------------------------------------------------------------------------
 
 
-def _references(one: Linted, known: set[str]) -> Iterator[Problem]:
+def _references(one: Linted, known: Mapping[str, Runbook]) -> Iterator[Problem]:
     runbook = one.runbook
     named = [(f"/escalate/{number}/runbook", each.runbook) for number, each in enumerate(runbook.escalate)]
     named += [(f"/inhibited_by/{number}/runbook", each.runbook) for number, each in enumerate(runbook.inhibited_by)]
@@ -185,6 +194,10 @@ def _references(one: Linted, known: set[str]) -> Iterator[Problem]:
     for pointer, wanted in named:
         if wanted is not None and wanted not in known:
             yield Problem(one.file, pointer, f"there is no runbook {wanted!r}")
+    safe = known.get(str(runbook.approval.safe_action)) if runbook.approval else None
+    if safe is not None and (why_not := why_no_safe_action(safe)) is not None:
+        text = f"{safe.id!r} {why_not}: nothing would be begun instead"
+        yield Problem(one.file, "/approval/safe_action", text, Level.WARNING)
 
 
 def _rings(asked: Sequence[Linted], all_of_them: Sequence[Runbook]) -> Iterator[Problem]:

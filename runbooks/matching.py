@@ -69,9 +69,11 @@ def decide(
     Args:
         seq: the alert's number in the journal, remembered of one that waits.
         passed: what it has waited for already.
-        only: this runbook, whether its rule fits or not (an escalation).
+        only: this runbook, whether its rule fits or not (an escalation); nothing when it is not in use.
     """
     try:
+        if only is not None and not is_in_use(only):
+            return Decision(Outcome.NO_MATCH, f"{only.id} is not in use: {_not_in_use(only)}")
         if not history.is_recovery_on:
             return Decision(Outcome.RECOVERY_OFF, "recovery is switched off")
         candidates = _candidates(alert, library.runbooks) if only is None else (only,)
@@ -235,7 +237,7 @@ def _quiet(wanted: Decision, runbook: Runbook, alert: Facts, history: History, n
         left = f"for another {silence.until - now:.0f} s"
         return replace(wanted, outcome=Outcome.SILENCED, reason=f"silence {silence.id} by {silence.by} {left}{why}")
     if wanted.target in history.latches:
-        way = f"'selfheal recovery release {wanted.target}' when it has been looked at"
+        way = f"'selfheal recovery release {wanted.target} --why ...' when it has been looked at"
         return replace(wanted, outcome=Outcome.LATCHED, reason=f"{history.latches[wanted.target]}; {way}")
     other = quiet.inhibitor(runbook, alert, history)
     if other is not None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from actors.board import Board, NodeKind, NodeState
 from actors.clock import Clock
 from actors.deciding.words import Released, SilenceBegun, SilenceEnded
-from actors.journal import events, holds
+from actors.journal import happened, holds
 from actors.journal.holds import Latch, StoredSilence
 from actors.journal.journal import Journal
 from runbooks.deciding.queue import Waiting
@@ -22,6 +22,7 @@ from runbooks.deciding.quiet import BadMatcher
 from runbooks.deciding.timing import Moment
 from runbooks.deciding.words import Health
 from supervisors.manager import CommandFailed, Record, UnknownNode
+from supervisors.people import who_asks
 from supervisors.tree_json import rfc3339
 
 EVENTS_PATH: Final = "root/links/alerts"
@@ -58,25 +59,26 @@ class Held:
         except BadMatcher as bad:
             raise CommandFailed(str(bad)) from bad
         text = f"silence {made.id} by {by} for {for_s:g} s: {', '.join(matchers)}" + (f" ({why})" if why else "")
-        evidence = {"silence": made.id, "by": by, "why": why, "matchers": list(matchers), "for_s": for_s}
+        evidence = {"silence": made.id, "matchers": list(matchers), "for_s": for_s, **who_asks(by, why)}
 
         def write(db: Any) -> None:
             holds.add_silence(db, made, now)
-            events.add(db, now.wall_s, EVENTS_PATH, "silenced", text, evidence)
+            happened.tell(db, now.wall_s, EVENTS_PATH, "silenced", text, evidence)
 
         self.journal.submit(write).result(WRITE_S)
         self.tell(SilenceBegun(rule, for_s))
         return _silence(made, now)
 
-    def end_silence(self, silence_id: str, *, by: str) -> Record:
+    def end_silence(self, silence_id: str, *, by: str, why: str = "") -> Record:
         """Raises UnknownNode."""
         now = self.clock.moment()
+        text = f"silence {silence_id} ended by {by}" + (f": {why}" if why else "")
+        evidence = {"silence": silence_id, **who_asks(by, why)}
 
         def write(db: Any) -> StoredSilence | None:
             found = holds.end_silence(db, silence_id, by, now)
             if found is not None and found.left_s > 0:
-                evidence = {"silence": silence_id, "by": by}
-                events.add(db, now.wall_s, EVENTS_PATH, "unsilenced", f"silence {silence_id} ended by {by}", evidence)
+                happened.tell(db, now.wall_s, EVENTS_PATH, "unsilenced", text, evidence)
             return next((one for one in holds.silences(db, now) if one.id == silence_id), None)
 
         ended = self.journal.submit(write).result(WRITE_S)
@@ -95,13 +97,13 @@ class Held:
         """Runs may begin on the target again. Raises UnknownNode, CommandFailed."""
         if not why:
             raise CommandFailed(f"{target} is released with a reason only: --why tells what was found")
-        now = self.clock.moment()
+        now, asked = self.clock.moment(), who_asks(by, why)
 
         def write(db: Any) -> Latch | None:
             found = next((one for one in holds.latches(db) if one.target == target), None)
             if found is not None and holds.release(db, target):
-                evidence = {"target": target, "by": by, "why": why, "execution_id": found.execution_id}
-                events.add(db, now.wall_s, EVENTS_PATH, "released", f"{target} released by {by}: {why}", evidence)
+                evidence = {"target": target, "execution_id": found.execution_id, **asked}
+                happened.tell(db, now.wall_s, EVENTS_PATH, "released", f"{target} released by {by}: {why}", evidence)
             return found
 
         found = self.journal.submit(write).result(WRITE_S)

@@ -53,7 +53,7 @@ class Held(Protocol):
 
     def silences(self) -> Sequence[Record]: ...
     def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record: ...
-    def end_silence(self, silence_id: str, *, by: str) -> Record: ...
+    def end_silence(self, silence_id: str, *, by: str, why: str = "") -> Record: ...
     def latches(self) -> Sequence[Record]: ...
     def release(self, target: str, *, by: str, why: str) -> Record: ...
 
@@ -65,7 +65,8 @@ class Recovery(Protocol):
     def held(self) -> Held: ...
 
     def status(self) -> RecoveryStatus: ...
-    def switch(self, *, enabled: bool, by: str) -> RecoveryStatus: ...
+    def switch(self, *, enabled: bool, by: str, why: str = "") -> RecoveryStatus: ...
+    def commanded(self, path: str, command: str, by: str, why: str) -> None: ...
     def cancel(self, execution_id: str, *, by: str, why: str) -> None: ...
     def runbooks(self) -> Mapping[str, Any]: ...
     def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str) -> Record: ...
@@ -135,8 +136,8 @@ class LocalManager:
     def recovery_status(self) -> RecoveryStatus:
         return self.recovery.status()
 
-    def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
-        return self.recovery.switch(enabled=enabled, by=by)
+    def set_recovery(self, enabled: bool, *, by: str, why: str = "") -> RecoveryStatus:
+        return self.recovery.switch(enabled=enabled, by=by, why=why)
 
     def silences(self) -> Sequence[Record]:
         return self.recovery.held.silences()
@@ -144,8 +145,8 @@ class LocalManager:
     def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record:
         return self.recovery.held.add_silence(matchers, for_s, by=by, why=why)
 
-    def end_silence(self, silence_id: str, *, by: str) -> Record:
-        return self.recovery.held.end_silence(silence_id, by=by)
+    def end_silence(self, silence_id: str, *, by: str, why: str = "") -> Record:
+        return self.recovery.held.end_silence(silence_id, by=by, why=why)
 
     def latches(self) -> Sequence[Record]:
         return self.recovery.held.latches()
@@ -264,6 +265,7 @@ class LocalManager:
         return [*self.start_all(by=by, wait=wait, timeout_s=timeout_s), *failed]
 
     def shutdown(self, *, keep_services: bool = False, by: str) -> None:
+        self.recovery.commanded("root", "stop keeping services" if keep_services else "stop", by, "")
         self.end(keep_services, by)
 
     # -- the file, and how many -------------------------------------------------------------------------------------

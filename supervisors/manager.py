@@ -98,8 +98,8 @@ class Transition(TypedDict):
 
 
 class RecoveryStatus(TypedDict):
-    """Whether alerts start runbooks; ``by`` and ``since`` tell who switched it last, ``trouble`` why that is not
-    remembered as it should be.
+    """Whether alerts start runbooks; ``by``, ``since`` and ``why`` tell who switched it last, ``trouble`` why that is
+    not remembered as it should be.
     """
 
     enabled: bool
@@ -107,6 +107,7 @@ class RecoveryStatus(TypedDict):
     queued: int
     by: NotRequired[str]
     since: NotRequired[str]
+    why: NotRequired[str]
     trouble: NotRequired[str]
 
 
@@ -181,6 +182,7 @@ _WHERE: Final = {
     "execution": "'selfheal executions'",
     "silence": "'selfheal silence list --all'",
     "latched target": "'selfheal recovery latches'",
+    "alert": "'selfheal alerts --json' for ids; a file and '-' (standard input) will do too",
 }
 
 
@@ -311,7 +313,7 @@ class Manager(Protocol):
     def recovery_status(self) -> RecoveryStatus:
         """Whether alerts start runbooks now."""
 
-    def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
+    def set_recovery(self, enabled: bool, *, by: str, why: str = "") -> RecoveryStatus:
         """Switch recovery on or off; it is remembered over a restart of the daemon."""
 
     def silences(self) -> Sequence[Record]:
@@ -322,7 +324,7 @@ class Manager(Protocol):
     def add_silence(self, matchers: Sequence[str], for_s: float, *, by: str, why: str = "") -> Record:
         """Alerts that all ``matchers`` fit start nothing for ``for_s`` seconds."""
 
-    def end_silence(self, silence_id: str, *, by: str) -> Record:
+    def end_silence(self, silence_id: str, *, by: str, why: str = "") -> Record:
         """End a silence now. Raises ``UnknownNode``."""
 
     def latches(self) -> Sequence[Record]:

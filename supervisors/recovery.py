@@ -18,6 +18,7 @@ import structlog
 from actors.access.audit import Audit
 from actors.access.book import Book, ClientBook, PlainBook
 from actors.access.keyring import Keyring
+from actors.access.table import Table
 from actors.alertmanager import AlertmanagerIntake, AlertmanagerParts, AlertmanagerPlan
 from actors.approvals import ApprovalParts, Approvals, NotTaken
 from actors.board import NodeKind, NodeState
@@ -29,7 +30,7 @@ from actors.deciding.words import WARM_UP_S
 from actors.endpoints.tcp import CLIENT
 from actors.guardian import RUNBOOKS_PATH, EndUnbegun, GuardianActor, GuardianParts, RecoverySwitched, RunbooksChanged
 from actors.intake import AlertIntake, IntakeParts
-from actors.journal import events, happened, rows, runs
+from actors.journal import events, happened, keys_seen, rows, runs
 from actors.journal.conditions import JournalAlerts
 from actors.journal.journal import Journal
 from actors.journal.retention import Retention
@@ -66,7 +67,7 @@ from supervisors.library import Supervisor
 from supervisors.manager import CommandFailed, Record, RecoveryStatus, UnknownNode
 from supervisors.memory_watch import MemoryWatch
 from supervisors.open_files import OpenFiles
-from supervisors.people import user_name
+from supervisors.people import user_name, who_asks
 from supervisors.plain_sinks import LogSink
 from supervisors.records import JournalRecords
 from supervisors.recovery_switch import RecoverySwitch
@@ -422,7 +423,13 @@ class Recovery:
         def tell(event: str, text: str, evidence: Mapping[str, Any]) -> None:
             self._event("root/links", event, text, evidence)
 
-        return ClientBook(keyring, clock, Audit(clock, tell))
+        return ClientBook(keyring, clock, Audit(clock, tell), self._record_keys)
+
+    def _record_keys(self, table: Table, told: Callable[[bool], object]) -> None:
+        """Who may speak to the daemon goes into the audit chain whenever it is not what the chain says."""
+        at, marks = self._system.clock.wall(), table.marks()
+        writing = self._journal.submit(lambda db: keys_seen.note(db, at, "root/links", marks))
+        writing.add_done_callback(lambda done: told(done.exception() is None))
 
     def bind(self) -> None:
         """Take the links' addresses before anything is started. Raises BindFailed, BadAddress, KeyRefused."""
@@ -452,8 +459,7 @@ class Recovery:
 
     def commanded(self, path: str, command: str, by: str, why: str) -> None:
         """A person's or a runbook's command."""
-        text = f"{command} by {by}" + (f": {why}" if why else "")
-        self._event(path, command, text, {"by": by} | ({"why": why} if why else {}))
+        self._event(path, command, _command_text(command, by, why), who_asks(by, why))
 
     def happened(self, path: str, event: str, text: str) -> None:
         """What somebody outside did to a service."""
@@ -511,20 +517,20 @@ class Recovery:
         by = self._switch.by
         if by:
             status["by"], status["since"] = str(by.get("by", "")), rfc3339(float(by["at"]))
+            if by.get("why"):
+                status["why"] = str(by["why"])
         if trouble is not None:
             status["trouble"] = trouble
         return status
 
-    def switch(self, *, enabled: bool, by: str) -> RecoveryStatus:
+    def switch(self, *, enabled: bool, by: str, why: str = "") -> RecoveryStatus:
         """It counts at once, also when it cannot be remembered: then ``trouble`` says so."""
-        self._switch.switch(enabled=enabled, by=by)
-        self.commanded(GUARDIAN_PATH, "recovery on" if enabled else "recovery off", by, "")
+        self._switch.switch(enabled=enabled, by=by, why=why)
         return self.status()
 
     def configured(self, *, enabled: bool, policy: StopPolicy, by: str) -> None:
         """The file was read again."""
-        if self._switch.configured(enabled=enabled, policy=policy, by=by):
-            self.commanded(GUARDIAN_PATH, f"recovery {'on' if enabled else 'off'}", by, "the configuration says so")
+        self._switch.configured(enabled=enabled, policy=policy, by=by)
 
     def _switched(self, enabled: bool, stop: StopRun | None) -> None:
         """Before it is remembered: nothing new begins, and what runs is told."""
@@ -585,7 +591,15 @@ class Recovery:
             JournalTrouble: it cannot be remembered now.
         """
         stop = StopRun(StopPolicy.ROLLBACK, f"by {by}: {why}" if why else f"by {by}")
-        if not self._journal.submit(lambda db: runs.ask_stop(db, execution_id, stop.as_json())).result(10.0):
+        command, asked, at = f"cancel {execution_id}", who_asks(by, why), self._system.clock.wall()
+
+        def write(db: sqlite3.Connection) -> bool:
+            is_asked = runs.ask_stop(db, execution_id, stop.as_json())
+            if is_asked:
+                happened.tell(db, at, GUARDIAN_PATH, command, _command_text(command, by, why), asked)
+            return is_asked
+
+        if not self._journal.submit(write).result(10.0):
             known = self.records.execution(execution_id)
             if known is None:
                 raise UnknownNode(execution_id, what="execution")
@@ -594,7 +608,6 @@ class Recovery:
         if running is not None:
             running.tell(stop)
         self._tell_guardian(EndUnbegun(execution_id, stop.reason))
-        self.commanded(GUARDIAN_PATH, f"cancel {execution_id}", by, why)
 
     def stop_runs(self, stop: StopRun) -> int:
         """Tell all running executions to end at their next safe place; how many there were."""
@@ -660,6 +673,10 @@ class Recovery:
 
 def _with_times(shown: Mapping[str, Any]) -> Record:
     return {key: rfc3339(value) if key.endswith("_at") else value for key, value in shown.items()}
+
+
+def _command_text(command: str, by: str, why: str) -> str:
+    return f"{command} by {by}" + (f": {why}" if why else "")
 
 
 def _node_of(what: str) -> str:

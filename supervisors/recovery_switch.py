@@ -17,13 +17,15 @@ from typing import Any, Final
 
 import structlog
 
-from actors.journal import rows, runs
+from actors.journal import happened, rows, runs
 from actors.journal.journal import Journal
 from actors.journal.schema import JournalTrouble
 from actors.runbook import StopPolicy, StopRun
+from supervisors.people import who_asks
 
 KEY: Final = "recovery"
 FILE_NAME: Final = "recovery.switch"
+EVENTS_PATH: Final = "root/links/alerts"
 JOURNAL_S: Final = 2.0
 """How long a switch waits for the journal before it says that it is not remembered there."""
 
@@ -75,9 +77,9 @@ class RecoverySwitch:
 
     # -- switching ----------------------------------------------------------------------------------------------------
 
-    def switch(self, *, enabled: bool, by: str) -> None:
+    def switch(self, *, enabled: bool, by: str, why: str = "") -> None:
         """A person's word. It counts at once; ``trouble`` says where it could not be remembered."""
-        self._become({"enabled": enabled, "by": by, "at": self.wall()}, by)
+        self._become({"enabled": enabled, "at": self.wall(), **who_asks(by, why)}, by)
 
     def configured(self, *, enabled: bool, policy: StopPolicy, by: str) -> bool:
         """The file was read again. What it says anew is newer than what a person said before; whether it was so."""
@@ -85,7 +87,7 @@ class RecoverySwitch:
         if enabled == self.by_file:
             return False
         self.by_file = enabled
-        self._become({"at": self.wall()}, by)
+        self._become({"at": self.wall(), **who_asks(by, "the configuration says so")}, by)
         return True
 
     def _become(self, now: Mapping[str, Any], by: str) -> None:
@@ -99,7 +101,7 @@ class RecoverySwitch:
 
     def _keep(self, now: Mapping[str, Any], stop: StopRun | None) -> None:
         def write(db: sqlite3.Connection) -> None:
-            rows.set_setting(db, KEY, now)
+            self._record(db, now)
             if stop is not None:
                 runs.ask_all_to_stop(db, stop.as_json())
 
@@ -116,13 +118,30 @@ class RecoverySwitch:
 
     # -- what is remembered -------------------------------------------------------------------------------------------
 
+    def _record(self, db: sqlite3.Connection, now: Mapping[str, Any]) -> None:
+        """The word, and who gave it when and why: both or neither."""
+        rows.set_setting(db, KEY, now)
+        said = {key: now[key] for key in happened.WHO if now.get(key)}
+        event = f"recovery {'on' if now.get('enabled', self.by_file) else 'off'}"
+        text = f"{event} by {now.get('by', 'nobody known')}" + (f": {now['why']}" if now.get("why") else "")
+        happened.tell(db, _at(now), EVENTS_PATH, event, text, said)
+
     def journal_opened(self, db: sqlite3.Connection) -> None:
-        """On the journal's thread, before anything is decided by it: the newer word counts, and is in both places."""
+        """On the journal's thread, before anything is decided by it: the newer word counts, and is in both places.
+
+        A switch that came while the journal could not be used is recorded now, with the time it was given at.
+        """
         stored = rows.setting(db, KEY)
         if isinstance(stored, Mapping) and not self._is_told and _at(stored) >= _at(self._now):
             self._now = stored
         elif self._now and self._now != stored:
-            rows.set_setting(db, KEY, self._now)
+            db.execute("BEGIN")
+            try:
+                self._record(db, self._now)
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
         self._unkept = None
 
     @property

@@ -124,8 +124,7 @@ class Reloader:
                 raise CommandFailed(
                     f"the plan is another by now ({shown['plan']}, not {plan}): look at 'selfheal plan' again"
                 )
-            if todo.changed:
-                self._note("root/services", "apply", by, str(path))
+            self._note("root/services", "apply", by, str(path) if todo.changed else f"{path} (no node changes)")
             shown["notes"] += self._heed(source, by)  # before what takes long
             self._catalog.read(source, made.families)
             return _applied(shown, self._editor.carry_out(todo, made.config, timeout_s))

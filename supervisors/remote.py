@@ -131,8 +131,9 @@ class RemoteManager:
     def recovery_status(self) -> RecoveryStatus:
         return cast("RecoveryStatus", _without_schema(self._get("/v1/recovery")))
 
-    def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
-        answer = self._ask("POST", "/v1/recovery", _ANSWER_S, json={"enabled": enabled, "by": by})
+    def set_recovery(self, enabled: bool, *, by: str, why: str = "") -> RecoveryStatus:
+        order = {"enabled": enabled, "by": by, "why": why}
+        answer = self._ask("POST", "/v1/recovery", _ANSWER_S, json=order)
         return cast("RecoveryStatus", _without_schema(answer))
 
     def silences(self) -> Sequence[Record]:
@@ -142,9 +143,9 @@ class RemoteManager:
         order = {"matchers": list(matchers), "for_s": for_s, "by": by, "why": why}
         return cast("Record", self._ask("POST", "/v1/silences", _ANSWER_S, json=order)["silences"][0])
 
-    def end_silence(self, silence_id: str, *, by: str) -> Record:
+    def end_silence(self, silence_id: str, *, by: str, why: str = "") -> Record:
         path = f"/v1/silences/{quote(silence_id, safe='')}"
-        return cast("Record", self._ask("DELETE", path, _ANSWER_S, params={"by": by})["silences"][0])
+        return cast("Record", self._ask("DELETE", path, _ANSWER_S, params={"by": by, "why": why})["silences"][0])
 
     def latches(self) -> Sequence[Record]:
         return cast("list[Record]", self._get("/v1/latches")["latches"])

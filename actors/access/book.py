@@ -21,6 +21,8 @@ from bridge_link.keys import ServerKey, new_pair
 from bridge_link.wire import Kind
 from bridge_link.zap import CannotDecide, Guard
 
+Record = Callable[[Table, Callable[[bool], object]], object]
+
 
 @dataclass(frozen=True)
 class _Known:
@@ -38,11 +40,18 @@ class _Known:
 
 @dataclass
 class ClientBook:
-    """``open`` first; then ``guard`` is what sockets are made with."""
+    """``open`` first; then ``guard`` is what sockets are made with.
+
+    ``record`` is given each state of the table that was read, and whom to tell whether it is on record: until it is,
+    it is given again about once a second.
+    """
 
     keyring: Keyring
     clock: Clock
     audit: Audit
+    record: Record = lambda _table, told: told(True)
+    _unrecorded: Table | None = None
+    _is_recording: bool = False
     _known: _Known | None = None
     _server: ServerKey | None = None
     _read: Signature | None = None
@@ -91,7 +100,21 @@ class ClientBook:
                     self._trouble = str(error)
             if self._is_prepared and (self._trouble is not None or self.keyring.signature() != self._read):
                 self._read_again()
+            self._record()
             return self._trouble
+
+    def _record(self) -> None:
+        table = self._unrecorded
+        if table is None or self._is_recording:
+            return
+        self._is_recording = True
+
+        def told(is_done: bool) -> None:
+            self._is_recording = False
+            if is_done and self._unrecorded is table:
+                self._unrecorded = None
+
+        self.record(table, told)
 
     def _prepare(self) -> None:
         try:
@@ -105,7 +128,8 @@ class ClientBook:
     def _read_again(self) -> None:
         signature = self.keyring.signature()
         try:
-            self._known = _Known.of(self.keyring.written_table())
+            table = self.keyring.written_table()
+            self._known, self._unrecorded = _Known.of(table), table
         except (BadTable, KeyTrouble) as error:
             kept = "nobody is let in" if self._known is None else "the table as it was is used"
             if self._is_prepared:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from actors.access.rules import TYPES, Client, Role
 from bridge_link.keys import is_client_name, is_public_key
+
+MARK: Final = 32
+"""Letters of a mark."""
+REVOKED: Final = " revoked"
 
 
 class BadTable(Exception):
@@ -127,3 +132,14 @@ class Table:
 
     def clients(self) -> Mapping[str, Client]:
         return {line.name: line.client() for line in self.lines}
+
+    def marks(self) -> Mapping[str, str]:
+        """A digest of each client's line, by name: equal as long as nothing in it has changed. ``REVOKED`` behind that
+        of one who may not speak any more.
+        """
+        return {line.name: _mark(line) for line in self.lines}
+
+
+def _mark(line: Line) -> str:
+    mark = hashlib.sha256(line.model_dump_json().encode()).hexdigest()[:MARK]
+    return mark if line.revoked_at is None else mark + REVOKED

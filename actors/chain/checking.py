@@ -5,15 +5,15 @@ Opens the journal for reading only. Any thread; it may take seconds for millions
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from actors.chain import place
 from actors.chain.macs import BadTip, Finding, Walk, check_tip, read_tip
+from actors.chain.tables import different
 from actors.journal import audit, rows
 from actors.journal.events import EPOCH_KEY
 from actors.journal.schema import JournalTrouble, open_reader
@@ -86,7 +86,7 @@ def _check_journal(journal: Path, key: bytes, texts: Mapping[Path, str], verdict
         db.execute("BEGIN")  # one state of the file for all that follows
         _walk(db, key, verdict)
         _check_tips(db, key, texts, verdict)
-        verdict.findings += _limited(_check_tables(db))
+        verdict.findings += _limited(different(db))
         del verdict.findings[MOST_FINDINGS:]
     finally:
         db.close()
@@ -120,72 +120,3 @@ def _check_tips(db: sqlite3.Connection, key: bytes, texts: Mapping[Path, str], v
 
 def _limited(findings: Iterator[Finding]) -> list[Finding]:
     return [finding for finding, _ in zip(findings, range(MOST_FINDINGS), strict=False)]
-
-
-# -- the tables the chain attests -------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Attested:
-    """What the chain says of one execution. ``row``: where it was decided."""
-
-    row: int
-    sha256: str
-    parameters: str
-    steps: list[str] = field(default_factory=list)
-    votes: list[str] = field(default_factory=list)
-    end: tuple[str, str] | None = None
-
-
-def _check_tables(db: sqlite3.Connection) -> Iterator[Finding]:
-    """An execution, its steps or its votes that are not what the chain says."""
-    began_at = db.execute("SELECT min(at) FROM audit").fetchone()[0]
-    if began_at is None:
-        return
-    known = _attested(db)
-    executions = "SELECT id, source, sha256, parameters, status, detail, decided_at, ended_at FROM executions"
-    for row in db.execute(executions).fetchall():
-        said = known.get(row["id"])
-        if said is None:
-            if row["decided_at"] > began_at:
-                yield Finding(None, f"execution {row['id']} is not in the chain: it was put in")
-            continue
-        for what in _differences(db, row, said):
-            yield Finding(said.row, f"execution {row['id']}: {what} what the chain says")
-
-
-def _attested(db: sqlite3.Connection) -> dict[str, _Attested]:
-    known: dict[str, _Attested] = {}
-    query = "SELECT seq, kind, body FROM audit WHERE kind IN ('decided', 'step', 'vote', 'ended') ORDER BY seq"
-    for seq, kind, text in db.execute(query):
-        body: dict[str, Any] = json.loads(text)
-        about = str(body.get("execution_id"))
-        if kind == "decided":
-            known[about] = _Attested(seq, str(body["sha256"]), str(body["parameters"]))
-        elif about not in known:
-            continue  # its beginning was forgotten
-        elif kind == "step":
-            known[about].steps.append(str(body["sha256"]))
-        elif kind == "vote":
-            known[about].votes.append(str(body["sha256"]))
-        else:
-            known[about].end = (str(body["status"]), str(body["detail"]))
-    return known
-
-
-def _differences(db: sqlite3.Connection, row: sqlite3.Row, said: _Attested) -> Iterator[str]:
-    if {row["sha256"], audit.digest(bytes(row["source"]))} != {said.sha256}:
-        yield "its runbook is not"
-    if audit.digest(row["parameters"]) != said.parameters:
-        yield "its parameters are not"
-    end = None if row["ended_at"] is None else (row["status"], audit.digest(row["detail"]))
-    if end != said.end:
-        yield "its end is not"
-    steps = db.execute("SELECT record FROM steps WHERE execution_id=? ORDER BY seq", (row["id"],))
-    if [audit.digest(one[0]) for one in steps] != said.steps:
-        yield "its steps are not"
-    votes = db.execute(
-        "SELECT plan_hash, who, what, at, why FROM approvals WHERE execution_id=? ORDER BY seq", (row["id"],)
-    )
-    if [audit.digest(rows.dump(list(one))) for one in votes] != said.votes:
-        yield "its votes are not"

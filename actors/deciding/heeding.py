@@ -9,6 +9,7 @@ from actors.deciding.words import Granted, Latched, Released, SilenceBegun, Sile
 from actors.journal.rows import Execution
 from actors.runbook import ExecutionFinished
 from runbooks.deciding.words import LATCHING, PastRun
+from runbooks.engine_words import ESCALATED
 from runbooks.model import Status
 
 Told = SilenceBegun | SilenceEnded | Latched | Released | Granted
@@ -53,6 +54,8 @@ def note_end(desk: Desk, finished: ExecutionFinished) -> None:
     desk.executions.pop(finished.execution_id, None)
     run = desk.history.get(finished.execution_id)
     if run is not None:
-        desk.history.put(replace(run, status=finished.status, ended_at=desk.now(), facts=None))
+        escalates = finished.detail.startswith(ESCALATED)
+        ended = replace(run, status=finished.status, ended_at=desk.now(), facts=None, escalates=escalates)
+        desk.history.put(ended)
         if finished.status in LATCHING:
             desk.history.latches[run.target] = f"{run.execution_id} ended {finished.status.value}"

@@ -16,6 +16,7 @@ from runbooks.deciding.holding import due
 from runbooks.deciding.ladder import NextRung, Rung, next_rungs
 from runbooks.deciding.radius import weathered
 from runbooks.deciding.words import Pending, Storm, Waits
+from runbooks.matching import is_in_use
 
 LOOK_S: Final = 1.0
 RETRY_S: Final = 1.0
@@ -154,7 +155,8 @@ class Later:
         if has_ended or facts is None:
             self._end_ladder(rung, "the alert is over" if has_ended else "its alert is forgotten")
             return
-        is_there = self._desk.runbook(rung.escalation.runbook or "") is not None
+        wanted = self._desk.runbook(rung.escalation.runbook or "")
+        is_there = wanted is not None and is_in_use(wanted)
         self._desk.parts.alert(rung_alert(rung, facts, is_there=is_there))
 
     def _end_ladder(self, rung: NextRung, why: str) -> None:
@@ -224,7 +226,7 @@ def rung_alert(rung: NextRung, facts: Mapping[str, Any], *, is_there: bool) -> M
     if escalation.runbook is not None and is_there:
         text = f"{failed}: next is {escalation.runbook}"
         return {**facts, **own, "message": text, "labels": {**labels, ESCALATED_TO: escalation.runbook}}
-    text = escalation.notify or f"{failed}, and there is no runbook {escalation.runbook}"
+    text = escalation.notify or f"{failed}, and there is no runbook {escalation.runbook} in use"
     told = {"type": "escalation", "severity": "critical", "message": f"{text} ({failed})"}
     about = {"service": facts["service"]} if facts.get("service") else {}
     return {**told, **about, **own, "labels": labels}

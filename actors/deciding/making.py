@@ -47,14 +47,14 @@ def make(
         settles: the key of what waited and is answered now.
     """
     history = desk.history
-    rung, only = None, None
+    rung, wanted = None, None
     if alert.client == INSIDE and RUNG in alert.facts.get("labels", ()):  # other senders' labels climb nothing
-        rung = _rung(alert)
-        only = desk.runbook(str(alert.facts["labels"].get(ESCALATED_TO, "")))
+        rung, wanted = _rung(alert), alert.facts["labels"].get(ESCALATED_TO)
     elif alert.client == OPERATOR:
-        only = desk.runbook(str(alert.facts.get("labels", {}).get(RUNBOOK_LABEL, "")))
-    if only is None and alert.client == OPERATOR:  # never another one instead
-        decision = Decision(Outcome.NO_MATCH, "there is no such runbook any more")
+        wanted = alert.facts.get("labels", {}).get(RUNBOOK_LABEL, "")
+    only = None if wanted is None else desk.runbook(str(wanted))
+    if wanted is not None and only is None:  # never another one instead
+        decision = Decision(Outcome.NO_MATCH, f"there is no runbook {wanted} any more")
     else:
         decision = decide(alert.facts, desk.library, history, now.up_s, seq=alert.seq, passed=passed, only=only)
     execution = _execution(desk, alert, decision, now) if decision.starts_execution else None
@@ -84,6 +84,8 @@ def standing(desk: Desk, made: Made, stands: Mapping[str, Any]) -> Execution | N
     execution, rung = made.execution, made.verdict.rung
     if rung is not None:
         desk.climbed(Rung(rung.root, rung.rung, desk.now(), stands.get("execution_id")))
+        if stands.get("outcome") == Outcome.NO_MATCH.value and ESCALATED_TO in made.verdict.alert.facts["labels"]:
+            desk.parts.alert(lost_rung_alert(rung, made.verdict.alert.facts, str(stands.get("reason"))))
     if execution is None:
         return None
     if stands.get("execution_id") != execution.id:
@@ -140,6 +142,15 @@ def _execution(desk: Desk, alert: OpenAlert, decision: Decision, now: Moment) ->
 def _rung(alert: OpenAlert) -> StoredRung:
     labels = alert.facts["labels"]
     return StoredRung(str(labels[ESCALATED_FROM]), int(labels[RUNG]), 0.0, None, str(alert.facts.get("message", "")))
+
+
+def lost_rung_alert(rung: StoredRung, facts: Mapping[str, Any], reason: str) -> Mapping[str, Any]:
+    """It was told that a runbook follows, and that is gone since: people must know. Equal for the same rung."""
+    text = f"nothing is begun for what {rung.root} did not help: {reason}"
+    told = {"type": "escalation", "severity": "critical", "message": text, "source": INSIDE}
+    about = {"service": facts["service"]} if facts.get("service") else {}
+    labels = {ESCALATED_FROM: rung.root}  # no rung: it climbs nothing
+    return {**told, **about, "id": f"escalation-{rung.root}-{rung.rung}-lost", "labels": labels}
 
 
 def _body(decision: Decision, execution: Execution | None) -> dict[str, Any]:

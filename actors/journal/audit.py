@@ -14,6 +14,8 @@ from typing import Any, Final
 from actors.chain.macs import BEGIN, FORGOTTEN, Row, mac_of
 
 AT_ONCE: Final = 500
+RUNS_FORGOTTEN: Final = "runs_forgotten"
+"""A row of this kind names executions that are old enough to be removed from the tables."""
 _LAST: Final = "SELECT seq, mac FROM audit ORDER BY seq DESC LIMIT 1"
 
 

@@ -131,7 +131,8 @@ def ask(db: sqlite3.Connection, path: str, execution: Execution, request: Reques
     facts = {"execution_id": execution.id, "plan": request.plan_hash, "expires_at": request.expires_at}
     text = f"{execution.runbook} on {execution.target} awaits approval"
     events.add(db, request.asked_at, path, "approval_wanted", text, facts)
-    audit.note(db, request.asked_at, "asked", facts | {"asked_by": request.asked_by})
+    seen = audit.digest(rows.dump(readings))
+    audit.note(db, request.asked_at, "asked", facts | {"asked_by": request.asked_by, "readings": seen})
     return True
 
 
@@ -220,9 +221,7 @@ def expire(
     if instead is not None:
         detail += f"; {instead.runbook} is begun instead ({instead.id})"
         rows.add_execution(db, instead)
-        facts = {"sha256": instead.sha256, "parameters": audit.digest(rows.dump(dict(instead.parameters)))}
-        which = {"execution_id": instead.id, "runbook": instead.runbook, "target": instead.target}
-        audit.note(db, now.wall_s, "decided", {**which, **facts, "outcome": "safe_action", "instead_of": execution.id})
+        happened.decided(db, now.wall_s, instead, "safe_action", instead_of=execution.id)
     happened.finish_execution(db, path, execution, Status.EXPIRED, detail, now.wall_s, now.mark)
     return Came(Verdict.EXPIRED, is_end=True, detail=detail)
 

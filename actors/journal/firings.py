@@ -5,6 +5,7 @@ Runs on the writer thread, inside one transaction for a whole notification. ``is
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ class Ended:
     name: str
 
 
+EVER: Final = math.inf
+"""As ``starts_at`` of an end: whatever has been written by now is over, whenever it says that it began."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """The firing of that fingerprint that was stored last."""
@@ -66,7 +71,7 @@ def is_repeat(known: Known, starts_at: float, now: float, repeat_after_s: float)
     """
     if known.resolved_at is not None or starts_at > known.starts_at or known.outcome in NOTHING_DONE:
         return False
-    return now - known.received_at < repeat_after_s
+    return abs(now - known.received_at) < repeat_after_s  # either way: a clock may have been set back
 
 
 def keep(db: sqlite3.Connection, client: str, firing: Firing, now: float, repeat_after_s: float) -> Kept:

@@ -13,8 +13,8 @@ from runbooks.model import Status
 
 FEW: Final = 8
 """Decisions written at once that are each told by itself; of more, those that start nothing are summed up."""
-ATTESTED: Final = frozenset({"keys_changed"})
-"""Events nobody asked the daemon for that are in the audit chain."""
+WHO: Final = ("by", "proven", "why")
+"""Of a command: who gave it by his own word, who that was as far as it is proven, and why."""
 AT_ONCE: Final = 500
 """Alerts one sum names: it must fit into a message."""
 
@@ -32,7 +32,7 @@ def decide_alerts(
     for alert, one in fresh:
         _tell(db, path, alert, one)
         if one.execution is not None:
-            audit.note(db, one.at, "decided", _decided(alert, one.execution, one.body))
+            decided(db, one.at, one.execution, str(one.body["outcome"]))
     return stands
 
 
@@ -57,8 +57,9 @@ def _sum_up(db: sqlite3.Connection, path: str, decided: Sequence[tuple[OpenAlert
 def tell(db: sqlite3.Connection, at: float, path: str, event: str, text: str, evidence: Mapping[str, Any]) -> None:
     """An event; one that somebody asked for (``by`` in the evidence) is in the audit chain too."""
     events.add(db, at, path, event, text, evidence)
-    if evidence.get("by") or event in ATTESTED:
-        audit.note(db, at, "command" if evidence.get("by") else event, {"path": path, "event": event, "text": text})
+    if evidence.get("by"):
+        said = {key: evidence[key] for key in WHO if evidence.get(key)}
+        audit.note(db, at, "command", {"path": path, "event": event, "text": text, **said})
 
 
 def finish_execution(
@@ -88,15 +89,18 @@ def tell_end(db: sqlite3.Connection, path: str, execution: Execution, status: St
     audit.note(db, at, "ended", _which(execution) | {"status": status.value, "detail": audit.digest(detail)})
 
 
-def _decided(alert: OpenAlert, execution: Execution, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What starts, because of what, from which bytes and with which values."""
-    return {
-        **_which(execution),
-        "alert": alert.msg_id,
-        "outcome": body["outcome"],
-        "sha256": execution.sha256,
-        "parameters": audit.digest(rows.dump(dict(execution.parameters))),
-    }
+def decided(db: sqlite3.Connection, at: float, execution: Execution, outcome: str, **more: str) -> None:
+    """What starts, because of what, from which bytes and with which values, into the chain."""
+    alert = db.execute("SELECT msg_id, sha256 FROM alerts WHERE seq=?", (execution.alert_seq,)).fetchone()
+    about = {} if alert is None else {"alert": alert[0], "alert_sha256": alert[1]}
+    parameters = audit.digest(rows.dump(dict(execution.parameters)))
+    facts = {"outcome": outcome, "sha256": execution.sha256, "parameters": parameters, "rest": rest_of(execution)}
+    audit.note(db, at, "decided", _which(execution) | about | facts | more)
+
+
+def rest_of(execution: Execution) -> str:
+    """A digest of what else is written of an execution once, when it is decided."""
+    return audit.digest(rows.dump([execution.fingerprint, execution.severity, execution.priority]))
 
 
 def _which(execution: Execution) -> dict[str, Any]:

@@ -82,6 +82,8 @@ def _executions(db: sqlite3.Connection, keep: Retention, now: float) -> int:
         (AT_ONCE // 10, newest, newest - keep.ids, now - keep.ids_s),
     ).fetchall()
     ids = [(row["id"],) for row in old]
+    if ids:  # who checks the chain must know that it was the daemon
+        audit.note(db, now, audit.RUNS_FORGOTTEN, {"executions": [row["id"] for row in old]})
     db.executemany("DELETE FROM steps WHERE execution_id = ?", ids)
     db.executemany("DELETE FROM executions WHERE id = ?", ids)
     passed = int(setting(db, IDS_FORGOTTEN_TO) or 0) if old else 0

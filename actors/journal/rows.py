@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from actors.journal import audit
 from runbooks.deciding.timing import Moment, on_scale
-from runbooks.engine_words import Kind, Record
+from runbooks.engine_words import ESCALATED, Kind, Record
 from runbooks.matching import PastRun
 from runbooks.model import Status
 
@@ -198,6 +198,7 @@ def _past_run(row: sqlite3.Row, now: Moment) -> PastRun:
         started,
         row["priority"],
         json.loads(row["body"]) if row["body"] else None,
+        row["detail"].startswith(ESCALATED),
     )
 
 

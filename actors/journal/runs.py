@@ -42,7 +42,7 @@ class Claim:
     """What an incarnation knows when it begins: everything on record, and that it alone may go on.
 
     ``stalls`` counts the incarnations, this one too, since anything was last written. ``stop``: why its end was asked
-    for, as ``ask_stop`` kept it.
+    for, as ``ask_stop`` kept it. ``started_mark``: about ``started_at`` (``deciding.timing``).
     """
 
     epoch: int
@@ -51,6 +51,7 @@ class Claim:
     records: list[tuple[float, Record]]
     facts: JsonMap
     stop: JsonMap | None = None
+    started_mark: str | None = None
 
 
 def claim(db: sqlite3.Connection, path: str, execution: Execution, at: float) -> Claim:
@@ -67,12 +68,13 @@ def claim(db: sqlite3.Connection, path: str, execution: Execution, at: float) ->
         happened.tell_start(db, path, execution, at)
     now = db.execute(
         "UPDATE executions SET status='running', started_at=coalesce(started_at, ?), epoch=epoch+1, stalls=stalls+1"
-        " WHERE id=? RETURNING epoch, stalls, started_at, stop",
+        " WHERE id=? RETURNING epoch, stalls, started_at, stop, started_mark",
         (at, execution.id),
     ).fetchone()
     stop = None if now["stop"] is None else json.loads(now["stop"])
     known = records(db, execution.id)
-    return Claim(now["epoch"], now["stalls"], now["started_at"], known, facts_of(db, execution.alert_seq), stop)
+    facts = facts_of(db, execution.alert_seq)
+    return Claim(now["epoch"], now["stalls"], now["started_at"], known, facts, stop, now["started_mark"])
 
 
 def add_record(db: sqlite3.Connection, execution_id: str, epoch: int, record: Record, at: float) -> None:

@@ -1,7 +1,8 @@
 """Escalation: what is done when a run did not help. Pure; derived from the runs that ended and the rungs climbed.
 
 A run that ended without success is the *root* of its runbook's ladder. Its rungs are climbed one after the other, each
-``after_s`` after the one before it: after the end of the run that it led to, or after the notice. The ladder ends with
+``after_s`` after the one before it: after the end of the run that it led to (at once, where a step of that run asks for
+it), or after the notice. The ladder ends with
 a success, with the end of the alert, or with its last rung. A run on a rung has no ladder of its own, and there is one
 ladder at a time for alerts that are one: so an alert leads to as many runs as its runbook has rungs, and no loop.
 """
@@ -9,7 +10,7 @@ ladder at a time for alerts that are one: so an alert leads to as many runs as i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runbooks.deciding.words import NO_HELP, History, PastRun
 from runbooks.model import Escalation, Runbook, Status
@@ -78,10 +79,11 @@ def _next(root: PastRun, ladder: Sequence[Escalation], rungs: Sequence[Rung], hi
     number = len(rungs)
     if number >= len(ladder):
         return None
-    base = root.ended_at or root.decided_at
+    base, last = root.ended_at or root.decided_at, root
     if rungs:
         run = history.get(rungs[-1].execution_id or "")
         if run is not None and (run.ended_at is None or run.status is Status.SUCCEEDED):
             return None
         base = rungs[-1].at if run is None or run.ended_at is None else run.ended_at
-    return NextRung(root, number, ladder[number], base + ladder[number].after_s)
+        last = run or replace(root, escalates=False)
+    return NextRung(root, number, ladder[number], base if last.escalates else base + ladder[number].after_s)

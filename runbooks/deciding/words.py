@@ -88,7 +88,9 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
-    """One execution as deciding sees it. ``facts``: its alert's, kept while it is open."""
+    """One execution as deciding sees it. ``facts``: its alert's, kept while it is open; ``escalates``: whoever comes
+    next on its ladder does so at once.
+    """
 
     execution_id: str
     runbook_id: str
@@ -101,6 +103,7 @@ class PastRun:
     started_at: float | None = None
     priority: int = 50
     facts: Facts | None = None
+    escalates: bool = False
 
     @property
     def began_at(self) -> float | None:

@@ -16,7 +16,7 @@ from supervisors.api.approvals import approvals_router
 from supervisors.api.failures import AnswerOurFaults, answer_failures
 from supervisors.api.guard import LoopbackOnly
 from supervisors.api.held import held_router
-from supervisors.api.identity import Tokens
+from supervisors.api.identity import KnowsWhoAsks, Tokens
 from supervisors.api.logs import logs_router
 from supervisors.api.patience import AnswersWhenOpen
 from supervisors.api.reload import reload_router
@@ -53,6 +53,7 @@ def create_app(
     app.add_middleware(AnswerOurFaults)
     if is_open is not None:
         app.add_middleware(AnswersWhenOpen, is_open=is_open)
+    app.add_middleware(KnowsWhoAsks, tokens=tokens)
     app.add_middleware(LoopbackOnly)
     answer_failures(app)
 

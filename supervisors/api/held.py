@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from supervisors.api.services import By
+from supervisors.api.services import By, Why
 from supervisors.manager import SCHEMA, Manager
 
 MOST_S = 366 * 86400.0
@@ -41,8 +41,8 @@ def held_router(manager: Manager) -> APIRouter:
         return {"schema": SCHEMA, "silences": [made]}
 
     @routes.delete("/silences/{silence_id:path}")
-    def end(silence_id: str, by: By = "http") -> dict[str, Any]:
-        return {"schema": SCHEMA, "silences": [manager.end_silence(silence_id, by=by)]}
+    def end(silence_id: str, by: By = "http", why: Why = "") -> dict[str, Any]:
+        return {"schema": SCHEMA, "silences": [manager.end_silence(silence_id, by=by, why=why)]}
 
     @routes.get("/latches")
     def latches() -> dict[str, Any]:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from supervisors.manager import NotAllowed
-from supervisors.people import user_name
+from supervisors.people import asking, user_name
 
 PEER: Final = "unix peer "
 """No TCP client's address begins so."""
@@ -61,6 +62,27 @@ def operator_of(request: Request, tokens: Tokens) -> str:
         "who asks is not known: use the unix socket in the state directory, or a token of links.operator.tokens"
         " ($SELFHEAL_TOKEN)"
     )
+
+
+class KnowsWhoAsks:
+    """ASGI middleware: while a request is handled, ``people.asking`` tells who is behind it. It costs nothing until
+    a command is recorded.
+    """
+
+    def __init__(self, app: ASGIApp, tokens: Tokens) -> None:
+        self._app = app
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        def proven() -> str:
+            try:
+                return operator_of(Request(scope), self._tokens)
+            except NotAllowed:
+                return ""
+
+        if scope["type"] == "http":
+            asking.set(proven)  # each request is handled in a context of its own
+        await self._app(scope, receive, send)
 
 
 def _owner(given: str, tokens: Tokens) -> str:

@@ -24,6 +24,7 @@ class RecoveryOrder(BaseModel):
     model_config = ConfigDict(extra="forbid")
     enabled: bool
     by: str = Field("http", max_length=200)
+    why: str = Field("", max_length=500)
 
 
 class CancelOrder(BaseModel):
@@ -96,7 +97,7 @@ def _add_recovery(routes: APIRouter, manager: Manager) -> None:
 
     @routes.post("/recovery", tags=["recovery"])
     def switch(order: RecoveryOrder) -> dict[str, Any]:
-        return {"schema": SCHEMA, **manager.set_recovery(order.enabled, by=order.by)}
+        return {"schema": SCHEMA, **manager.set_recovery(order.enabled, by=order.by, why=order.why)}
 
     @routes.get("/statistics", tags=["recovery"])
     def statistics() -> dict[str, Any]:

@@ -83,6 +83,30 @@ def asked_for(config: str | None, files: Sequence[Path]) -> Asked:
     return Asked(tuple(found), tuple(problems), library.runbooks)
 
 
+def asked_by_name(config: str | None, named: Sequence[str]) -> Asked:
+    """As ``asked_for``; a name without a path that is a runbook's id means that one.
+
+    Raises:
+        UnknownNode: there is neither.
+        Quit: as ``asked_for``.
+    """
+    files = [Path(one) for one in named]
+    ids = {str(one) for one in files if not one.exists() and one.suffix != ".json" and len(one.parts) == 1}
+    if not ids:
+        return asked_for(config, files)
+    all_of_them = asked_for(config, [])
+    unknown = ids - {one.runbook.id for one in all_of_them.reads}
+    if unknown:
+        raise UnknownNode(min(unknown), None, "runbook")
+    chosen = tuple(one for one in all_of_them.reads if one.runbook.id in ids)
+    others = [file for file in files if str(file) not in ids]
+    around = tuple(one.runbook for one in all_of_them.reads)
+    if not others:
+        return Asked(chosen, (), around)
+    more = asked_for(config, others)
+    return Asked((*chosen, *more.reads), more.problems, around)
+
+
 def _groups(files: Iterable[Path], problems: list[Problem]) -> Iterable[list[Path]]:
     """What stands in one folder belongs together, and so do the files named by themselves."""
     single = [file for file in files if not file.is_dir()]

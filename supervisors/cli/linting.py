@@ -8,7 +8,7 @@ from pathlib import Path
 from runbooks.lint import Linted, lint
 from runbooks.problems import Level, Problem
 from supervisors.cli.exits import FAILED, Quit
-from supervisors.cli.libraries import asked_for
+from supervisors.cli.libraries import asked_by_name
 from supervisors.cli.outside import Outside
 from supervisors.cli.recorded import facts_of_file
 from supervisors.cli.terminal import complain, print_json, say
@@ -16,14 +16,14 @@ from supervisors.manager import SCHEMA
 
 
 def lint_files(
-    outside: Outside, files: Sequence[Path], config: str | None, alerts: Path | None, *, strict: bool
+    outside: Outside, named: Sequence[str], config: str | None, alerts: Path | None, *, strict: bool
 ) -> None:
     """Tell every problem.
 
     Raises:
         Quit: there is an error; with ``strict``, or a warning.
     """
-    asked = asked_for(config, files)
+    asked = asked_by_name(config, named)
     recorded = () if alerts is None else facts_of_file(alerts)
     doubtful = lint([Linted(one.file, one.runbook) for one in asked.reads], asked.around, recorded)
     found = [*asked.problems, *(problem for one in asked.reads for problem in one.report), *doubtful]

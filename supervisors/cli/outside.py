@@ -86,9 +86,14 @@ class Outside:
         return resolve_state_dir(None, self._config(), self.environ)
 
     def audit_tips(self) -> tuple[Path, ...]:
-        """Where the configuration here puts the audit chain's tip beside the state directory."""
+        """Where the configuration here puts the audit chain's tip, if its daemon has the state directory meant."""
+        from config import resolve_state_dir  # noqa: PLC0415  slow to import
+
         config = self._config()
-        return () if config is None or config.audit.tip is None else (config.audit.tip,)
+        if config is None or config.audit.tip is None:
+            return ()
+        own = resolve_state_dir(None, config, self.environ)
+        return (config.audit.tip,) if own.resolve() == self.state_dir().resolve() else ()
 
     def _config(self) -> Any:
         """The configuration ``run`` would use here; None when it is the shipped demo (which names no directory), or is

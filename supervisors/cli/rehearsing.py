@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from runbooks.parse import Read
 from runbooks.rehearsal import Rehearsed, rehearse
 from supervisors.cli.exits import FAILED, Quit
-from supervisors.cli.libraries import Asked, asked_for
+from supervisors.cli.libraries import asked_by_name
 from supervisors.cli.outside import Outside
 from supervisors.cli.terminal import complain, print_json, say
-from supervisors.manager import SCHEMA, UnknownNode
+from supervisors.manager import SCHEMA
 
 
 def rehearse_files(outside: Outside, named: Sequence[str], config: str | None) -> None:
@@ -21,7 +20,7 @@ def rehearse_files(outside: Outside, named: Sequence[str], config: str | None) -
     Raises:
         Quit: a test failed, or a file cannot be used.
     """
-    asked = _asked(named, config)
+    asked = asked_by_name(config, named)
     library = asked.library
     done = [(read, rehearse(read.runbook, test, library)) for read in asked.reads for test in read.runbook.tests]
     failed = sum(not one.passed for _, one in done)
@@ -41,25 +40,6 @@ def rehearse_files(outside: Outside, named: Sequence[str], config: str | None) -
         say(f"{len(done) - failed} passed, {failed} failed")
     if failed or asked.problems:
         raise Quit(FAILED)
-
-
-def _asked(named: Sequence[str], config: str | None) -> Asked:
-    """A name without a path that is a runbook's id means that one."""
-    files = [Path(one) for one in named]
-    ids = {str(one) for one in files if not one.exists() and one.suffix != ".json" and len(one.parts) == 1}
-    if not ids:
-        return asked_for(config, files)
-    all_of_them = asked_for(config, [])
-    unknown = ids - {one.runbook.id for one in all_of_them.reads}
-    if unknown:
-        raise UnknownNode(min(unknown), None, "runbook")
-    chosen = tuple(one for one in all_of_them.reads if one.runbook.id in ids)
-    others = [file for file in files if str(file) not in ids]
-    around = tuple(one.runbook for one in all_of_them.reads)
-    if not others:
-        return Asked(chosen, (), around)
-    more = asked_for(config, others)
-    return Asked((*chosen, *more.reads), more.problems, around)
 
 
 def _end(one: Rehearsed) -> str:

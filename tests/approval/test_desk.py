@@ -189,16 +189,25 @@ def test_a_safe_action_begins_instead_and_the_plan_never(tmp_path: Path) -> None
         assert kinds(one)[-2:] == ["decided", "ended"]
 
 
-@pytest.mark.parametrize("risk", ["medium", "critical"])
-def test_a_safe_action_that_is_none_is_not_begun(tmp_path: Path, risk: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "value", "why"),
+    [
+        ("/actions/0/risk_level", "medium", "no runbook of low risk"),
+        ("/actions/0/risk_level", "critical", "no runbook of low risk"),
+        ("/mode", "observe", "in mode observe"),
+        ("/mode", "dry_run", "in mode dry_run"),
+        ("/enabled", False, "block_orders is disabled"),
+    ],
+)
+def test_a_safe_action_that_is_none_is_not_begun(tmp_path: Path, where: str, value: str | bool, why: str) -> None:
     approval = {"timeout": "60s", "on_timeout": "safe_action", "safe_action": "block_orders"}
     with desk(tmp_path) as one:
-        one.files["block_orders"] = runbook(changed("/actions/0/risk_level", risk), id="block_orders")
+        one.files["block_orders"] = runbook(changed(where, value), id="block_orders")
         name, _plan = one.asked({**APPROVED, "approval": approval})
         one.clock.pass_s(61.0)
         one.until(name, "expired")
         assert one.granted == []
-        eventually(lambda: "no runbook of low risk" in one.alerts[-1]["message"])
+        eventually(lambda: why in one.alerts[-1]["message"])
 
 
 def test_a_plan_that_cannot_be_worked_out_is_rejected_and_said(tmp_path: Path) -> None:

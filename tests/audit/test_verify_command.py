@@ -23,7 +23,7 @@ def test_it_says_that_all_is_whole_and_which_row_is_not(tmp_path: Path) -> None:
     assert (well.returncode, well.stdout.startswith("whole: 5 rows, the last is 5")) == (0, True), well
     tampered(tmp_path, "UPDATE audit SET body = '{}' WHERE seq = 3")
     bad = verify(tmp_path)
-    assert bad.returncode == 1
+    assert bad.returncode == 3
     assert "row 3: was changed" in bad.stderr
     told = json.loads(verify(tmp_path, "--json").stdout)
     assert (told["whole"], told["rows"], told["findings"][0]["row"]) == (False, 5, 3)

@@ -27,6 +27,19 @@ def test_the_first_rung_is_due_after_the_end() -> None:
     assert (found.number, found.due_at, found.escalation.runbook) == (0, NOW + 10, "next_one")
 
 
+def test_a_run_whose_step_asks_for_it_is_followed_at_once_and_only_that_one() -> None:
+    (found,) = rungs(replace(ROOT, escalates=True))
+    assert (found.number, found.due_at) == (0, NOW)
+    climbed = (Rung(ROOT.execution_id, 0, NOW + 1, "x-r"),)
+    on_rung = replace(ON_RUNG, status=Status.FAILED, ended_at=NOW + 30)
+    (found,) = rungs(replace(ROOT, escalates=True), on_rung, climbed=climbed)
+    assert (found.number, found.due_at) == (1, NOW + 90)
+    (found,) = rungs(ROOT, replace(on_rung, escalates=True), climbed=climbed)
+    assert (found.number, found.due_at) == (1, NOW + 30)
+    (found,) = rungs(replace(ROOT, escalates=True), climbed=(Rung(ROOT.execution_id, 0, NOW + 1),))
+    assert (found.number, found.due_at) == (1, NOW + 61), "a notice was told"
+
+
 def test_what_helped_was_cancelled_or_has_no_ladder_leads_nowhere() -> None:
     for status in (Status.SUCCEEDED, Status.CANCELLED, Status.REJECTED, Status.EXPIRED):
         assert rungs(replace(ROOT, status=status)) == []

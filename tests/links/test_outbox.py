@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,23 @@ def test_a_daemon_nobody_knows_of_yet_is_found_when_it_comes_and_when_it_moves(p
                 eventually(lambda s=scripted, i=last: i in {one.id for one in s.seen}, within_s=LONG_S)  # type: ignore[misc]
                 assert guardian.send(alert(), timeout_s=LONG_S).status == "stored"
                 assert guardian.trouble is None
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_who_waits_for_an_answer_hears_from_a_daemon_that_has_moved(path: Path, tmp_path: Path, is_kept: bool) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "guardian.address").write_text(free_address())
+    box = path if is_kept else None
+    with GuardianClient(state_dir=state, outbox=box) as guardian, ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(lambda: guardian.send(alert(), timeout_s=LONG_S / 3))
+        with daemon() as (scripted, address):
+            fresh = state / "guardian.new"
+            fresh.write_text(address)
+            fresh.replace(state / "guardian.address")
+            ack = sent.result(LONG_S)
+            assert ack.decision is not None
+            assert ack.id in {one.id for one in scripted.seen}
 
 
 def test_whatever_goes_wrong_on_the_way_is_told_and_tried_again(path: Path, tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ class FakeManager:
         execution = {
             "id": "e-1", "runbook": "service_failure", "alert_id": "alert-2", "target": "service:web",
             "status": "succeeded", "started_at": tree_json.rfc3339(NOW), "ended_at": tree_json.rfc3339(NOW + 2),
-            "steps": [step],
+            "steps": [step], "detail": "ready for 5 s",
         }  # fmt: skip
         return [execution][:limit]
 
@@ -278,9 +278,10 @@ class FakeManager:
     def recovery_status(self) -> RecoveryStatus:
         return RecoveryStatus(enabled=self.enabled, active=1, queued=0)
 
-    def set_recovery(self, enabled: bool, *, by: str) -> RecoveryStatus:
+    def set_recovery(self, enabled: bool, *, by: str, why: str = "") -> RecoveryStatus:
         self.enabled = enabled
-        return RecoveryStatus(enabled=enabled, active=1, queued=0, by=by, since=tree_json.rfc3339(NOW))
+        self.calls.append(("set_recovery", enabled, by, why))
+        return RecoveryStatus(enabled=enabled, active=1, queued=0, by=by, since=tree_json.rfc3339(NOW), why=why)
 
     def silences(self) -> Sequence[Record]:
         return list(self.silenced)
@@ -295,7 +296,8 @@ class FakeManager:
         self.silenced.insert(0, made)
         return made
 
-    def end_silence(self, silence_id: str, *, by: str) -> Record:
+    def end_silence(self, silence_id: str, *, by: str, why: str = "") -> Record:
+        self.calls.append(("end_silence", silence_id, by, why))
         for one in self.silenced:
             if one["id"] == silence_id:
                 one |= {"state": "ended", "ended_at": tree_json.rfc3339(NOW), "ended_by": by}

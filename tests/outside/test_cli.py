@@ -340,6 +340,7 @@ def test_alerts_and_executions(here: Cli, fake: FakeManager) -> None:
     assert code == 0
     assert "succeeded" in out
     assert "1.5s" in out
+    assert "\nready for 5 s\n" in out, "what came of it"
     assert here("executions", "e-9")[0] == 1
 
 

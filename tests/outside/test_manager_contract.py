@@ -128,8 +128,8 @@ def test_waiting_in_vain(manager: Manager) -> None:
 
 
 def test_the_recovery_switch(manager: Manager, fake: FakeManager) -> None:
-    answer = manager.set_recovery(False, by="ann")
-    assert (answer["enabled"], answer["by"]) == (False, "ann")
+    answer = manager.set_recovery(False, by="ann", why="works")
+    assert (answer["enabled"], answer["by"], answer["why"]) == (False, "ann", "works")
     assert fake.enabled is False
     assert manager.recovery_status()["enabled"] is False
 
@@ -198,8 +198,9 @@ def test_silences_and_latches_are_the_same_from_everywhere(manager: Manager, fak
     made = manager.add_silence(["service=web", "message=~a b/c"], 60.0, by="ann", why="works")
     assert (made["state"], made["matchers"], made["for_s"]) == ("active", ["service=web", "message=~a b/c"], 60.0)
     assert manager.silences() == fake.silences()
-    ended = manager.end_silence(made["id"], by="bob")
+    ended = manager.end_silence(made["id"], by="bob", why="done")
     assert (ended["state"], ended["ended_by"]) == ("ended", "bob")
+    assert fake.calls[-1] == ("end_silence", made["id"], "bob", "done")
     with pytest.raises(UnknownNode, match="silence list"):
         manager.end_silence("s/odd", by="bob")
     with pytest.raises(CommandFailed, match="no matcher"):

@@ -13,6 +13,7 @@ import structlog
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.clock import SystemClock
 from actors.deciding.words import Granted
+from actors.journal import rows
 from actors.journal.schema import JournalTrouble
 from guardian_link import Alert, GuardianClient
 from runbooks.deciding.timing import Moment
@@ -284,12 +285,48 @@ def test_a_run_that_did_not_help_climbs_the_ladder_and_its_end_is_told(tmp_path:
         holds_for(lambda: len(place.recovery.records.executions(20)) == 2, 1.0)
 
 
+def test_a_step_that_asks_for_who_comes_next_is_answered_at_once(tmp_path: Path) -> None:
+    first = {**changed("/actions/0/on_failure", "escalate"), "escalate": [{"runbook": "second", "after": "20m"}]}
+    second = {**changed("/id", "second"), "match": {"field": "/type", "op": "eq", "value": "never"}}
+    books = own(tmp_path / "books", first, second)
+    with recovering(tmp_path / "state", World(refused={"a"}), runbooks=books) as place:
+        with GuardianClient(place.address) as guardian:
+            guardian.send(failure())
+        eventually(lambda: statuses(place) == ["failed", "failed"], within_s=30)
+        now = place.system.clock.moment()
+        past = place.recovery.records.journal.read(lambda db: rows.past_runs(db, HOUR, now))
+        assert [(run.runbook_id, run.escalates) for run in past] == [("restart_it", True), ("second", False)]
+
+
 def test_labels_of_others_climb_nothing(tmp_path: Path) -> None:
     """Only the daemon's own alerts name a runbook."""
     labels = {"escalated_from": "x-1", "escalated_to": "service_failure", "rung": "0"}
     with recovering(tmp_path) as place, GuardianClient(place.address) as guardian:
         assert outcome(guardian, Alert(type="nothing_known", service="a", labels=labels))[0] == "no_match"
         assert in_journal(place, lambda db: db.execute("SELECT count(*) FROM escalations").fetchone()[0]) == 0
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_ladder_that_leads_to_nothing_begins_nothing_else_and_says_so(tmp_path: Path, is_there: bool) -> None:
+    """It was told of while it was there. No other runbook may take the alert that was made for it."""
+    books = own(tmp_path / "books", {**GOOD, "id": "second", "enabled": False}) if is_there else ()
+    labels = {"escalated_from": "x-1", "escalated_to": "second", "rung": "0"}
+    with recovering(tmp_path / "state", runbooks=books) as place:
+        rung = {"type": "service_failure", "service": "a", "source": "selfheal", "id": "escalation-x-1-0"}
+        place.recovery._intake.take_mapping({**rung, "message": "next is second", "labels": labels})
+
+        def told() -> bool:
+            alerts = {one["id"]: one for one in place.recovery.records.alerts(20)}
+            assert "escalation-x-1-0-lost" in alerts, alerts.keys()
+            lost, tried = alerts["escalation-x-1-0-lost"], alerts["escalation-x-1-0"]
+            assert (tried["outcome"], lost["outcome"]) == ("no_match", "no_match")
+            assert ("not in use" if is_there else "no runbook second any more") in lost["message"]
+            return True
+
+        eventually(told, within_s=30)
+        assert place.recovery.records.executions(20) == []
+        climbed = in_journal(place, lambda db: db.execute("SELECT root, rung FROM escalations").fetchall())
+        assert [tuple(one) for one in climbed] == [("x-1", 0)]
 
 
 # -- fail closed, and clocks ------------------------------------------------------------------------------------------
@@ -361,6 +398,19 @@ def test_cooldown_silence_and_limits_survive_a_clock_that_jumps_and_a_restart(tm
         GuardianClient(place.address) as guardian,
     ):
         assert _answers(guardian) == ("cooling", "limited", "silenced")
+
+
+def test_a_run_has_its_time_although_the_clock_was_set_forward(tmp_path: Path) -> None:
+    books, clock, world = own(tmp_path / "books", {**GOOD, "id": "own"}), Jumping(), World(broken={"a"})
+    with recovering(tmp_path / "state", world, runbooks=books, clock=clock) as place:
+        with GuardianClient(place.address) as guardian:
+            guardian.send(failure())
+        eventually(lambda: statuses(place) == ["running"] and world.restarts == ["a"], within_s=30)
+    clock.by_s = HOUR  # far more than the ten minutes it may last
+    world.broken.clear()
+    with recovering(tmp_path / "state", world, runbooks=books, clock=clock) as place:
+        eventually(lambda: statuses(place) == ["succeeded"], within_s=30)
+        assert world.restarts == ["a"]
 
 
 def _answers(guardian: GuardianClient) -> tuple[str, str, str]:

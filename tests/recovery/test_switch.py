@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.journal import rows
 from actors.journal.journal import Journal
 from actors.runbook import StopPolicy, StopRun
 from supervisors.recovery_switch import FILE_NAME, RecoverySwitch
@@ -75,6 +76,11 @@ def test_a_switch_without_a_journal_outlives_the_daemon_and_the_journal_learns_i
     (tmp_path / FILE_NAME).unlink()
     with desk(tmp_path) as one:
         assert not one.switch.is_on, "the journal was told when it could be opened again"
+        told = one.journal.read(lambda db: rows.events(db, "root/links/alerts", 10))
+        assert [(event["text"], event["evidence"]["by"]) for event in told] == [
+            ("recovery off by bob", "bob"),
+            ("recovery on by ann", "ann"),
+        ], "each switch once"
 
 
 def test_with_neither_journal_nor_file_it_is_kept_in_memory_and_says_so(tmp_path: Path) -> None:

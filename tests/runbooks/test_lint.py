@@ -58,6 +58,11 @@ def test_a_complete_file_has_no_doubts() -> None:
             "/approval/safe_action",
             "there is no runbook",
         ),
+        (
+            {"actions": [{**GOOD["actions"][0], "on_failure": "escalate"}]},
+            "/actions/0/on_failure",
+            "nobody stands under /escalate",
+        ),
         ({"actions": [{**COMMAND, "command": ["bash", "-c", "true"]}]}, "/actions/0", "starts a shell"),
         (
             {
@@ -92,6 +97,25 @@ def test_each_doubt_is_said_where_it_belongs(more: dict[str, Any], pointer: str,
     found = doubts(raw)
     assert pointer in found, found
     assert text in found[pointer]
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "why"),
+    [
+        ("/name", "Another", ""),
+        ("/enabled", False, "is disabled"),
+        ("/mode", "observe", "is in mode observe"),
+        ("/actions/0/risk_level", "medium", "is no runbook of low risk"),
+        ("/approval", {"timeout": "5m"}, "is no runbook of low risk"),
+    ],
+)
+def test_a_safe_action_that_would_not_be_begun_is_told(where: str, value: Any, why: str) -> None:
+    asked = {**CLEAN, "approval": {"timeout": "5m", "on_timeout": "safe_action", "safe_action": "block"}}
+    safe = runbook(
+        changed(where, value, changed("/id", "block")), tests=[], match={"field": "/type", "op": "eq", "value": "never"}
+    )
+    told = doubts(asked, safe).get("/approval/safe_action", "")
+    assert (why in told, bool(told)) == (True, bool(why))
 
 
 def test_what_is_used_in_a_condition_is_used() -> None:
@@ -194,6 +218,17 @@ def test_show_says_how_an_old_file_was_read(tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr().out
     assert "read from version 1:" in said
     assert "service_restart  mutating" in said
+    assert run(["runbook", "show", "engine_asks", "--config", str(tmp_path / "selfheal.yaml")]) == 1
+    assert "no runbook is called 'engine_asks'; see 'selfheal runbook list'" in capsys.readouterr().err
+
+
+def test_show_says_what_limits_it_and_what_undoes_each_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runbook", "show", "disk_space_low"]) == 0
+    lines = {line.split()[0]: line.split(maxsplit=1)[-1] for line in capsys.readouterr().out.splitlines() if line}
+    assert lines["mode"] == "auto"
+    assert json.loads(lines["limits"])["cooldown"] == "10m"
+    assert lines["put_aside"].split() == ["resource_cleanup", "mutating", "cleanup_restore"]
+    assert lines["file"].endswith("disk_space_low.json")
 
 
 POINTERS = [

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from supervisors.cli.exits import FAILED, Quit
+from supervisors.cli.exits import SOMETHING_DOWN, Quit
 from supervisors.cli.outside import Outside, command
 from supervisors.cli.terminal import complain, print_json, say
 from supervisors.manager import SCHEMA
@@ -21,7 +21,9 @@ def verify(
         typer.Option("--tip", metavar="FILE", help="Another place the tip is kept in. May be repeated."),
     ] = None,
 ) -> None:
-    """Check every row of the audit chain, its tip, and what it attests. Exit code 1 when something was changed."""
+    """Check every row of the audit chain, its tip, and what it attests. Exit code 3 when something is not as it was
+    written, or cannot be checked.
+    """
     from actors.chain.checking import check  # noqa: PLC0415  slow to import
 
     state = outside.state_dir()
@@ -45,7 +47,8 @@ def verify(
         if verdict.is_whole:
             say(f"whole: {verdict.rows} rows, the last is {verdict.last}, as {', '.join(verdict.tips)} knows it")
     if not verdict.is_whole:
-        raise Quit(FAILED, None if outside.as_json else f"{state}: the audit chain is not as the daemon wrote it")
+        text = None if outside.as_json else f"{state}: the audit chain is not as the daemon wrote it"
+        raise Quit(SOMETHING_DOWN, text)
 
 
 COMMANDS = {"verify": verify}

@@ -14,6 +14,7 @@ from supervisors.manager import SCHEMA, RecoveryStatus
 from supervisors.phrases import age, clean
 from supervisors.tree_json import unix_seconds
 
+Why = Annotated[str, typer.Option("--why", help="Why, for the record.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many.")]
 
 
@@ -79,6 +80,8 @@ def _queue(execution: Mapping[str, Any]) -> str:
 
 
 def _print_steps(execution: Mapping[str, Any]) -> None:
+    if execution.get("detail"):
+        say(f"\n{clean(execution['detail'])}")
     steps = execution.get("steps") or []
     rows = [
         (
@@ -95,15 +98,15 @@ def _print_steps(execution: Mapping[str, Any]) -> None:
 
 
 @command
-def on(outside: Outside) -> None:
+def on(outside: Outside, why: Why = "") -> None:
     """Let alerts start runbooks again."""
-    _switch(outside, enabled=True)
+    _switch(outside, enabled=True, why=why)
 
 
 @command
-def off(outside: Outside) -> None:
+def off(outside: Outside, why: Why = "") -> None:
     """Alerts are recorded and start nothing, until `recovery on`."""
-    _switch(outside, enabled=False)
+    _switch(outside, enabled=False, why=why)
 
 
 @command
@@ -151,9 +154,9 @@ def _print_latches(outside: Outside, latches: Sequence[Mapping[str, Any]]) -> No
     say(table(("TARGET", "SINCE", "EXECUTION", "WHY", "RELEASED BY"), rows))
 
 
-def _switch(outside: Outside, *, enabled: bool) -> None:
+def _switch(outside: Outside, *, enabled: bool, why: str) -> None:
     with outside.manager() as manager:
-        _print_status(outside, manager.set_recovery(enabled, by=outside.by))
+        _print_status(outside, manager.set_recovery(enabled, by=outside.by, why=why))
 
 
 def _print_status(outside: Outside, status: RecoveryStatus) -> None:
@@ -161,6 +164,7 @@ def _print_status(outside: Outside, status: RecoveryStatus) -> None:
         print_json({"schema": SCHEMA, **status})
         return
     by = f", switched by {status['by']} {_ago(status.get('since'))}" if "by" in status else ""
+    by += f": {clean(status['why'])}" if status.get("why") else ""
     state = "on" if status["enabled"] else "off"
     say(f"recovery {state}, {status['active']} running, {status['queued']} queued{by}")
     if "trouble" in status:

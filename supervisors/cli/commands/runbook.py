@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -13,8 +13,11 @@ from supervisors.cli.outside import Outside, command, seconds_of
 from supervisors.cli.terminal import complain, print_json, say, table
 from supervisors.manager import SCHEMA
 
-Files = Annotated[list[Path] | None, typer.Argument(metavar="FILE|DIR...", show_default=False)]
+Named = Annotated[list[str] | None, typer.Argument(metavar="FILE|DIR|ID...", show_default=False)]
 Config = Annotated[str | None, typer.Option("--config", help="Use the runbook directories of this file.")]
+
+SHOWN: Final = ("match", "for", "preconditions", "approval", "limits", "dedup", "escalate")
+"""Of a runbook, as its file has it."""
 
 
 @command
@@ -48,13 +51,12 @@ def show(outside: Outside, runbook: Annotated[str, typer.Argument(metavar="ID")]
     if outside.as_json:
         print_json(json.loads(found.source))
         return
-    say(f"{found.id} {found.version}: {found.name}\n{found.description}\ntarget {found.target}\n")
-    say(
-        table(
-            ("STEP", "DOES", "EFFECT"),
-            [(one.id, one.call.type.value if one.call else "wait", one.effect.value) for one in found.actions],
-        )
-    )
+    say(f"{found.id} {found.version}: {found.name}\n{found.description}\n")
+    raw = json.loads(found.source)
+    facts = {"file": library.files[found.id], "mode": found.mode.value if found.enabled else "off (disabled)"}
+    facts |= {key: json.dumps(raw[key]) for key in SHOWN if raw.get(key)} | {"target": found.target}
+    say(*(f"{key:13} {text}" for key, text in facts.items()), "")
+    say(table(("STEP", "DOES", "EFFECT", "UNDONE BY"), list(map(_step, found.actions))))
     report = library.reports.get(found.id, ())
     if report:
         say("\nread from version 1:", *(f"  {one.pointer or '/'}: {one.text}" for one in report))
@@ -63,7 +65,7 @@ def show(outside: Outside, runbook: Annotated[str, typer.Argument(metavar="ID")]
 @command
 def lint(
     outside: Outside,
-    files: Files = None,
+    named: Named = None,
     config: Config = None,
     strict: Annotated[bool, typer.Option("--strict", help="A warning counts as an error.")] = False,
     alerts: Annotated[
@@ -73,13 +75,13 @@ def lint(
     """Check runbook files, or all the daemon would use; every problem is told. Exit code 1 when there is an error."""
     from supervisors.cli.linting import lint_files  # noqa: PLC0415  slow to import
 
-    lint_files(outside, files or (), config, alerts, strict=strict)
+    lint_files(outside, named or (), config, alerts, strict=strict)
 
 
 @command
 def try_(
     outside: Outside,
-    named: Annotated[list[str] | None, typer.Argument(metavar="FILE|DIR|ID...", show_default=False)] = None,
+    named: Named = None,
     config: Config = None,
 ) -> None:
     """Run the tests that stand in runbook files: the real decision and engine, with the file's fakes as the world."""
@@ -118,7 +120,7 @@ def explain(
 @command
 def graph(
     outside: Outside,
-    files: Files = None,
+    named: Named = None,
     config: Config = None,
     dot: Annotated[bool, typer.Option("--dot", help="For Graphviz.")] = False,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="For Mermaid.")] = False,
@@ -126,7 +128,7 @@ def graph(
     """What leads to what: alert types, runbooks, their steps, escalations."""
     from supervisors.cli.drawing import draw_graph  # noqa: PLC0415  slow to import
 
-    draw_graph(outside, files or (), config, dot=dot, mermaid=mermaid)
+    draw_graph(outside, named or (), config, dot=dot, mermaid=mermaid)
 
 
 @command
@@ -159,6 +161,11 @@ COMMANDS = {
     "replay": replay,
     "run": run,
 }
+
+
+def _step(action: Any) -> tuple[str, ...]:
+    does = action.call.type.value if action.call else "wait"
+    return action.id, does, action.effect.value, action.rollback.call.type.value if action.rollback else "-"
 
 
 def _complain(problems: Iterable[object]) -> None:

@@ -45,10 +45,14 @@ def list_(
 
 
 @command
-def expire(outside: Outside, silence_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def expire(
+    outside: Outside,
+    silence_id: Annotated[str, typer.Argument(metavar="ID")],
+    why: Annotated[str, typer.Option("--why", help="Why, for the record.")] = "",
+) -> None:
     """End a silence now."""
     with outside.manager() as manager:
-        _print(outside, [manager.end_silence(silence_id, by=outside.by)])
+        _print(outside, [manager.end_silence(silence_id, by=outside.by, why=why)])
 
 
 COMMANDS = {"add": add, "list": list_, "expire": expire}
