@@ -115,12 +115,19 @@ def facts_of(raw: Any) -> dict[str, Any]:
     """``Alert.from_mapping(raw).to_body()`` for an alert whose id is known to be good, without the detour where ``raw``
     is plain. Raises BadAlert.
     """
-    if not isinstance(raw, dict) or not _is_plain(raw):
+    if not isinstance(raw, dict) or not _has_plain_shape(raw):
         return Alert.from_mapping(raw, id=_SOME_ID).to_body()
     get = raw.get
     kind, severity, source = get("type"), get("severity", "high"), get("source", "unknown")
     service, message, dedup_key, labels = get("service"), get("message", ""), get("dedup_key"), get("labels")
-    _check_fields(kind, service, severity, message, source)
+    names = (kind, service, severity, source)
+    if _is_known(names):
+        _check_text("message", message, None)
+    elif _are_plain_words(kind, severity):
+        _check_fields(kind, service, severity, message, source)
+        _remember(names)
+    else:
+        return Alert.from_mapping(raw, id=_SOME_ID).to_body()
     facts: dict[str, Any] = {"type": kind, "severity": severity, "source": source}
     if service is not None:
         facts["service"] = service
@@ -155,16 +162,37 @@ def _is_mapping(value: object) -> bool:
 
 def _is_plain(raw: Mapping[str, Any]) -> bool:
     """Our own shape, with nothing to derive."""
-    kind, severity, labels = raw.get("type"), raw.get("severity", "high"), raw.get("labels", _NONE)
-    return (
-        raw.keys() <= _PLAIN
-        and type(kind) is str
-        and not kind.isupper()
-        and type(severity) is str
-        and severity in _SEVERITIES
-        and type(labels) is dict
-        and None not in raw.values()
-    )
+    return _has_plain_shape(raw) and _are_plain_words(raw.get("type"), raw.get("severity", "high"))
+
+
+def _has_plain_shape(raw: Mapping[str, Any]) -> bool:
+    return raw.keys() <= _PLAIN and type(raw.get("labels", _NONE)) is dict and None not in raw.values()
+
+
+def _are_plain_words(kind: object, severity: object) -> bool:
+    return type(kind) is str and not kind.isupper() and type(severity) is str and severity in _SEVERITIES
+
+
+_Names = tuple[Any, Any, Any, Any]
+_known_names: set[_Names] = set()
+"""Type, service, severity and source of plain alerts that were found good: alerts are much alike."""
+MOST_NAMES: Final = 4096
+MOST_NAMES_CHARS: Final = 512
+
+
+def _is_known(names: _Names) -> bool:
+    try:
+        return names in _known_names
+    except TypeError:  # a list, or the like
+        return False
+
+
+def _remember(names: _Names) -> None:
+    """They are texts, or None for no service."""
+    if sum(len(one) for one in names if one is not None) <= MOST_NAMES_CHARS:
+        if len(_known_names) >= MOST_NAMES:
+            _known_names.clear()
+        _known_names.add(names)
 
 
 def _ours(raw: Mapping[str, Any]) -> dict[str, Any]:

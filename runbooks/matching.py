@@ -7,20 +7,17 @@ order of the questions.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import functools
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from runbooks.approval import needs_approval
+from runbooks.choosing import Chosen, chosen, fingerprint, first_of, is_in_use, rank
 from runbooks.deciding import breaker, gate, holding, limits, quiet, radius, repeats
 from runbooks.deciding.words import Decision, Health, History, Outcome, PastRun, Silence, Waits
 from runbooks.model import SEVERITIES, Action, Facts, Mode, OnRepeat, Runbook, Status
-from runbooks.parameters import BadParameter, resolve
 from runbooks.plan import bind, resolved
-from runbooks.predicates import MISSING, holds, pointed, specificity, types_asked, why_not
-from runbooks.templating import BadTemplate
+from runbooks.predicates import why_not
 
 __all__ = [
     "Decision",
@@ -34,13 +31,13 @@ __all__ = [
     "decide",
     "explain",
     "fingerprint",
+    "is_in_use",
+    "rank",
     "severity_of",
 ]
-MOST_INDEXES: Final = 8
-MOST_TARGETS: Final = 4096
 MOST_REASON_CHARS: Final = 2000
 NOTHING_PASSED: Final[frozenset[Waits]] = frozenset()
-AT_WORK: Final = frozenset({Status.RUNNING, Status.QUEUED})
+AT_WORK: Final = (Status.RUNNING, Status.QUEUED)
 """What awaits approval holds no target."""
 
 
@@ -76,10 +73,12 @@ def decide(
             return Decision(Outcome.NO_MATCH, f"{only.id} is not in use: {_not_in_use(only)}")
         if not history.is_recovery_on:
             return Decision(Outcome.RECOVERY_OFF, "recovery is switched off")
-        candidates = _candidates(alert, library.runbooks) if only is None else (only,)
-        if not candidates:  # as nearly always
-            return Decision(Outcome.NO_MATCH, _no_match(alert, library.runbooks))
-        return _chosen(alert, candidates, history, now, _Asked(seq, passed))
+        found = chosen(alert, library.runbooks) if only is None else first_of((only,), alert)
+        if found is None:  # as nearly always
+            return _no_match(alert, library.runbooks)
+        if found.runbook is None:
+            return Decision(Outcome.REJECTED, found.refusals)
+        return _limited(found, found.runbook, alert, history, now, _Asked(seq, passed))
     except Exception as error:  # a limiter that breaks must not let runs through
         return Decision(Outcome.REJECTED, f"the alert could not be decided: {type(error).__name__}: {error}")
 
@@ -89,87 +88,19 @@ class _Asked(NamedTuple):
     passed: frozenset[Waits]
 
 
-def _chosen(alert: Facts, candidates: Sequence[Runbook], history: History, now: float, asked: _Asked) -> Decision:
-    refusals: list[str] = []
-    for runbook in candidates:
-        try:
-            values = resolve(runbook.parameters, alert)
-            target = _target(runbook, values)
-        except (BadParameter, BadTemplate) as bad:
-            refusals.append(f"{runbook.id}: {bad}")
-            continue
-        wanted = Decision(Outcome.RUN, "matched", runbook, target, values, fingerprint(runbook, alert))
-        return _limited(wanted, runbook, alert, history, now, asked)
-    return Decision(Outcome.REJECTED, "; ".join(refusals))
-
-
-_targets: dict[tuple[int, str], tuple[Runbook, str]] = {}
-"""What was bound before, by the runbook's identity (which is held) and the values: alerts are much alike."""
-
-
-def _target(runbook: Runbook, values: Mapping[str, Any]) -> str:
-    """The target, once it is sure that everything can be filled. Raises BadTemplate."""
-    key = (id(runbook), repr(values))
-    known = _targets.get(key)
-    if known is not None:
-        return known[1]
-    if len(_targets) >= MOST_TARGETS:
-        _targets.clear()
-    target = bind(runbook, values).target
-    _targets[key] = (runbook, target)
-    return target
-
-
-def _candidates(alert: Facts, runbooks: Sequence[Runbook]) -> Sequence[Runbook]:
-    fitting = [one for one in _about(runbooks, alert) if is_in_use(one) and holds(one.match, alert)]
-    return fitting if len(fitting) < 2 else sorted(fitting, key=rank)
-
-
-def is_in_use(runbook: Runbook) -> bool:
-    return runbook.enabled and runbook.mode is not Mode.OFF
-
-
-class _Index:
-    """Runbooks by the alert types they ask for: most alerts are about none of them. ``None``: those of any type."""
-
-    def __init__(self, runbooks: Sequence[Runbook]) -> None:
-        self.runbooks = runbooks
-        self._by_type: dict[str | None, list[Runbook]] = {}
-        for runbook in runbooks:
-            for kind in types_asked(runbook.match) or (None,):
-                self._by_type.setdefault(kind, []).append(runbook)
-
-    def about(self, kind: str) -> Sequence[Runbook]:
-        return [*self._by_type.get(kind, ()), *self._by_type.get(None, ())]
-
-
-_indexes: dict[int, _Index] = {}
-"""By the identity of what they are about, which they hold: a library is loaded once."""
-
-
-def _about(runbooks: Sequence[Runbook], alert: Facts) -> Sequence[Runbook]:
-    kind = alert.get("type")
-    if type(kind) is not str or type(runbooks) is not tuple:
-        return runbooks
-    index = _indexes.get(id(runbooks))
-    if index is None:
-        if len(_indexes) >= MOST_INDEXES:
-            _indexes.clear()
-        index = _indexes[id(runbooks)] = _Index(runbooks)
-    return index.about(kind)
-
-
-def rank(runbook: Runbook) -> tuple[int, int, str]:
-    """The order in which runbooks that fit are asked: priority, then how much the rule asks for, then the id."""
-    return (-runbook.priority, -specificity(runbook.match), runbook.id)
-
-
-def _no_match(alert: Facts, runbooks: Sequence[Runbook]) -> str:
+def _no_match(alert: Facts, runbooks: Sequence[Runbook]) -> Decision:
     if not runbooks:
-        return "there are no runbooks"
-    kind = pointed(alert, "/type")
-    said = "without a type" if kind is MISSING else f"of type {kind!r:.80}"
-    return f"no runbook for an alert {said}"
+        return Decision(Outcome.NO_MATCH, "there are no runbooks")
+    kind = alert.get("type")
+    if type(kind) is str:
+        return _none_for(kind)
+    said = f"of type {kind!r:.80}" if "type" in alert else "without a type"
+    return Decision(Outcome.NO_MATCH, f"no runbook for an alert {said}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _none_for(kind: str) -> Decision:
+    return Decision(Outcome.NO_MATCH, f"no runbook for an alert of type {kind!r:.80}")
 
 
 def explain(alert: Facts, library: Rules) -> dict[str, str]:
@@ -184,108 +115,108 @@ def _not_in_use(runbook: Runbook) -> str:
     return "disabled" if not runbook.enabled else "its mode is off"
 
 
-def fingerprint(runbook: Runbook, alert: Facts) -> str:
-    """Equal for alerts that this runbook takes as one."""
-    values = [pointed(alert, pointer) for pointer in runbook.dedup.fingerprint]
-    said = [runbook.id, [None if value is MISSING else value for value in values]]
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()[:32]
-
-
 def severity_of(alert: Facts) -> str:
     """The alert's severity; one that is missing or unknown counts as high (the platform's own rule)."""
-    severity = pointed(alert, "/severity")
+    severity = alert.get("severity")
     return severity if isinstance(severity, str) and severity in SEVERITIES else "high"
 
 
 # -- the questions, in their order ------------------------------------------------------------------------------------
 
 
-def _limited(wanted: Decision, runbook: Runbook, alert: Facts, history: History, now: float, asked: _Asked) -> Decision:
+def _limited(found: Chosen, runbook: Runbook, alert: Facts, history: History, now: float, asked: _Asked) -> Decision:
     severity = severity_of(alert)
-    twin = repeats.twin(wanted.fingerprint, runbook, severity, history, now)
+    twin = repeats.twin(found.fingerprint, runbook, severity, history, now)
     is_one_more = twin is not None and repeats.wants_one_more(twin, runbook)
     if twin is not None and not is_one_more:
-        return _folded(wanted, runbook, twin)
-    quiet_ = _quiet(wanted, runbook, alert, history, now)
-    if quiet_ is not None:
-        return quiet_
-    about = holding.About(alert, asked.seq, wanted.fingerprint, severity, asked.passed)
+        return _folded(found, runbook, twin)
+    kept_quiet = _quiet(found, runbook, alert, history, now)
+    if kept_quiet is not None:
+        return _made(found, *kept_quiet)
+    about = holding.About(alert, asked.seq, found.fingerprint, severity, asked.passed)
     held = holding.held(runbook, about, history, now)
     if isinstance(held, holding.Held):
         outcome = Outcome.PENDING if held.is_new else Outcome.DUPLICATE
-        return replace(wanted, outcome=outcome, reason=held.reason, pending=held.pending)
-    wanted = replace(wanted, settles=held)
-    answer = _room(wanted, runbook, history, now, is_one_more=is_one_more)
-    return answer if runbook.mode is Mode.AUTO else _observed(answer, runbook)
+        return _made(found, outcome, held.reason, pending=held.pending)
+    outcome, reason = _room(found, runbook, history, now, is_one_more=is_one_more)
+    if runbook.mode is not Mode.AUTO:
+        outcome, reason = Outcome.OBSERVED, _observed(outcome, reason, runbook, found)
+    return _made(found, outcome, reason, settles=held)
 
 
-def _folded(wanted: Decision, runbook: Runbook, twin: PastRun) -> Decision:
-    state = "is under way" if not twin.status.is_terminal else "has just been answered"
-    if runbook.dedup.on_repeat is OnRepeat.IGNORE:
-        return replace(
-            wanted, outcome=Outcome.DUPLICATE, reason=f"ignored: the same alert {state}: {twin.execution_id}"
-        )
+def _made(
+    found: Chosen, outcome: Outcome, reason: str, twin_id: str | None = None, *, pending: Any = None, settles: str = ""
+) -> Decision:
+    values = dict(found.values)  # each decision's own: what was chosen is remembered
+    return Decision(outcome, reason, found.runbook, found.target, values, found.fingerprint, twin_id, pending, settles)
+
+
+def _folded(found: Chosen, runbook: Runbook, twin: PastRun) -> Decision:
+    state = "has just been answered" if twin.status.is_terminal else "is under way"
     reason = f"the same alert {state}: {twin.execution_id}"
-    return replace(wanted, outcome=Outcome.DUPLICATE, reason=reason, execution_id=twin.execution_id)
+    if runbook.dedup.on_repeat is OnRepeat.IGNORE:
+        return _made(found, Outcome.DUPLICATE, f"ignored: {reason}")
+    return _made(found, Outcome.DUPLICATE, reason, twin.execution_id)
 
 
-def _quiet(wanted: Decision, runbook: Runbook, alert: Facts, history: History, now: float) -> Decision | None:
+_Answer = tuple[Outcome, str]
+
+
+def _quiet(found: Chosen, runbook: Runbook, alert: Facts, history: History, now: float) -> _Answer | None:
     """Not answered, although the runbook fits."""
-    silence = quiet.silenced_by(alert, history, now)
+    silence = quiet.silenced_by(alert, history, now) if history.silences else None
     if silence is not None:
         why = f": {silence.why}" if silence.why else ""
         left = f"for another {silence.until - now:.0f} s"
-        return replace(wanted, outcome=Outcome.SILENCED, reason=f"silence {silence.id} by {silence.by} {left}{why}")
-    if wanted.target in history.latches:
-        way = f"'selfheal recovery release {wanted.target} --why ...' when it has been looked at"
-        return replace(wanted, outcome=Outcome.LATCHED, reason=f"{history.latches[wanted.target]}; {way}")
+        return Outcome.SILENCED, f"silence {silence.id} by {silence.by} {left}{why}"
+    if found.target in history.latches:
+        way = f"'selfheal recovery release {found.target} --why ...' when it has been looked at"
+        return Outcome.LATCHED, f"{history.latches[found.target]}; {way}"
     other = quiet.inhibitor(runbook, alert, history)
     if other is not None:
-        return replace(wanted, outcome=Outcome.INHIBITED, reason=f"{other.execution_id} of {other.runbook_id} is first")
+        return Outcome.INHIBITED, f"{other.execution_id} of {other.runbook_id} is first"
     return None
 
 
-def _room(wanted: Decision, runbook: Runbook, history: History, now: float, *, is_one_more: bool) -> Decision:
-    target = wanted.target
+def _room(found: Chosen, runbook: Runbook, history: History, now: float, *, is_one_more: bool) -> _Answer:
+    target = found.target
     broken = breaker.broken(runbook, target, history, now)
     if broken:
-        return replace(wanted, outcome=Outcome.BREAKER_OPEN, reason=broken)
+        return Outcome.BREAKER_OPEN, broken
     left_s = limits.cooling_left_s(runbook, target, history, now)
     if left_s > 0:
-        return replace(
-            wanted, outcome=Outcome.COOLING, reason=f"{target} was recovered a moment ago; again in {left_s:.0f} s"
-        )
+        return Outcome.COOLING, f"{target} was recovered a moment ago; again in {left_s:.0f} s"
     too_often = limits.limited(runbook, target, history, now)
     if too_often:
-        return replace(wanted, outcome=Outcome.LIMITED, reason=too_often)
+        return Outcome.LIMITED, too_often
     too_wide = radius.too_wide(runbook, history, now)
     if too_wide:
-        return replace(wanted, outcome=Outcome.BLAST_RADIUS, reason=too_wide)
+        return Outcome.BLAST_RADIUS, too_wide
     if needs_approval(runbook):
-        return replace(wanted, outcome=Outcome.AWAITING_APPROVAL, reason="somebody must approve it")
+        return Outcome.AWAITING_APPROVAL, "somebody must approve it"
     busy = next((run for run in history.open_on(target) if run.status in AT_WORK), None)
     if busy is not None:
         after = ", once more after it" if is_one_more else ""
-        return replace(wanted, outcome=Outcome.QUEUED, reason=f"{busy.execution_id} is at work on {target}{after}")
+        return Outcome.QUEUED, f"{busy.execution_id} is at work on {target}{after}"
     crowded = gate.crowded(runbook, history, with_queued=True)
     if crowded:
-        return replace(wanted, outcome=Outcome.QUEUED, reason=crowded)
+        return Outcome.QUEUED, crowded
     if history.open_count >= history.max_concurrent:
-        return replace(wanted, outcome=Outcome.QUEUED, reason=f"{history.max_concurrent} runbooks may run at once")
-    return wanted
+        return Outcome.QUEUED, f"{history.max_concurrent} runbooks may run at once"
+    return Outcome.RUN, _MATCHED
 
 
-def _observed(answer: Decision, runbook: Runbook) -> Decision:
+def _observed(outcome: Outcome, reason: str, runbook: Runbook, found: Chosen) -> str:
     """What it would have done; of a dry run, with the values it would have done it with."""
-    why = "" if answer.reason == "matched" else f": {answer.reason}"
-    would = f"would {_WOULD.get(answer.outcome, 'not run')}{why}"
+    why = "" if reason == _MATCHED else f": {reason}"
+    would = f"would {_WOULD.get(outcome, 'not run')}{why}"
     if runbook.mode is Mode.DRY_RUN:
         hidden = {one.name: "***" for one in runbook.parameters if one.redact}
-        plan = resolved(bind(runbook, {**answer.parameters, **hidden}))
+        plan = resolved(bind(runbook, {**found.values, **hidden}))
         text = f"{runbook.id} is a dry run; it {would} ({'; '.join(map(_shown, plan.actions))})"
     else:
         text = f"{runbook.id} only observes; it {would} ({', '.join(action.id for action in runbook.actions)})"
-    return replace(answer, outcome=Outcome.OBSERVED, reason=text[:MOST_REASON_CHARS])
+    return text[:MOST_REASON_CHARS]
 
 
 def _shown(action: Action) -> str:
@@ -295,6 +226,7 @@ def _shown(action: Action) -> str:
     return f"{action.id}: {action.call.type.value}({given})"
 
 
+_MATCHED: Final = "matched"
 _WOULD: Final = {
     Outcome.RUN: "run",
     Outcome.QUEUED: "wait in the queue",

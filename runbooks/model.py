@@ -512,4 +512,7 @@ class Status(enum.Enum):
 
     @property
     def is_terminal(self) -> bool:
-        return self not in (Status.QUEUED, Status.AWAITING_APPROVAL, Status.RUNNING)
+        return self not in _OPEN
+
+
+_OPEN = (Status.QUEUED, Status.AWAITING_APPROVAL, Status.RUNNING)

@@ -6,6 +6,7 @@ A missing field fails every comparison, also ``ne``: a rule never matches by wha
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, Final
 
@@ -20,8 +21,7 @@ MATCHED_CHARS: Final = 4096
 def pointed(facts: Any, pointer: str) -> Any:
     """The value at a JSON Pointer (RFC 6901), or ``MISSING``."""
     found = facts
-    for part in pointer.split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
+    for key in _keys_of(pointer):
         if isinstance(found, dict) or hasattr(found, "keys"):
             if key not in found:
                 return MISSING
@@ -31,6 +31,12 @@ def pointed(facts: Any, pointer: str) -> Any:
         else:
             return MISSING
     return found
+
+
+@functools.lru_cache(maxsize=2048)
+def _keys_of(pointer: str) -> tuple[str, ...]:
+    """Pointers stand in files and silences, not in alerts: they are few."""
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
 
 
 def holds(predicate: Predicate, facts: Facts) -> bool:

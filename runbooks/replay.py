@@ -46,6 +46,7 @@ class Answer(NamedTuple):
         return "none" if last in _NONE else "suppress"
 
 
+_NO_MATCH: Final = Answer(Outcome.NO_MATCH.value, None)
 _RUNS: Final = frozenset({"run", "queued", "awaiting_approval"})
 _NONE: Final = frozenset(one.value for one in _UNANSWERED)
 
@@ -74,7 +75,7 @@ class Replay:
         self._now = 0.0
         self._forgets_at = 0.0
         self._looks_at: float | None = None
-        self._known: dict[tuple[str, str | None], Answer] = {}
+        self._known: dict[tuple[str, str | None], Answer] = {_NO_MATCH: _NO_MATCH}
 
     def take(self, alert: Facts, at: float) -> None:
         """The next alert; one that came before the last one is taken as coming with it."""
@@ -83,8 +84,10 @@ class Replay:
             self._pass_time(now)
         self._now = now
         number = len(self.answers)
-        self.answers.append(self._answer(Outcome.NO_MATCH.value, None))
-        self._decided(number, alert, self._decide(alert, number, _NOTHING_PASSED), "")
+        decision = self._decide(alert, number, _NOTHING_PASSED)
+        self.answers.append(_NO_MATCH)
+        if decision.outcome is not Outcome.NO_MATCH:  # which nearly all are
+            self._decided(number, alert, decision, "")
 
     def finish(self) -> list[Answer]:
         """Everything that waits gets its answer; all of them."""
@@ -190,7 +193,7 @@ class Replay:
         self.answers[waiting.number] = self._answer(f"pending>{word}", self.answers[waiting.number].runbook)
 
     def _look_at_queue(self) -> None:
-        if not self._history.queued:
+        if not self._history.has_queued:
             return
         began = line(
             self._history,
@@ -205,7 +208,7 @@ class Replay:
 
     def _look_later(self) -> None:
         """A limit may let go while nothing is at work whose end would be a reason to look."""
-        if self._looks_at is None and not self._history.running and self._history.queued:
+        if self._looks_at is None and not self._history.has_running and self._history.has_queued:
             self._looks_at = self._now + _LOOK_S
             self._at(self._looks_at, None)
 

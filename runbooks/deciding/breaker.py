@@ -33,13 +33,22 @@ def breaker_state(runbook: Runbook, target: str, history: History, now: float) -
     rule = runbook.limits.breaker
     if rule is None:
         return None
-    ended = [run for run in history.of(runbook.id, target) if run.ended_at is not None]
-    failed_at, opened_at = _after(sorted(ended, key=lambda run: run.ended_at or 0.0), rule)
+    failed_at, opened_at = _after(_since_success(runbook, target, history), rule)
     if opened_at is None:
         recent = [at for at in failed_at if now - at < rule.per_s]
         return BreakerState(Position.CLOSED, len(recent))
     until = opened_at + rule.open_for_s
     return BreakerState(Position.OPEN if now < until else Position.HALF_OPEN, len(failed_at), until)
+
+
+def _since_success(runbook: Runbook, target: str, history: History) -> list[PastRun]:
+    """The runs that ended after the last one that helped, the earliest end first: it closed the breaker."""
+    ended: list[PastRun] = []
+    for run in history.ended_latest(runbook.id, target):
+        if run.status is Status.SUCCEEDED:
+            break
+        ended.append(run)
+    return ended[::-1]
 
 
 def _after(ended: list[PastRun], rule: Breaker) -> tuple[list[float], float | None]:
@@ -48,9 +57,7 @@ def _after(ended: list[PastRun], rule: Breaker) -> tuple[list[float], float | No
     opened_at: float | None = None
     for run in ended:
         at = run.ended_at or 0.0
-        if run.status is Status.SUCCEEDED:
-            failed_at, opened_at = [], None
-        elif run.status in NO_HELP:
+        if run.status in NO_HELP:
             failed_at = [one for one in failed_at if opened_at is not None or at - one < rule.per_s] + [at]
             if opened_at is not None or len(failed_at) >= rule.failures:
                 opened_at = at
@@ -59,6 +66,8 @@ def _after(ended: list[PastRun], rule: Breaker) -> tuple[list[float], float | No
 
 def broken(runbook: Runbook, target: str, history: History, now: float, *, but: str = "") -> str:
     """Why no run may begin now; "" when one may. ``but``: the run that is asked about."""
+    if runbook.limits.breaker is None or not history.has_not_helped(runbook.id, target):
+        return ""  # closed, and nothing to count: as nearly always
     state = breaker_state(runbook, target, history, now)
     if state is None or state.position is Position.CLOSED:
         return ""

@@ -21,10 +21,10 @@ def held_back(run: PastRun, runbook: Runbook | None, history: History, now: floa
         return f"{run.target} is latched: {history.latches[run.target]}"
     if runbook is None:
         return ""
-    other = quiet.inhibitor(runbook, run.facts or {}, history, but=run.execution_id, only_running=True)
+    but = run.execution_id
+    other = quiet.inhibitor(runbook, run.facts or {}, history, but=but, only_running=True)
     if other is not None:
         return f"{other.execution_id} of {other.runbook_id} is first"
-    but = run.execution_id
     return (
         crowded(runbook, history)
         or breaker.broken(runbook, run.target, history, now, but=but)
@@ -39,5 +39,5 @@ def crowded(runbook: Runbook, history: History, *, with_queued: bool = False) ->
     if most is None:
         return ""
     counted = {Status.RUNNING, Status.QUEUED} if with_queued else {Status.RUNNING}
-    at_work = sum(1 for run in history.of_runbook(runbook.id) if run.status in counted)
+    at_work = sum(1 for run in history.open_of(runbook.id) if run.status in counted)
     return f"{most} runs of {runbook.id} may be at work at once" if at_work >= most else ""

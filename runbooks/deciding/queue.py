@@ -52,16 +52,17 @@ class Line:
 
 def rank(run: PastRun, now: float) -> float:
     """The more, the sooner; among critical runs, or among lesser ones."""
-    waited_s = max(0.0, now - run.decided_at)
+    waited_s = now - run.decided_at if now > run.decided_at else 0.0
     points = run.priority + POINTS.get(run.severity, POINTS["high"]) + POINTS_A_MINUTE * waited_s / 60
     return points if run.severity == CRITICAL else min(MOST, points)
 
 
 def in_order(queued: Iterable[PastRun], history: History, now: float) -> list[PastRun]:
     """Best first, as if each began when the one before it had."""
-    best = sorted(queued, key=lambda run: (-rank(run, now), run.decided_at, run.execution_id))
-    urgent = [run for run in best if run.severity == CRITICAL]
-    lesser = [run for run in best if run.severity != CRITICAL]
+    keyed = [(-rank(run, now), run.decided_at, run.execution_id, run) for run in queued]
+    keyed.sort()  # ids differ: no two runs are compared
+    urgent = [run for *_, run in keyed if run.severity == CRITICAL]
+    lesser = [run for *_, run in keyed if run.severity != CRITICAL]
     if not urgent or not lesser:
         return urgent + lesser
     turn_in = max(0, IN_A_ROW - _critical_in_a_row(lesser, history))

@@ -90,9 +90,9 @@ def inhibitor(
         only_running: what is queued stops nobody: two runbooks that yield to each other must not wait for ever.
     """
     for rule in runbook.inhibited_by:
-        for run in history.of_runbook(rule.runbook):
-            is_open = run.status is Status.RUNNING if only_running else not run.status.is_terminal
-            if is_open and run.execution_id != but and _are_equal(alert, run.facts or {}, rule.equal):
+        for run in history.open_of(rule.runbook):
+            may_stop = run.status is Status.RUNNING or not only_running
+            if may_stop and run.execution_id != but and _are_equal(alert, run.facts or {}, rule.equal):
                 return run
     return None
 

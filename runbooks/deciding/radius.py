@@ -7,6 +7,7 @@ ready again, without a relapse in between.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Final
 
@@ -16,6 +17,7 @@ from runbooks.model import Runbook
 STORM_COOLDOWN_S: Final = 60.0
 
 
+@functools.lru_cache(maxsize=256)
 def needed(min_healthy: str, wanted: int) -> int:
     """How many services must be ready, of so many that are wanted."""
     if min_healthy.endswith("%"):

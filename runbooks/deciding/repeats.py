@@ -8,9 +8,8 @@ from runbooks.model import SEVERITIES, OnRepeat, Runbook, Status
 
 def twin(fingerprint: str, runbook: Runbook, severity: str, history: History, now: float) -> PastRun | None:
     """The newest execution of the same alert, unless this one is worse. A time in the future is no reason to fold."""
-    for run in reversed(tuple(history.alike(fingerprint))):
-        is_recent = not run.status.is_terminal or 0 <= now - run.decided_at < runbook.dedup.window_s
-        if is_recent and not is_worse(severity, run.severity):
+    for run in history.alike(fingerprint, now, runbook.dedup.window_s):
+        if not is_worse(severity, run.severity):
             return run
     return None
 

@@ -6,11 +6,13 @@ All times are seconds on one scale that never jumps and survives the daemon (``t
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from runbooks.model import Facts, Predicate, Runbook, Status
+from runbooks.deciding.indexes import Grouped, InTime
+from runbooks.model import Facts, Predicate, Runbook, Scope, Status
 
 NO_HELP: Final = frozenset({Status.FAILED, Status.ROLLED_BACK, Status.ROLLBACK_FAILED, Status.UNKNOWN})
 """Ends of a run that began and did not help."""
@@ -157,12 +159,21 @@ class History:
 
     __slots__ = (
         "_began",
-        "_by_fingerprint",
-        "_by_place",
-        "_by_runbook",
-        "_by_target",
+        "_began_in_all",
+        "_began_of",
+        "_began_on",
+        "_count",
+        "_decided_like",
+        "_ended",
+        "_ended_on",
+        "_numbers",
+        "_of_runbook",
         "_open",
+        "_open_like",
+        "_open_of",
         "_open_on",
+        "_queued",
+        "_running",
         "_runs",
         "health",
         "is_recovery_on",
@@ -195,14 +206,26 @@ class History:
         self.storms: dict[str, Storm] = {}
         """Those that are on, by ``min_healthy``."""
         self._runs: dict[str, PastRun] = {}
-        self._by_fingerprint: dict[str, dict[str, PastRun]] = {}
-        self._by_place: dict[tuple[str, str], dict[str, PastRun]] = {}
-        self._by_runbook: dict[str, dict[str, PastRun]] = {}
-        self._by_target: dict[str, dict[str, PastRun]] = {}
+        self._numbers: dict[str, int] = {}
+        """In the order in which they came to be known."""
+        self._count = 0
         self._began: dict[str, PastRun] = {}
         """In the order in which they began."""
+        self._began_on: InTime[str] = InTime()
+        self._began_of: InTime[str] = InTime()
+        self._began_in_all: InTime[str] = InTime()
+        self._decided_like: InTime[str] = InTime()
+        self._ended_on: InTime[tuple[str, str]] = InTime()
+        """By runbook and target; without those that never began."""
+        self._ended: list[tuple[float, str]] = []
+        """A heap of what is to be forgotten; some of it may be forgotten already."""
+        self._of_runbook: Grouped[str] = Grouped()
         self._open: dict[str, PastRun] = {}
-        self._open_on: dict[str, dict[str, PastRun]] = {}
+        self._running: dict[str, PastRun] = {}
+        self._queued: dict[str, PastRun] = {}
+        self._open_on: Grouped[str] = Grouped()
+        self._open_of: Grouped[str] = Grouped()
+        self._open_like: Grouped[str] = Grouped()
         for run in sorted(runs, key=lambda one: one.began_at or 0.0):
             self._note_begin(run, None)
         for run in runs:
@@ -212,18 +235,19 @@ class History:
 
     def put(self, run: PastRun) -> None:
         """Add it, or replace what was known of it."""
-        key, is_open = run.execution_id, not run.status.is_terminal
+        key = run.execution_id
+        before = self._runs.get(key)
+        if before is not None and _place(before) != _place(run):  # another run by the same name
+            self.drop(key)
+            before = None
+        if before is None:
+            self._count += 1
+            self._numbers[key] = self._count
+            self._of_runbook.add(run.runbook_id, key)
         self._note_begin(run, self._began.get(key))
-        self._by_target.setdefault(run.target, {})[key] = run
         self._runs[key] = run
-        self._by_fingerprint.setdefault(run.fingerprint, {})[key] = run
-        self._by_place.setdefault((run.runbook_id, run.target), {})[key] = run
-        self._by_runbook.setdefault(run.runbook_id, {})[key] = run
-        if is_open:
-            self._open[key] = run
-            self._open_on.setdefault(run.target, {})[key] = run
-        elif self._open.pop(key, None) is not None:
-            _take(self._open_on, run.target, key)
+        self._note_instants(run, before)
+        self._note_open(run)
 
     def _note_begin(self, run: PastRun, before: PastRun | None) -> None:
         if before is not None and before.began_at != run.began_at:
@@ -231,18 +255,62 @@ class History:
         if run.began_at is not None:
             self._began[run.execution_id] = run
 
+    def _note_instants(self, run: PastRun | None, before: PastRun | None) -> None:
+        """``before`` is not so any more, ``run`` is."""
+        known = run or before
+        if known is None:
+            return
+        key, number = known.execution_id, self._numbers[known.execution_id]
+        decided = (before.decided_at if before else None, run.decided_at if run else None)
+        began = (before.began_at if before else None, run.began_at if run else None)
+        ended = (_counted_end(before), _counted_end(run))
+        if decided[0] != decided[1]:
+            _move(self._decided_like, known.fingerprint, *decided, number, key)
+        if began[0] != began[1]:
+            _move(self._began_on, known.target, *began, number, key)
+            _move(self._began_of, known.runbook_id, *began, number, key)
+            _move(self._began_in_all, "", *began, number, key)
+        if ended[0] != ended[1]:
+            _move(self._ended_on, (known.runbook_id, known.target), *ended, number, key)
+        if run is not None and run.ended_at is not None and (before is None or before.ended_at != run.ended_at):
+            heapq.heappush(self._ended, (run.ended_at, key))
+
+    def _note_open(self, run: PastRun) -> None:
+        key, status = run.execution_id, run.status
+        if status.is_terminal:
+            if self._open.pop(key, None) is not None:
+                self._close(run)
+            return
+        if key not in self._open:
+            self._open_on.add(run.target, key)
+            self._open_of.add(run.runbook_id, key)
+            self._open_like.add(run.fingerprint, key)
+        self._open[key] = run
+        for index, its_status in ((self._running, Status.RUNNING), (self._queued, Status.QUEUED)):
+            if status is its_status:
+                index[key] = run
+            else:
+                index.pop(key, None)
+
+    def _close(self, run: PastRun) -> None:
+        key = run.execution_id
+        self._running.pop(key, None)
+        self._queued.pop(key, None)
+        self._open_on.take(run.target, key)
+        self._open_of.take(run.runbook_id, key)
+        self._open_like.take(run.fingerprint, key)
+
     def drop(self, execution_id: str) -> None:
         """As if it had never been."""
         run = self._runs.pop(execution_id, None)
         if run is None:
             return
-        _take(self._by_fingerprint, run.fingerprint, execution_id)
-        _take(self._by_place, (run.runbook_id, run.target), execution_id)
-        _take(self._by_runbook, run.runbook_id, execution_id)
-        _take(self._by_target, run.target, execution_id)
+        self._note_instants(None, run)
+        self._of_runbook.take(run.runbook_id, execution_id)
         self._began.pop(execution_id, None)
         if self._open.pop(execution_id, None) is not None:
-            _take(self._open_on, run.target, execution_id)
+            self._close(run)
+        del self._numbers[execution_id]
 
     def remember(self, runs: Iterable[PastRun]) -> None:
         """Also these, oldest first; of those that are known already what is known counts."""
@@ -256,27 +324,39 @@ class History:
 
     def forget(self, before: float) -> None:
         """Those that ended earlier."""
-        for run in [one for one in self._runs.values() if one.ended_at is not None and one.ended_at < before]:
-            self.drop(run.execution_id)
+        while self._ended and self._ended[0][0] < before:
+            ended_at, execution_id = heapq.heappop(self._ended)
+            run = self._runs.get(execution_id)
+            if run is not None and run.ended_at == ended_at:
+                self.drop(execution_id)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
     @property
     def runs(self) -> tuple[PastRun, ...]:
+        """In the order in which they came to be known; so are all that follow, unless something else is said."""
         return tuple(self._runs.values())
 
     @property
     def running(self) -> tuple[PastRun, ...]:
-        return tuple(run for run in self._open.values() if run.status is Status.RUNNING)
+        return tuple(self._running.values())
 
     @property
     def queued(self) -> tuple[PastRun, ...]:
-        return tuple(run for run in self._open.values() if run.status is Status.QUEUED)
+        return tuple(self._queued.values())
+
+    @property
+    def has_running(self) -> bool:
+        return bool(self._running)
+
+    @property
+    def has_queued(self) -> bool:
+        return bool(self._queued)
 
     @property
     def open_count(self) -> int:
         """Of those that are at work or queued."""
-        return sum(1 for run in self._open.values() if run.status is not Status.AWAITING_APPROVAL)
+        return len(self._running) + len(self._queued)
 
     @property
     def open_runs(self) -> Iterable[PastRun]:
@@ -285,18 +365,49 @@ class History:
     def get(self, execution_id: str) -> PastRun | None:
         return self._runs.get(execution_id)
 
-    def alike(self, fingerprint: str) -> Iterable[PastRun]:
-        """Runs for alerts that are one, oldest first."""
-        return self._by_fingerprint.get(fingerprint, {}).values()
+    def alike(self, fingerprint: str, now: float, window_s: float) -> list[PastRun]:
+        """Runs for alerts that are one: the open ones, and those decided within the window; the last one first."""
+        found = set(self._open_like.of(fingerprint))
+        for decided_at, _, key in self._decided_like.latest(fingerprint):
+            if now - decided_at >= window_s:
+                break
+            if now >= decided_at:
+                found.add(key)
+        if len(found) > 1:
+            return [self._runs[key] for key in sorted(found, key=self._numbers.__getitem__, reverse=True)]
+        return [self._runs[key] for key in found]
 
-    def of(self, runbook_id: str, target: str) -> Iterable[PastRun]:
-        return self._by_place.get((runbook_id, target), {}).values()
+    def ended_latest(self, runbook_id: str, target: str) -> Iterator[PastRun]:
+        """What began and ended, the latest end first; of one instant the one known last."""
+        for _, _, key in self._ended_on.latest((runbook_id, target)):
+            yield self._runs[key]
+
+    def has_not_helped(self, runbook_id: str, target: str) -> bool:
+        """Whether the last end of what began was no success."""
+        key = self._ended_on.last((runbook_id, target))
+        return key is not None and self._runs[key].status is not _SUCCEEDED
 
     def of_runbook(self, runbook_id: str) -> Iterable[PastRun]:
-        return self._by_runbook.get(runbook_id, {}).values()
+        return [self._runs[key] for key in self._of_runbook.of(runbook_id)]
 
-    def on(self, target: str) -> Iterable[PastRun]:
-        return self._by_target.get(target, {}).values()
+    def open_of(self, runbook_id: str) -> Iterable[PastRun]:
+        """In the order in which they became open."""
+        return [self._runs[key] for key in self._open_of.of(runbook_id)]
+
+    def nth_begun(self, scope: Scope, runbook_id: str, target: str, nth: int, but: str = "") -> float | None:
+        """When the nth from the last of these began (1: the last); None when there are fewer. ``but`` is left out."""
+        if scope is _ON_TARGET:
+            index, key = self._began_on, target
+        elif scope is _OF_RUNBOOK:
+            index, key = self._began_of, runbook_id
+        else:
+            index, key = self._began_in_all, ""
+        at = index.nth_latest(key, nth)
+        left_out = self._began.get(but)
+        if at is None or left_out is None or (left_out.began_at or 0.0) < at:
+            return at
+        is_one_of_these = key in (left_out.target if index is self._began_on else left_out.runbook_id, "")
+        return index.nth_latest(key, nth + 1) if is_one_of_these else at
 
     def begun_since(self, since: float) -> Iterable[PastRun]:
         """Those that began then or later, the last one first."""
@@ -306,15 +417,28 @@ class History:
             yield run
 
     def open_on(self, target: str) -> Iterable[PastRun]:
-        return self._open_on.get(target, {}).values()
+        """In the order in which they became open."""
+        return [self._runs[key] for key in self._open_on.of(target)]
 
     def running_on(self, target: str) -> PastRun | None:
         return next((run for run in self.open_on(target) if run.status is Status.RUNNING), None)
 
 
-def _take(index: dict[Any, dict[str, PastRun]], key: Any, execution_id: str) -> None:
-    found = index.get(key)
-    if found is not None:
-        found.pop(execution_id, None)
-        if not found:
-            del index[key]
+_SUCCEEDED: Final = Status.SUCCEEDED
+_ON_TARGET: Final = Scope.TARGET
+_OF_RUNBOOK: Final = Scope.RUNBOOK
+
+
+def _place(run: PastRun) -> tuple[str, str, str]:
+    return (run.runbook_id, run.target, run.fingerprint)
+
+
+def _counted_end(run: PastRun | None) -> float | None:
+    return None if run is None or run.status in NEVER_BEGUN else run.ended_at
+
+
+def _move(index: InTime[Any], key: Any, before: float | None, at: float | None, number: int, execution_id: str) -> None:
+    if before is not None:
+        index.take(key, (before, number, execution_id))
+    if at is not None:
+        index.add(key, (at, number, execution_id))

@@ -96,10 +96,15 @@ def one_side(alerts: Path, directories: tuple[Path, ...], run_s: float = RUN_S) 
 
 def _differences(old: Side, new: Side) -> Iterator[Difference]:
     """By what is done, and by whom; of alerts that nothing is done about, why."""
-    for number in range(len(old.codes)):
-        before, after = old.of(number), new.of(number)
-        if before != after:
-            yield Difference(number, before, after)
+    alike = {
+        (one, other)
+        for one, before in enumerate(old.answers)
+        for other, after in enumerate(new.answers)
+        if before == after
+    }
+    for number, codes in enumerate(zip(old.codes, new.codes, strict=True)):
+        if codes not in alike:
+            yield Difference(number, old.of(number), new.of(number))
 
 
 def _shown(differences: list[Difference], *, everything: bool) -> list[Difference]:
@@ -118,14 +123,11 @@ def _named(alerts: Path, numbers: set[int]) -> dict[int, str]:
     """The alerts of these numbers in a few words."""
     if not numbers:
         return {}
-    named, last = {}, max(numbers)
-    for number, one in enumerate(recorded(alerts)):
-        if number in numbers:
-            facts = one.facts
-            said = [str(facts.get(key)) for key in ("type", "service", "severity") if facts.get(key) is not None]
-            named[number] = " ".join([*said, repr(facts["message"])[:80]] if facts.get("message") else said)
-        if number == last:
-            break
+    named = {}
+    for number, one in zip(sorted(numbers), recorded(alerts, numbers), strict=True):
+        facts = one.facts
+        said = [str(facts.get(key)) for key in ("type", "service", "severity") if facts.get(key) is not None]
+        named[number] = " ".join([*said, repr(facts["message"])[:80]] if facts.get("message") else said)
     return named
 
 

@@ -18,7 +18,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(0, 30), st.integers(0, 30))
-def test_what_began_and_what_was_on_a_target(
+def test_what_began_and_what_is_open_on_a_target(
     steps: list[tuple[int, str, Status, bool | None, bool]], since: int, loaded: int
 ) -> None:
     runs: list[PastRun | str] = []
@@ -39,8 +39,8 @@ def test_what_began_and_what_was_on_a_target(
             history.put(one)
             known[one.execution_id] = one
     for target in {one.target for one in known.values()}:
-        assert {one.execution_id for one in history.on(target)} == {
-            one.execution_id for one in known.values() if one.target == target
+        assert {one.execution_id for one in history.open_on(target)} == {
+            one.execution_id for one in known.values() if one.target == target and not one.status.is_terminal
         }
     begun = [one for one in known.values() if one.began_at is not None]
     if all(one.began_at is not None and one.began_at >= since for one in begun):
