@@ -54,6 +54,8 @@ MOST_CRASHES: Final = 3
 """So often an execution's actor may crash in one daemon."""
 MOST_STALLS: Final = 10
 """So many incarnations, of whatever daemons, may begin without that anything is written of the run."""
+_OF_NO_STEP: Final = (Phase.PRECONDITION, Phase.CRITERION, Phase.FAILING, Phase.FINISHED)
+"""There the index may be that of a look."""
 
 
 class StopPolicy(enum.Enum):
@@ -332,7 +334,7 @@ class RunbookActor(SupervisedActor):
         state = self._state
         if state is None:
             return "starting"
-        if state.phase in (Phase.PRECONDITION, Phase.CRITERION, Phase.FINISHED):  # there the index is no step's
+        if state.phase in _OF_NO_STEP:
             return str(state.phase.value)
         total = len(state.plan.actions)
         number = min(state.index + 1, total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -37,6 +37,15 @@ CUT_AFTER_S: Final = 0.1
 T = TypeVar("T")
 _FULL: Final = "max number of clients reached"
 _BUSY: Final = "BUSY"
+_DUMP_UNNOTICED: Final = """
+local idle = redis.call('OBJECT', 'IDLETIME', KEYS[1])
+local value = redis.call('DUMP', KEYS[1])
+if value and redis.call('PTTL', KEYS[1]) == -1 then
+  redis.call('RESTORE', KEYS[1], 0, value, 'REPLACE', 'IDLETIME', idle)
+end
+return value
+"""
+"""For servers on which every look makes a key young: a daemon that died after its look would find no lock left."""
 _SKIPPED: Final = {"S": "a replica's", "M": "a master's", "P": "a subscriber's", "O": "a monitor's"}
 
 
@@ -57,6 +66,7 @@ class _Client:
                 "protocol": 2,
             }
         )
+        self._is_unnoticed = False
         self._cut = threading.Timer(limit_s + CUT_AFTER_S, self._connection.disconnect)
         self._cut.daemon = True
 
@@ -96,6 +106,24 @@ class _Client:
         """Go to the database of the url: a server that a script blocks refuses that, hence not at once."""
         if self._number:
             self.ask("SELECT", self._number)
+
+    def look_unnoticed(self) -> None:
+        """From here on a look at a key does not count as its use. Raises redis.RedisError."""
+        try:
+            self.ask("CLIENT", "NO-TOUCH", "ON")
+            self._is_unnoticed = True
+        except redis.ResponseError:  # older than 7.2, or not allowed
+            self._is_unnoticed = False
+
+    def value(self, name: str) -> bytes | None:
+        """A key as ``DUMP`` has it; how long nobody touched it stays as it was. Raises redis.RedisError."""
+        found: bytes | None = None
+        if not self._is_unnoticed:
+            with suppress(redis.ResponseError):  # scripts are not allowed, or no such age is kept: it is lost
+                found = self.ask("EVAL", _DUMP_UNNOTICED, 1, name)
+        if found is None:
+            found = self.ask("DUMP", name)
+        return found
 
     def info(self, section: str) -> dict[str, str]:
         pairs = (line.partition(":") for line in self.text("INFO", section).splitlines())
@@ -258,7 +286,10 @@ def lock_keys(
     """As ``ports.Databases``."""
     with _inside(database, deadline) as client:
         client.select()
-        dumped = [(name, client.ask("DUMP", name)) for name in _left(client, patterns, idle_for_s)]
+        names = _left(client, patterns, idle_for_s)
+        if names:
+            client.look_unnoticed()
+        dumped = [(name, client.value(name)) for name in names]
         return tuple(_lock_key(name, value) for name, value in dumped if value is not None)
 
 

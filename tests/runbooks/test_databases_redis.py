@@ -17,7 +17,7 @@ from runbooks.engine_words import Answer
 from runbooks.model import Call, CallType
 from runbooks.ports import PortError
 from runbooks.steps import take_snapshot
-from tests.faults.redis import MOST, Redis, running_redis
+from tests.faults.redis import MOST, PASSWORD, Redis, running_redis
 from tests.runbooks.database_calls import BELOW, OK, PORTS, TOKEN, UNBLOCKED, do, health, look
 from tests.support.eventually import eventually
 from tests.system.running import free_port
@@ -181,6 +181,18 @@ def test_lock_keys_that_never_expire_are_deleted_and_put_back_as_they_were(store
         assert client.get("lock:orders") == "somebody else"
         assert client.hgetall("lock:risk") == {"owner": "owner-2"}
         assert look(CallType.DATABASE_RESTORED, snapshot, **restored).answer is Answer.YES
+
+
+def test_a_look_at_what_a_lock_holds_does_not_make_it_young(store: Redis) -> None:
+    """A daemon that dies after its look must find it again."""
+    with store.connect() as client, redis.Redis(port=store.port, password=PASSWORD, db=2) as raw:
+        client.select(2)
+        client.set("lock:orders", "an owner that is gone")
+        raw.restore("lock:orders", 0, raw.dump("lock:orders"), replace=True, idletime=1000)
+        looks = [take_snapshot([clear(store, blocked_for=900)], PORTS, TOKEN) for _ in range(3)]
+        assert looks == [looks[0]] * 3
+        assert [key["name"] for key in looks[0]["database_keys:lock:*"]] == ["lock:orders"]
+        assert client.get("lock:orders") == "an owner that is gone"
 
 
 def test_a_lock_that_changed_hands_stays(store: Redis) -> None:
