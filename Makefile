@@ -9,7 +9,7 @@ COMPILED = $(BIN)/python -m compileall -q $(CODE)
 SELFHEAL := $(BIN)/selfheal
 
 .PHONY: help run test check format tree service-start service-stop service-status service-restart conformance \
-	bench alert-bench crash-matrix runbook-crash-matrix kill-storm peers lock clean
+	bench alert-bench crash-matrix runbook-crash-matrix runbook-faults kill-storm peers lock clean
 
 help: ## this list
 	@grep -hE '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -79,6 +79,9 @@ alert-bench: $(VENV)/.dev ## acknowledged alerts per second, beside Redis Stream
 
 runbook-crash-matrix: $(VENV)/.dev ## kill the daemon at every place of every runbook, and again: make runbook-crash-matrix PAIRS=200
 	$(BIN)/python -m tests.crash_runbooks --pairs $(or $(PAIRS),all)
+
+runbook-faults: $(VENV)/.dev ## every runbook against its real faults, again and again (root): make runbook-faults RUNS=20
+	$(BIN)/python benchmarks/runbook_faults.py --runs $(or $(RUNS),20)
 
 crash-matrix: $(VENV)/.dev ## kill daemon and keeper at every fail point, and again while they recover: make crash-matrix MINUTES=60
 	$(BIN)/python -m tests.crash --pairs all --limit-min $(or $(MINUTES),60)

@@ -193,6 +193,7 @@ class CallModel(Border):
         "notify",
         "custom_function",
         "service_exists",
+        "service_wanted",
         "service_ready",
         "service_generation",
         "service_restored",

@@ -43,6 +43,7 @@ ARGUMENTS: Final[Mapping[CallType, Arguments]] = {
     CallType.SERVICE_SCALE: _takes("service", "replicas"),
     CallType.SERVICE_RESTORE: _SERVICE,
     CallType.SERVICE_EXISTS: _SERVICE,
+    CallType.SERVICE_WANTED: _SERVICE,
     CallType.SERVICE_READY: _SERVICE,
     CallType.SERVICE_GENERATION: _SERVICE,
     CallType.SERVICE_RESTORED: _SERVICE,

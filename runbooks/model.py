@@ -159,6 +159,7 @@ class CallType(enum.Enum):
     NOTIFY = "notify"
     CUSTOM_FUNCTION = "custom_function"
     SERVICE_EXISTS = "service_exists"
+    SERVICE_WANTED = "service_wanted"
     SERVICE_READY = "service_ready"
     SERVICE_GENERATION = "service_generation"
     SERVICE_RESTORED = "service_restored"

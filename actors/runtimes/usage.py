@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from actors.clock import Clock
@@ -20,8 +20,11 @@ _FRESH_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
+    """``percent``: what it said beside the one before it."""
+
     at: float
     cpu_s: dict[ProcessIdentity, float]
+    percent: float = 0.0
 
 
 class ProcessMeter:
@@ -56,17 +59,19 @@ class ProcessMeter:
             self._table, self._read_at = self._read(), now
 
     def _usage(self, main: ProcessIdentity, members: tuple[ProcessIdentity, ...]) -> Usage:
-        sample = _Sample(self._read_at, {member: self._table[member.pid].cpu_s for member in members})
-        before = self._samples.get(main)
-        if before is None or before.at < sample.at:
-            self._samples[main] = sample
         memory_bytes = sum(self._table[member.pid].resident_bytes for member in members)
-        return Usage(_cpu_percent(before, sample), memory_bytes)
+        before = self._samples.get(main)
+        if before is not None and before.at >= self._read_at:  # somebody asked of this very table
+            return Usage(before.percent, memory_bytes)
+        sample = _Sample(self._read_at, {member: self._table[member.pid].cpu_s for member in members})
+        sample = replace(sample, percent=_cpu_percent(before, sample))
+        self._samples[main] = sample
+        return Usage(sample.percent, memory_bytes)
 
 
 def _cpu_percent(before: _Sample | None, now: _Sample) -> float:
     """Percent of one core. A member that is new used all its time since; one that ended takes its time along."""
-    if before is None or now.at <= before.at:
+    if before is None:
         return 0.0
     used_s = sum(max(0.0, cpu_s - before.cpu_s.get(member, 0.0)) for member, cpu_s in now.cpu_s.items())
     return round(100 * used_s / (now.at - before.at), 1)

@@ -57,6 +57,17 @@ def _exists(call: Call, context: Context) -> CheckOutcome:
     return yes_no(is_known, f"service {name!r} is {'' if is_known else 'not '}configured")
 
 
+def _wanted(call: Call, context: Context) -> CheckOutcome:
+    """What a person stopped, or paused, only a person starts."""
+    name = call.arguments["service"]
+    view = context.ports.services.status(name)
+    if view is None:
+        return CheckOutcome(Answer.NO, f"service {name!r} is not configured")
+    return yes_no(
+        view.is_wanted, f"service {name!r} is {view.state}, {'wanted' if view.is_wanted else 'stopped by hand'}"
+    )
+
+
 def _ready(call: Call, context: Context) -> CheckOutcome:
     name = call.arguments["service"]
     view = context.ports.services.status(name)
@@ -96,6 +107,7 @@ FAMILY: Final = Family(
     },
     looks={
         CallType.SERVICE_EXISTS: _exists,
+        CallType.SERVICE_WANTED: _wanted,
         CallType.SERVICE_READY: _ready,
         CallType.SERVICE_GENERATION: _generation,
         CallType.SERVICE_RESTORED: _restored,

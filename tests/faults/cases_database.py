@@ -8,35 +8,65 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 import redis
 
-from tests.faults.database_stage import SERVICE, Stage, postgres_stage, redis_stage
+from tests.faults.database_stage import LOCK, MAIN, Stage, postgres_stage, redis_stage
+from tests.faults.ended import Ended
 from tests.faults.postgres import MOST as MOST_SESSIONS
 from tests.faults.postgres import RESERVED, Postgres
 from tests.faults.redis import MOST as MOST_CLIENTS
 from tests.faults.redis import Redis
-from tests.faults.registry import Case, Ended, Kind
+from tests.faults.registry import Case, Kind, shared
+from tests.faults.ward import Bed, Part
 from tests.support.eventually import eventually
 
-MAIN: Final = "database_connection_failure"
-LOCK: Final = "database_lock_left"
-LONG_S: Final = 30.0
+LONG_S: Final = 60.0
+STRANGER: Final = "nobody_of_this_name"
 UPDATE: Final = "update stock set n = n + 1 where id = 1"
 
 
 def _runs(stage: Stage[Any]) -> int:
-    return int(stage.service()["incarnation"])
+    return stage.bed.runs()
 
 
 def _end(stage: Stage[Any], number: int) -> None:
     """``number`` goes to the server's main process."""
     stage.broke_at = time.monotonic()
-    os.kill(stage.running.pid(SERVICE), number)
+    os.kill(stage.bed.pid(), number)
+
+
+def _postgres(run: Callable[[Stage[Postgres]], Ended], **more: Any) -> Callable[[Bed], AbstractContextManager[Part]]:
+    @contextmanager
+    def play(bed: Bed) -> Iterator[Part]:
+        with postgres_stage(bed, **more) as stage:
+
+            def go() -> Ended:
+                stage.rig.until_ready()
+                stage.rig.make_users()
+                return run(stage)
+
+            yield Part(stage.config, go, stage.ready)
+
+    return play
+
+
+def _redis(run: Callable[[Stage[Redis]], Ended], **more: Any) -> Callable[[Bed], AbstractContextManager[Part]]:
+    @contextmanager
+    def play(bed: Bed) -> Iterator[Part]:
+        with redis_stage(bed, **more) as stage:
+
+            def go() -> Ended:
+                stage.rig.until_ready()
+                return run(stage)
+
+            yield Part(stage.config, go, stage.ready)
+
+    return play
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------------------------------
@@ -47,28 +77,27 @@ def _well(rig: Postgres) -> None:
         session.execute(UPDATE)
 
 
-def _postgres_ended(number: int) -> Callable[..., Ended]:
-    def run(folder: Path, *, acts: bool) -> Ended:
-        with postgres_stage(folder, acts=acts) as stage:
-            _end(stage, number)
-            ended = stage.alert()
-            if acts:
-                _well(stage.rig)
-                assert _runs(stage) == 2
-            return ended
+def _postgres_ended(number: int) -> Callable[[Stage[Postgres]], Ended]:
+    def run(stage: Stage[Postgres]) -> Ended:
+        _end(stage, number)
+        ended = stage.alert()
+        if stage.bed.acts:
+            _well(stage.rig)
+            assert _runs(stage) == 2
+        return ended
 
     return run
 
 
-def _postgres_exhausted(folder: Path, *, acts: bool) -> Ended:
+def _postgres_exhausted(stage: Stage[Postgres]) -> Ended:
     """Every session that ordinary users may have is taken by one that does nothing."""
-    with postgres_stage(folder, acts=acts) as stage, ExitStack() as sessions:
+    with ExitStack() as sessions:
         for number in range(MOST_SESSIONS - RESERVED):
             sessions.enter_context(stage.rig.connect("app", f"hoarder-{number}"))
         stage.broke_at = time.monotonic()
         eventually(lambda: time.monotonic() - stage.broke_at > 1.2)
         ended = stage.alert(idle_s=1)
-        if acts:
+        if stage.bed.acts:
             _well(stage.rig)
             assert _runs(stage) == 1, "it was restarted"
         return ended
@@ -99,28 +128,45 @@ def waiting(rig: Postgres, ends: list[Exception | None], holder: str = "app") ->
         waits.join(LONG_S)
 
 
-def _postgres_locked(folder: Path, *, acts: bool) -> Ended:
+def _postgres_locked(stage: Stage[Postgres]) -> Ended:
     ends: list[Exception | None] = []
-    with postgres_stage(folder, acts=acts) as stage, waiting(stage.rig, ends):
+    with waiting(stage.rig, ends):
         stage.broke_at = time.monotonic()
         ended = stage.alert("database_locked", blocked_s=1)
-        if acts:
+        if stage.bed.acts:
             eventually(lambda: ends == [None], within_s=LONG_S)
             assert _runs(stage) == 1, "it was restarted"
         return ended
 
 
-def _postgres_broken(folder: Path, *, acts: bool) -> Ended:
-    """It cannot be brought back: what is started in its place never accepts. It is wanted as before, and not ready."""
-    with postgres_stage(folder, acts=acts, hasty=True) as stage:
-        stage.rig.program.unlink()
-        stage.rig.program.write_text("#!/bin/sh\nexec sleep 1000\n", encoding="ascii")
-        stage.rig.program.chmod(0o755)
-        _end(stage, signal.SIGKILL)
-        ended = stage.alert()
-        assert stage.service()["state"] != "stopped"
-        assert stage.steps()["restart"] == "rolled_back"
+def _postgres_locked_by_a_superuser(stage: Stage[Postgres]) -> Ended:
+    ends: list[Exception | None] = []
+    with waiting(stage.rig, ends, holder="postgres"):
+        ended = stage.alert("database_locked", blocked_s=1)
+        assert "unblock" in ended.detail
+        assert ends == []
+        assert _runs(stage) == 1
         return ended
+
+
+def _postgres_stranger(stage: Stage[Postgres]) -> Ended:
+    """Whoever is not let in restarts nothing."""
+    ended = stage.alert()
+    assert STRANGER in ended.detail
+    assert _runs(stage) == 1
+    return ended
+
+
+def _postgres_broken(stage: Stage[Postgres]) -> Ended:
+    """It cannot be brought back: what is started in its place never accepts. It is wanted as before, and not ready."""
+    stage.rig.program.unlink()
+    stage.rig.program.write_text("#!/bin/sh\nexec sleep 1000\n", encoding="ascii")
+    stage.rig.program.chmod(0o755)
+    _end(stage, signal.SIGKILL)
+    ended = stage.alert()
+    assert stage.service()["state"] != "stopped"
+    assert stage.steps()["restart"] == "rolled_back"
+    return ended
 
 
 # -- Redis ------------------------------------------------------------------------------------------------------------
@@ -132,33 +178,32 @@ def _kept(rig: Redis) -> None:
         client.set("price", "1.2")
 
 
-def _redis_ended(number: int) -> Callable[..., Ended]:
-    def run(folder: Path, *, acts: bool) -> Ended:
-        with redis_stage(folder, acts=acts) as stage:
-            with stage.rig.connect() as client:
-                client.set("price", "1.1")
-            _end(stage, number)
-            ended = stage.alert()
-            if acts:
-                _kept(stage.rig)
-                assert _runs(stage) == 2
-            return ended
+def _redis_ended(number: int) -> Callable[[Stage[Redis]], Ended]:
+    def run(stage: Stage[Redis]) -> Ended:
+        with stage.rig.connect() as client:
+            client.set("price", "1.1")
+        _end(stage, number)
+        ended = stage.alert()
+        if stage.bed.acts:
+            _kept(stage.rig)
+            assert _runs(stage) == 2
+        return ended
 
     return run
 
 
-def _redis_crowded(left: int, runs: int) -> Callable[..., Ended]:
+def _redis_crowded(left: int, runs: int) -> Callable[[Stage[Redis]], Ended]:
     """All clients but ``left`` are taken by such as do nothing. With none left nobody gets in: it is restarted."""
 
-    def run(folder: Path, *, acts: bool) -> Ended:
-        with redis_stage(folder, acts=acts) as stage, ExitStack() as clients:
+    def run(stage: Stage[Redis]) -> Ended:
+        with ExitStack() as clients:
             with stage.rig.connect() as client:
                 client.set("price", "1.1")
             eventually(lambda: _crowd(stage.rig, clients, MOST_CLIENTS - left), within_s=LONG_S)
             stage.broke_at = time.monotonic()
             eventually(lambda: time.monotonic() - stage.broke_at > 2.2)  # Redis counts whole seconds
             ended = stage.alert(idle_s=1)
-            if acts:
+            if stage.bed.acts:
                 _kept(stage.rig)
                 assert _runs(stage) == runs
             return ended
@@ -178,9 +223,9 @@ def _crowd(rig: Redis, clients: ExitStack, number: int) -> bool:
         return True
 
 
-def _redis_blocked(folder: Path, *, acts: bool) -> Ended:
+def _redis_blocked(stage: Stage[Redis]) -> Ended:
     """By a script that never ends."""
-    with redis_stage(folder, acts=acts) as stage, stage.rig.connect() as client:
+    with stage.rig.connect() as client:
 
         def loop() -> None:
             with suppress(redis.RedisError):
@@ -191,11 +236,11 @@ def _redis_blocked(folder: Path, *, acts: bool) -> Ended:
         eventually(lambda: _is_busy(stage.rig), within_s=LONG_S)
         stage.broke_at = time.monotonic()
         ended = stage.alert("database_locked")
-        if acts:
+        if stage.bed.acts:
             loops.join(LONG_S)
             assert not loops.is_alive()
             assert _runs(stage) == 1, "it was restarted"
-        os.kill(stage.running.pid(SERVICE), signal.SIGKILL)
+        os.kill(stage.bed.pid(), signal.SIGKILL)
         loops.join(LONG_S)
         return ended
 
@@ -222,23 +267,20 @@ def _idle_s(client: redis.Redis) -> int:
     return int(found)
 
 
-def _redis_lock(folder: Path, *, acts: bool) -> Ended:
-    with redis_stage(folder, acts=acts) as stage, _lock_left(stage.rig) as client:
+def _redis_lock(stage: Stage[Redis]) -> Ended:
+    with _lock_left(stage.rig) as client:
         stage.broke_at = time.monotonic()
         ended = stage.alert("database_lock_left", lock_keys="lock:*", left_s=1)
-        if acts:
+        if stage.bed.acts:
             found: Any = client.keys()
             assert sorted(found) == ["lock:young", "price"]
             assert client.set("lock:orders", "a new owner", nx=True)
         return ended
 
 
-def _redis_lock_put_back(folder: Path, *, acts: bool) -> Ended:
+def _redis_lock_put_back(stage: Stage[Redis]) -> Ended:
     """That the lock is gone does not help: the service does not become ready. It is there again as it was."""
-    with (
-        redis_stage(folder, acts=acts, hasty=True, service={"health_check": {"tcp": "127.0.0.1:1"}}) as stage,
-        _lock_left(stage.rig) as client,
-    ):
+    with _lock_left(stage.rig) as client:
         stage.broke_at = time.monotonic()
         before = client.dump("lock:orders")
         ended = stage.alert("database_lock_left", lock_keys="lock:*", left_s=1)
@@ -247,22 +289,45 @@ def _redis_lock_put_back(folder: Path, *, acts: bool) -> Ended:
         return ended
 
 
-def _redis_broken(folder: Path, *, acts: bool) -> Ended:
-    with redis_stage(folder, acts=acts, hasty=True) as stage:
-        stage.rig.break_program()
-        _end(stage, signal.SIGKILL)
-        ended = stage.alert()
-        assert stage.service()["state"] != "stopped"
-        assert stage.steps()["restart"] in ("rolled_back", "failed")
-        return ended
+def _redis_broken(stage: Stage[Redis]) -> Ended:
+    stage.rig.break_program()
+    _end(stage, signal.SIGKILL)
+    ended = stage.alert()
+    assert stage.service()["state"] != "stopped"
+    assert stage.steps()["restart"] in ("rolled_back", "failed")
+    return ended
 
 
-def _another(folder: Path, *, acts: bool) -> Ended:
+def _another(stage: Stage[Redis]) -> Ended:
     """A database that is well, and an alert that only has its name in it."""
-    with redis_stage(folder, acts=acts) as stage:
-        ended = stage.alert("database_backup_late")
-        assert _runs(stage) == 1
-        return ended
+    ended = stage.alert("database_backup_late")
+    assert _runs(stage) == 1
+    return ended
+
+
+def _stopped_by_a_person(stage: Stage[Redis]) -> Ended:
+    assert stage.bed.selfheal.call("services", "stop", stage.bed.name).returncode == 0
+    ended = stage.alert()
+    assert "stopped_by_hand" in ended.detail
+    assert stage.service()["state"] == "stopped"
+    return ended
+
+
+def _unseen(stage: Stage[Redis]) -> Ended:
+    """It runs and cannot be looked into: nothing is restarted on a guess."""
+    ended = stage.alert()
+    assert "runbooks.databases" in ended.detail
+    assert _runs(stage) == 1
+    return ended
+
+
+def _unseen_and_down(stage: Stage[Redis]) -> Ended:
+    _end(stage, signal.SIGKILL)
+    eventually(lambda: stage.service()["state"] != "ready", within_s=LONG_S, every_s=0.05)
+    ended = stage.alert()
+    if stage.bed.acts:
+        stage.rig.connect().close()
+    return ended
 
 
 def _no_postgres() -> str | None:
@@ -274,23 +339,48 @@ def _no_redis() -> str | None:
     return None if shutil.which("redis-server") else "no Redis server here; on Debian: apt-get install redis-server"
 
 
-def _cured(runbook: str, name: str, run: Any, trouble: Any) -> Case:
-    return Case(runbook, name, Kind.SUCCESS, run, ("succeeded",), trouble)
+OK: Final = ("succeeded",)
+NO: Final = ("failed",)
+BACK: Final = ("rolled_back",)
+UNREADY: Final[dict[str, Any]] = {"health_check": {"tcp": "127.0.0.1:1"}}
+
+
+def _of_postgres(
+    name: str, kind: Kind, run: Callable[[Stage[Postgres]], Ended], wanted: tuple[str, ...], **more: Any
+) -> Case:
+    return shared(MAIN, f"postgresql_{name}", kind, _postgres(run, **more), wanted, _no_postgres)
+
+
+def _of_redis(
+    name: str,
+    kind: Kind,
+    run: Callable[[Stage[Redis]], Ended],
+    wanted: tuple[str, ...],
+    runbook: str = MAIN,
+    **more: Any,
+) -> Case:
+    return shared(runbook, f"redis_{name}", kind, _redis(run, **more), wanted, _no_redis)
 
 
 CASES: Final[tuple[Case, ...]] = (
-    _cured(MAIN, "postgresql_killed", _postgres_ended(signal.SIGKILL), _no_postgres),
-    _cured(MAIN, "postgresql_frozen", _postgres_ended(signal.SIGSTOP), _no_postgres),
-    _cured(MAIN, "postgresql_exhausted", _postgres_exhausted, _no_postgres),
-    _cured(MAIN, "postgresql_locked", _postgres_locked, _no_postgres),
-    _cured(MAIN, "redis_killed", _redis_ended(signal.SIGKILL), _no_redis),
-    _cured(MAIN, "redis_frozen", _redis_ended(signal.SIGSTOP), _no_redis),
-    _cured(MAIN, "redis_exhausted", _redis_crowded(2, 1), _no_redis),
-    _cured(MAIN, "redis_full", _redis_crowded(0, 2), _no_redis),
-    _cured(MAIN, "redis_blocked", _redis_blocked, _no_redis),
-    _cured(LOCK, "redis_lock_left", _redis_lock, _no_redis),
-    Case(MAIN, "postgresql_broken", Kind.ROLLBACK, _postgres_broken, ("rolled_back",), _no_postgres),
-    Case(MAIN, "redis_broken", Kind.ROLLBACK, _redis_broken, ("rolled_back",), _no_redis),
-    Case(LOCK, "redis_lock_put_back", Kind.ROLLBACK, _redis_lock_put_back, ("rolled_back",), _no_redis),
-    Case(MAIN, "another_alert", Kind.NO_MATCH, _another, ("no_match",), _no_redis),
+    _of_postgres("killed", Kind.SUCCESS, _postgres_ended(signal.SIGKILL), OK),
+    _of_postgres("frozen", Kind.SUCCESS, _postgres_ended(signal.SIGSTOP), OK),
+    _of_postgres("exhausted", Kind.SUCCESS, _postgres_exhausted, OK),
+    _of_postgres("locked", Kind.SUCCESS, _postgres_locked, OK),
+    _of_postgres("broken", Kind.ROLLBACK, _postgres_broken, BACK),
+    _of_postgres("superuser_blocks", Kind.LEFT, _postgres_locked_by_a_superuser, NO),
+    _of_postgres("not_let_in", Kind.LEFT, _postgres_stranger, NO, user=STRANGER),
+    _of_redis("killed", Kind.SUCCESS, _redis_ended(signal.SIGKILL), OK),
+    _of_redis("frozen", Kind.SUCCESS, _redis_ended(signal.SIGSTOP), OK),
+    _of_redis("exhausted", Kind.SUCCESS, _redis_crowded(2, 1), OK),
+    _of_redis("full", Kind.SUCCESS, _redis_crowded(0, 2), OK),
+    _of_redis("blocked", Kind.SUCCESS, _redis_blocked, OK),
+    _of_redis("unseen_down", Kind.SUCCESS, _unseen_and_down, OK, seen=False),
+    _of_redis("broken", Kind.ROLLBACK, _redis_broken, BACK),
+    _of_redis("stopped", Kind.LEFT, _stopped_by_a_person, NO),
+    _of_redis("unseen", Kind.LEFT, _unseen, NO, seen=False),
+    _of_redis("another_alert", Kind.NO_MATCH, _another, ("no_match",)),
+    _of_redis("lock_left", Kind.SUCCESS, _redis_lock, OK, LOCK),
+    _of_redis("lock_put_back", Kind.ROLLBACK, _redis_lock_put_back, BACK, LOCK, service=UNREADY),
+    _of_redis("lock_another_alert", Kind.NO_MATCH, _another, ("no_match",), LOCK),
 )

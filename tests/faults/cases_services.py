@@ -10,87 +10,137 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
+from tests.faults.ended import Ended
 from tests.faults.programs import command
-from tests.faults.registry import Case, Ended, Kind
-from tests.faults.stage import LONG_S, decided, ended, executions, run_of, send, staged
+from tests.faults.registry import Case, Kind, shared
+from tests.faults.ward import LONG_S, Bed, Part
 from tests.support.docker_engine import IMAGE, engine_client
 from tests.support.docker_engine import trouble as no_engine
 from tests.support.eventually import eventually, holds_for
-from tests.system.running import SLEEPER, Running
+from tests.system.running import SLEEPER, free_port
 
 RUNBOOK: Final = "service_failure"
-DOWN: Final[dict[str, Any]] = {"type": "service_down", "service": "patient", "message": "no heartbeat"}
+DOWN: Final = "service_down"
 
 
-def is_down(selfheal: Running) -> bool:
-    return selfheal.services()["patient"]["state"] in ("stopped", "failed", "crash_loop")
+def is_down(bed: Bed) -> bool:
+    return bed.service()["state"] in ("stopped", "failed", "crash_loop")
 
 
-def kill_process(selfheal: Running) -> None:
-    os.kill(selfheal.pid("patient"), signal.SIGKILL)
-    eventually(lambda: is_down(selfheal), within_s=LONG_S)
+def until_down(bed: Bed) -> None:
+    eventually(lambda: is_down(bed), within_s=LONG_S, every_s=0.05, what=f"{bed.name} down")
 
 
-def process(folder: Path, *, for_good: bool = False) -> dict[str, Any]:
-    """``for_good``: once the fault is there, every run ends at once."""
-    patient = command("die", folder / "go", for_good=for_good)
-    return {"patient": {"command": patient, "restart_policy": "never"}, "bystander": SLEEPER}
-
-
-def process_back(folder: Path, *, acts: bool) -> Ended:
-    with staged(folder, process(folder), acts=acts) as selfheal:
-        bystander = selfheal.pid("bystander")
-        began = time.monotonic()
-        kill_process(selfheal)
-        send(selfheal, DOWN)
-        end = ended(selfheal, RUNBOOK, began)
-        if acts:
-            assert selfheal.services()["patient"]["state"] == "ready", end
-            assert run_of(selfheal, "patient") == 2
-            assert selfheal.pid("bystander") == bystander
-        return end
-
-
-def process_gone_for_good(folder: Path, *, acts: bool) -> Ended:
-    """It ends at each start. What it was before is what it is after: down, and not wanted to run by itself."""
-    del acts
-    with staged(folder, process(folder, for_good=True)) as selfheal:
-        began = time.monotonic()
-        (folder / "go").touch()
-        eventually(lambda: is_down(selfheal), within_s=LONG_S)
-        send(selfheal, DOWN)
-        end = ended(selfheal, RUNBOOK, began, 150)
-        eventually(lambda: is_down(selfheal), within_s=LONG_S)
-        holds_for(lambda: is_down(selfheal), 1)
-        assert len(executions(selfheal)) == 1
-        return end
-
-
-def nobody_of_ours(folder: Path, *, acts: bool) -> Ended:
-    del acts
-    with staged(folder, process(folder)) as selfheal:
-        pids = selfheal.pids()
-        send(selfheal, {"type": "price_data_stale", "service": "patient"})
-        outcome = decided(selfheal, "price_data_stale")["outcome"]
-        send(selfheal, DOWN | {"service": "nobody"})
-        end = ended(selfheal, RUNBOOK, time.monotonic())
-        assert end.status == "rejected", end
-        assert selfheal.pids() == pids
-        return Ended(outcome)
+def process(bed: Bed, kind: str = "die", *, for_good: bool = False, **more: Any) -> dict[str, Any]:
+    """``for_good``: once the fault is there, every run has it."""
+    patient = command(kind, bed.folder / "go", for_good=for_good, port=more.pop("port", None))
+    service = {"command": patient, "restart_policy": "never", "graceful_shutdown_timeout": "1s", **more}
+    return {"services": {bed.name: service}}
 
 
 @contextmanager
-def container() -> Iterator[tuple[str, dict[str, Any]]]:
-    """A container of somebody else's that is ours to watch, under a name of its own."""
+def killed(bed: Bed) -> Iterator[Part]:
+    bystander = f"{bed.name[:50]}-bystander"
+
+    def run() -> Ended:
+        beside = bed.pid(bystander)
+        began = time.monotonic()
+        os.kill(bed.pid(), signal.SIGKILL)
+        until_down(bed)
+        end = bed.answered(DOWN, began)
+        if bed.acts:
+            assert bed.service()["state"] == "ready", end
+            assert bed.runs() == 2
+            assert bed.pid(bystander) == beside
+        return end
+
+    config = process(bed)
+    config["services"][bystander] = SLEEPER
+    yield Part(config, run)
+
+
+@contextmanager
+def hangs(bed: Bed) -> Iterator[Part]:
+    """It lives and does not answer: its health check says so, and nobody else."""
+    port = free_port()
+
+    def run() -> Ended:
+        began = time.monotonic()
+        (bed.folder / "go").touch()
+        eventually(lambda: bed.service()["state"] != "ready", within_s=LONG_S, every_s=0.05)
+        end = bed.answered(RUNBOOK, began)
+        if bed.acts:
+            assert bed.service()["state"] == "ready", end
+            assert bed.runs() == 2
+        return end
+
+    check = {"tcp": f"127.0.0.1:{port}", "interval": "200ms", "timeout": "1s", "retries": 2}
+    yield Part(process(bed, "hang", port=port, health_check=check), run)
+
+
+@contextmanager
+def gone_for_good(bed: Bed) -> Iterator[Part]:
+    """It ends at each start. What it was before is what it is after: down, and not wanted to run by itself."""
+
+    def run() -> Ended:
+        began = time.monotonic()
+        (bed.folder / "go").touch()
+        until_down(bed)
+        end = bed.answered(DOWN, began)
+        until_down(bed)
+        holds_for(lambda: is_down(bed), 1, every_s=0.2)
+        return end
+
+    yield Part(process(bed, for_good=True), run)
+
+
+@contextmanager
+def nobody_of_ours(bed: Bed) -> Iterator[Part]:
+    """A name that is no service's is refused; another type of alert about a service of ours is not answered at all."""
+
+    def run() -> Ended:
+        pid = bed.pid()
+        ack = bed.send("service_is_slow")
+        assert ack.decision is not None
+        end = bed.answered(DOWN, time.monotonic(), service=f"{bed.name}-nobody")
+        assert end.status == "rejected", end
+        assert bed.pid() == pid
+        return Ended(ack.decision.outcome)
+
+    yield Part(process(bed), run)
+
+
+@contextmanager
+def stopped_by_a_person(bed: Bed) -> Iterator[Part]:
+    """Whoever misses it may say so as often as he likes."""
+
+    def run() -> Ended:
+        assert bed.selfheal.call("services", "stop", bed.name).returncode == 0
+        end = bed.answered(DOWN, time.monotonic())
+        assert "stopped by hand" in end.detail, end
+        assert bed.service()["state"] == "stopped"
+        return end
+
+    yield Part(process(bed), run)
+
+
+@contextmanager
+def container(bed: Bed) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A container of somebody else's that is ours to watch, under a name of its own. Once the file ``go`` is there it
+    ends at each start.
+    """
     name = f"fault-{uuid.uuid4().hex[:12]}"
     client = engine_client()
-    made = client.containers.create(IMAGE, ["sleep", "1000"], name=name, init=True, network_mode="none")
+    command = ["sh", "-c", "[ -e /bed/go ] && exit 3; exec sleep 1000"]
+    made = client.containers.create(
+        IMAGE, command, name=name, init=True, network_mode="none", volumes=[f"{bed.folder}:/bed:ro"]
+    )
     try:
         made.start()
-        yield name, {"patient": {"runtime": "docker", "container": name, "restart_policy": "never"}}
+        service = {"runtime": "docker", "container": name, "restart_policy": "never"}
+        yield name, {"services": {bed.name: service}}
     finally:
         made.remove(force=True)
         client.close()
@@ -113,45 +163,48 @@ def container_state(name: str) -> dict[str, Any]:
         client.close()
 
 
-def container_back(folder: Path, *, acts: bool) -> Ended:
-    with container() as (name, services), staged(folder, services, acts=acts) as selfheal:
-        first = container_state(name)["StartedAt"]
-        began = time.monotonic()
-        kill_container(name)
-        eventually(lambda: is_down(selfheal), within_s=LONG_S)
-        send(selfheal, DOWN)
-        end = ended(selfheal, RUNBOOK, began)
-        if acts:
-            state = container_state(name)
-            assert state["Running"], end
-            assert state["StartedAt"] != first
-            assert selfheal.services()["patient"]["state"] == "ready"
-        return end
+@contextmanager
+def container_killed(bed: Bed) -> Iterator[Part]:
+    with container(bed) as (name, config):
+
+        def run() -> Ended:
+            first = container_state(name)["StartedAt"]
+            began = time.monotonic()
+            kill_container(name)
+            until_down(bed)
+            end = bed.answered(DOWN, began)
+            if bed.acts:
+                state = container_state(name)
+                assert state["Running"], end
+                assert state["StartedAt"] != first
+            return end
+
+        yield Part(config, run)
 
 
-def container_gone(folder: Path, *, acts: bool) -> Ended:
-    """It was removed: nothing can be started, and nothing is."""
-    del acts
-    with container() as (name, services), staged(folder, services) as selfheal:
-        began = time.monotonic()
-        kill_container(name)
-        eventually(lambda: is_down(selfheal), within_s=LONG_S)
-        client = engine_client()
-        try:
-            client.api.rename(name, f"{name}-away")
-            send(selfheal, DOWN)
-            end = ended(selfheal, RUNBOOK, began, 150)
-            client.api.rename(f"{name}-away", name)
-        finally:
-            client.close()
-        assert not container_state(name)["Running"]
-        return end
+@contextmanager
+def container_gone_for_good(bed: Bed) -> Iterator[Part]:
+    with container(bed) as (name, config):
+
+        def run() -> Ended:
+            began = time.monotonic()
+            (bed.folder / "go").touch()
+            kill_container(name)
+            until_down(bed)
+            end = bed.answered(DOWN, began)
+            until_down(bed)
+            assert not container_state(name)["Running"], end
+            return end
+
+        yield Part(config, run)
 
 
 CASES: tuple[Case, ...] = (
-    Case(RUNBOOK, "process", Kind.SUCCESS, process_back, ("succeeded",)),
-    Case(RUNBOOK, "process-rollback", Kind.ROLLBACK, process_gone_for_good, ("rolled_back",)),
-    Case(RUNBOOK, "no-match", Kind.NO_MATCH, nobody_of_ours, ("no_match",)),
-    Case(RUNBOOK, "container", Kind.SUCCESS, container_back, ("succeeded",), no_engine),
-    Case(RUNBOOK, "container-rollback", Kind.ROLLBACK, container_gone, ("rolled_back",), no_engine),
+    shared(RUNBOOK, "process", Kind.SUCCESS, killed, ("succeeded",)),
+    shared(RUNBOOK, "hangs", Kind.SUCCESS, hangs, ("succeeded",)),
+    shared(RUNBOOK, "process-rollback", Kind.ROLLBACK, gone_for_good, ("rolled_back",)),
+    shared(RUNBOOK, "no-match", Kind.NO_MATCH, nobody_of_ours, ("no_match",)),
+    shared(RUNBOOK, "stopped", Kind.LEFT, stopped_by_a_person, ("rejected",)),
+    shared(RUNBOOK, "container", Kind.SUCCESS, container_killed, ("succeeded",), no_engine),
+    shared(RUNBOOK, "container-rollback", Kind.ROLLBACK, container_gone_for_good, ("rolled_back",), no_engine),
 )

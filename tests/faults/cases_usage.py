@@ -3,114 +3,118 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 import psutil
 
+from tests.faults.ended import Ended
 from tests.faults.programs import command
-from tests.faults.registry import Case, Ended, Kind
-from tests.faults.stage import decided, ended, executions, run_of, send, staged
+from tests.faults.registry import Case, Kind, shared
+from tests.faults.ward import LONG_S, Bed, Part
 from tests.support.eventually import eventually
-from tests.system.running import SLEEPER, Running
+from tests.system.running import SLEEPER
 
-LIMITS: Final[dict[str, dict[str, Any]]] = {"burn": {"cpu_percent": 40}, "leak": {"memory_mb": 120}}
+CPU_PERCENT: Final = 5
+MEMORY_MB: Final = 100
+LIMITS: Final[dict[str, dict[str, Any]]] = {"burn": {"cpu_percent": CPU_PERCENT}, "leak": {"memory_mb": MEMORY_MB}}
+PROGRAM: Final = {"burn": "simmer", "leak": "leak"}
 RUNBOOK: Final = {"burn": "high_cpu_usage", "leak": "memory_exhaustion"}
+BOX: Final[dict[str, dict[str, Any]]] = {"burn": {"cpu_percent": 0.001}, "leak": {"memory_percent": 0.1}}
 
 
-def world(kind: str, folder: Path, *, for_good: bool = False) -> dict[str, Any]:
-    patient = command(kind, folder / "go", for_good=for_good)
-    return {"patient": {"command": patient, "required_resources": LIMITS[kind]}, "bystander": SLEEPER}
+def service(bed: Bed, kind: str, *, for_good: bool = False) -> dict[str, Any]:
+    patient = command(PROGRAM[kind], bed.folder / "go", for_good=for_good)
+    return {"command": patient, "required_resources": LIMITS[kind], "graceful_shutdown_timeout": "2s"}
 
 
-def cured(kind: str, folder: Path, *, acts: bool) -> Ended:
-    with staged(folder, world(kind, folder), acts=acts) as selfheal:
-        bystander, sick = selfheal.pid("bystander"), selfheal.pid("patient")
+@contextmanager
+def cured(bed: Bed, kind: str) -> Iterator[Part]:
+    bystander = f"{bed.name[:50]}-bystander"
+
+    def run() -> Ended:
+        beside, sick = bed.pid(bystander), bed.pid()
         began = time.monotonic()
-        (folder / "go").touch()
-        end = ended(selfheal, RUNBOOK[kind], began)
-        if acts:
-            assert selfheal.services()["patient"]["state"] == "ready", end
+        (bed.folder / "go").touch()
+        end = bed.ended(RUNBOOK[kind], f"service:{bed.name}", began)
+        if bed.acts:
+            assert bed.service()["state"] == "ready", end
             assert not psutil.pid_exists(sick)
-            assert run_of(selfheal, "patient") == 2
-            assert is_well(kind, selfheal)
-            assert selfheal.pid("bystander") == bystander
+            assert bed.runs() == 2
+            assert is_well(kind, bed.pid())
+            assert bed.pid(bystander) == beside
         return end
 
-
-def is_well(kind: str, selfheal: Running) -> bool:
-    process = psutil.Process(selfheal.pid("patient"))
-    return process.cpu_percent(0.5) < 40 if kind == "burn" else process.memory_info().rss < 120 * 2**20
+    yield Part({"services": {bed.name: service(bed, kind), bystander: SLEEPER}}, run)
 
 
-def not_cured(kind: str, folder: Path) -> Ended:
+def is_well(kind: str, pid: int) -> bool:
+    process = psutil.Process(pid)
+    if kind == "burn":
+        return process.cpu_percent(0.5) < CPU_PERCENT
+    return process.memory_info().rss < MEMORY_MB * 2**20
+
+
+@contextmanager
+def not_cured(bed: Bed, kind: str) -> Iterator[Part]:
     """Every run goes wrong: the criteria do not hold, and the service is wanted and runs, as before."""
-    with staged(folder, world(kind, folder, for_good=True)) as selfheal:
+
+    def run() -> Ended:
         began = time.monotonic()
-        (folder / "go").touch()
-        end = ended(selfheal, RUNBOOK[kind], began, 120)
-        after = eventually(lambda: (one := selfheal.services()["patient"])["state"] == "ready" and one, within_s=30)
-        assert after is not False
-        assert len(executions(selfheal)) == 1
+        (bed.folder / "go").touch()
+        end = bed.ended(RUNBOOK[kind], f"service:{bed.name}", began)
+        eventually(lambda: bed.service()["state"] == "ready", within_s=LONG_S, every_s=0.1)
+        assert len(bed.executions(RUNBOOK[kind], f"service:{bed.name}")) == 1
         return end
 
+    yield Part({"services": {bed.name: service(bed, kind, for_good=True)}}, run)
 
-def below_the_limit(kind: str, folder: Path) -> Ended:
+
+@contextmanager
+def below_the_limit(bed: Bed, kind: str) -> Iterator[Part]:
     """Somebody says so of a service that is ours and well: it is not touched."""
-    with staged(folder, world(kind, folder)) as selfheal:
-        pid = selfheal.pid("patient")
-        label = "limit_cpu_percent" if kind == "burn" else "limit_memory_mb"
-        send(selfheal, {"type": RUNBOOK[kind], "service": "patient", "labels": {label: 100}})
-        end = ended(selfheal, RUNBOOK[kind], time.monotonic())
-        assert selfheal.pid("patient") == pid
+
+    def run() -> Ended:
+        pid = bed.pid()
+        limit: dict[str, Any] = {"limit_cpu_percent" if kind == "burn" else "limit_memory_mb": 100}
+        end = bed.answered(RUNBOOK[kind], time.monotonic(), **limit)
+        assert bed.pid() == pid
         return end
 
+    yield Part({"services": {bed.name: service(bed, kind)}}, run)
 
-def of_the_box(kind: str, folder: Path) -> Ended:
-    """The whole box is over its limit, none of our services is: people are told, nothing is restarted."""
-    box: dict[str, Any] = {"cpu_percent": None, "disk_percent": None, "memory_percent": None}
-    box |= {"cpu_percent": 0.001} if kind == "burn" else {"memory_percent": 0.1}
-    with staged(folder, world(kind, folder), watch={"box": box}) as selfheal:
-        pids = selfheal.pids()
-        alert = decided(selfheal, RUNBOOK[kind])
-        end = ended(selfheal, f"{RUNBOOK[kind]}_box", time.monotonic())
-        assert alert.get("service") is None
-        assert [one["runbook"] for one in executions(selfheal)] == [f"{RUNBOOK[kind]}_box"]
-        assert selfheal.pids() == pids
+
+@contextmanager
+def of_the_box(bed: Bed, kind: str) -> Iterator[Part]:
+    """The whole box is over its limit: people are told, once, and no service is restarted for it."""
+    runbook = f"{RUNBOOK[kind]}_box"
+
+    def run() -> Ended:
+        pid = bed.pid()
+        alert = bed.decided(RUNBOOK[kind], lambda one: one.get("service") is None)
+        assert alert["outcome"] == "run", alert
+        end = bed.ended(runbook, runbook, time.monotonic())
+        assert bed.pid() == pid
+        assert bed.runs() == 1
         return Ended(end.status)
 
+    yield Part({"services": {bed.name: SLEEPER}, "watch": {"box": BOX[kind]}}, run)
 
-CASES: tuple[Case, ...] = tuple(
-    case
-    for kind in ("burn", "leak")
-    for case in (
-        Case(
-            RUNBOOK[kind],
-            "success",
-            Kind.SUCCESS,
-            lambda folder, *, acts, kind=kind: cured(kind, folder, acts=acts),
-            ("succeeded",),
-        ),
-        Case(
-            RUNBOOK[kind],
-            "rollback",
-            Kind.ROLLBACK,
-            lambda folder, *, acts, kind=kind: not_cured(kind, folder),
-            ("rolled_back",),
-        ),
-        Case(
-            RUNBOOK[kind],
-            "no-match",
-            Kind.NO_MATCH,
-            lambda folder, *, acts, kind=kind: below_the_limit(kind, folder),
-            ("rejected",),
-        ),
-        Case(
-            f"{RUNBOOK[kind]}_box",
-            "told",
-            Kind.OBSERVED,
-            lambda folder, *, acts, kind=kind: of_the_box(kind, folder),
-            ("succeeded",),
-        ),
-    )
-)
+
+def _of(kind: str) -> Iterator[Case]:
+    def play(how: Any) -> Any:
+        def made(bed: Bed) -> AbstractContextManager[Part]:
+            found: AbstractContextManager[Part] = how(bed, kind)
+            return found
+
+        return made
+
+    runbook = RUNBOOK[kind]
+    yield shared(runbook, "success", Kind.SUCCESS, play(cured), ("succeeded",))
+    yield shared(runbook, "rollback", Kind.ROLLBACK, play(not_cured), ("rolled_back",))
+    yield shared(runbook, "no-match", Kind.NO_MATCH, play(below_the_limit), ("rejected",))
+    yield shared(f"{runbook}_box", "told", Kind.OBSERVED, play(of_the_box), ("succeeded",))
+
+
+CASES: tuple[Case, ...] = (*_of("burn"), *_of("leak"))

@@ -1,8 +1,9 @@
 """Services that go wrong when they are told to: ``python -m tests.faults.programs KIND FILE [--for-good]``.
 
-Each idles until ``FILE`` is there, and then goes wrong: ``burn`` takes a whole core, ``leak`` 8 MiB of memory twenty
-times a second, ``hang`` stops answering on its port, ``die`` ends. It takes the file away first, so that its next run
-is well; with ``--for-good`` the file stays, and every run goes wrong.
+Each idles until ``FILE`` is there, and then goes wrong: ``burn`` takes a whole core, ``simmer`` a third of one (many
+can beside each other), ``leak`` 8 MiB of memory twenty times a second, ``hang`` stops answering on its port, ``die``
+ends. It takes the file away first, so that its next run is well; with ``--for-good`` the file stays, and every run goes
+wrong.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import contextlib
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
-LOOK_S: Final = 0.02
+LOOK_S: Final = 0.1
 STEP: Final = 8 * 2**20
-MOST: Final = 512 * 2**20
+MOST: Final = 160 * 2**20
 _pause = threading.Event()
 
 
@@ -27,9 +29,12 @@ def command(kind: str, file: Path, *, for_good: bool = False, port: int | None =
     return [sys.executable, "-m", "tests.faults.programs", kind, str(file), *more]
 
 
-def burn() -> None:
+def burn(rest_s: float = 0.0) -> None:
     while True:
-        sum(range(100_000))
+        began = time.thread_time()
+        while time.thread_time() - began < 0.02:
+            sum(range(10_000))
+        _pause.wait(rest_s)
 
 
 def leak() -> None:
@@ -59,7 +64,7 @@ def listen(port: int) -> socket.socket:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=("burn", "leak", "hang", "die"))
+    parser.add_argument("kind", choices=("burn", "simmer", "leak", "hang", "die"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--for-good", action="store_true")
     parser.add_argument("--port", type=int)
@@ -72,6 +77,8 @@ def main() -> None:
     match options.kind:
         case "burn":
             burn()
+        case "simmer":
+            burn(rest_s=0.04)
         case "leak":
             leak()
         case "die":

@@ -3,7 +3,8 @@
 To add cases write ``tests/faults/cases_WHAT.py`` with ``CASES: tuple[Case, ...]``; nothing else is needed. A case's
 ``run(folder, acts)`` makes its world in the empty ``folder`` (a real daemon: ``tests.faults.stage``), breaks it for
 real, waits for what becomes of the alert, holds the world against what it must be (AssertionError: it is wrong) and
-leaves nothing behind. It returns how the execution ended and how long that took from the fault on.
+leaves nothing behind. It returns how the execution ended and how long that took from the fault on. A case that can
+share its daemon with others has a ``play`` besides (``shared``, ``tests.faults.ward``): all of those go at once.
 
 * ``Kind.SUCCESS``: the fault is cured, ``status`` is succeeded. The same case is run with ``acts=False``, a daemon
   whose acting calls do nothing and say they did (``tests.faults.stage``): then ``status`` must not be succeeded, and
@@ -12,6 +13,7 @@ leaves nothing behind. It returns how the execution ended and how long that took
 * ``Kind.NO_MATCH``: an alert much like it that must not start anything: ``status`` is the decision's outcome.
 * ``Kind.OBSERVED``: it is only told to people; nothing is changed.
 * ``Kind.REFUSED``: nobody agreed: nothing is done, ever.
+* ``Kind.LEFT``: the fault is not one to be cured by itself: nothing is changed, the run says why.
 """
 
 from __future__ import annotations
@@ -19,12 +21,17 @@ from __future__ import annotations
 import enum
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import tests.faults
+from tests.faults.ended import Ended
+from tests.faults.ward import Outcome, Play, played
+
+__all__ = ["Case", "Ended", "Kind", "Run", "all_cases", "play_shared", "shared"]
 
 
 class Kind(enum.Enum):
@@ -33,17 +40,7 @@ class Kind(enum.Enum):
     NO_MATCH = "no_match"
     OBSERVED = "observed"
     REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """``status``: of the execution, or the decision's outcome where none was begun. ``took_s``: from the fault to the
-    end; None where time means nothing.
-    """
-
-    status: str
-    took_s: float | None = None
-    detail: str = ""
+    LEFT = "left"
 
 
 class Run(Protocol):
@@ -52,7 +49,10 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``wanted``: the statuses that are right. ``trouble``: why it cannot be tried on this machine; None: it can."""
+    """``wanted``: the statuses that are right. ``trouble``: why it cannot be tried on this machine; None: it can.
+
+    ``play``: how it goes beside others, in the daemon of its ``place``. ``hasty``: with the less patient runbooks.
+    """
 
     runbook: str
     name: str
@@ -60,10 +60,49 @@ class Case:
     run: Run
     wanted: tuple[str, ...]
     trouble: Callable[[], str | None] = lambda: None
+    play: Play | None = None
+    place: str = ""
+    hasty: bool = False
 
     @property
     def id(self) -> str:
         return f"{self.runbook}-{self.name}"
+
+
+def shared(
+    runbook: str,
+    name: str,
+    kind: Kind,
+    play: Play,
+    wanted: tuple[str, ...],
+    trouble: Callable[[], str | None] = lambda: None,
+    place: str = "",
+) -> Case:
+    """A case that can share its daemon; alone it has one to itself. What must fail meets less patient runbooks."""
+    hasty = kind in (Kind.ROLLBACK, Kind.LEFT)
+
+    def run(folder: Path, *, acts: bool) -> Ended:
+        return played({f"{runbook}-{name}": (play, hasty)}, folder, acts=acts)[f"{runbook}-{name}"].result()
+
+    return Case(runbook, name, kind, run, wanted, trouble, play, place, hasty)
+
+
+def play_shared(cases: Iterable[Case], folder: Path, *, acts: bool) -> dict[str, Outcome]:
+    """All cases that can share, each once, by their ids: one daemon for each place, all at once."""
+    sharing = [(case.place, case.id, case.play, case.hasty) for case in cases]
+    places: dict[str, dict[str, tuple[Play, bool]]] = {}
+    for place, name, play, hasty in sharing:
+        if play is not None:
+            places.setdefault(place, {})[name] = (play, hasty)
+    if not places:
+        return {}
+    for place in places:
+        (folder / f"ward-{place}").mkdir()
+    with ThreadPoolExecutor(len(places)) as pool:
+        going = [
+            pool.submit(played, plays, folder / f"ward-{place}", acts=acts) for place, plays in sorted(places.items())
+        ]
+        return {name: outcome for one in going for name, outcome in one.result().items()}
 
 
 def all_cases() -> tuple[Case, ...]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from runbooks.border import ActionModel, ParameterModel, RunbookModel
 from runbooks.catalogue import ARGUMENTS
 from runbooks.lint import Linted, lint
-from runbooks.model import CallType
-from runbooks.parse import Library, parse
+from runbooks.model import CallType, Mode
+from runbooks.parse import SHIPPED, Library, load_library, parse
 from runbooks.rehearsal import rehearse
 from supervisors.cli.commands.runbook import COMMANDS
 
-TEXT = (Path(__file__).parents[2] / "docs" / "runbooks.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "runbooks.md").read_text(encoding="utf-8")
 
 
 def section(title: str) -> str:
@@ -66,3 +67,47 @@ def test_every_call_stands_there_with_its_arguments() -> None:
 def test_every_command_stands_there() -> None:
     for name in COMMANDS:
         assert re.search(rf"runbook {name}\b|`{name} ID`", section("Commands")), name
+
+
+# -- docs/library.md --------------------------------------------------------------------------------------------------
+
+
+def library_sections() -> dict[str, str]:
+    """By title."""
+    parts = re.split(r"^## ", (DOCS / "library.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    return dict(part.split("\n", 1) for part in parts)
+
+
+def test_every_shipped_runbook_has_its_section() -> None:
+    sections = library_sections()
+    shipped = load_library([SHIPPED]).runbooks
+    assert {one.id for one in shipped} <= sections.keys()
+    for one in shipped:
+        for word in ("Cause", "Does", "Success", "Undone", "A person"):
+            assert f"**{word}**" in sections[one.id], f"{one.id}: {word}"
+
+
+def test_why_nothing_is_done_by_itself_stands_there() -> None:
+    sections = library_sections()
+    for one in load_library([SHIPPED]).runbooks:
+        if one.mode is Mode.OBSERVE:
+            assert "only observes" in sections[one.id], one.id
+        if one.approval is not None:
+            assert "agreed" in sections[one.id] or "asks" in sections[one.id], one.id
+
+
+def test_what_the_trading_side_must_offer_stands_there_with_its_parameters() -> None:
+    table = library_sections()["Market values"]
+    told = {
+        name: set(re.findall(r"`([a-z_]+)`", given))
+        for names_, given in re.findall(r"^\| (`[^|]+) \| ([^|]*) \|", table, re.MULTILINE)
+        for name in re.findall(r"`([a-z_]+)`", names_)
+    }
+    asked: dict[str, set[str]] = {}
+    for one in load_library([SHIPPED]).runbooks:
+        if one.target.startswith("trading:"):
+            calls = [act.call for act in one.actions] + [act.rollback.call for act in one.actions if act.rollback]
+            for call in calls:
+                if call is not None and call.type is CallType.BRIDGE_COMMAND:
+                    asked[call.arguments["command"]] = set(call.arguments["parameters"])
+    assert told == asked

@@ -113,6 +113,10 @@ def test_ready_and_exists(ports: Ports, table: Table) -> None:
     assert look(ports, CallType.SERVICE_READY, service="a").answer is Answer.YES
     assert look(ports, CallType.SERVICE_READY, service="b").answer is Answer.NO
     assert look(ports, CallType.SERVICE_EXISTS, service="b") == CheckOutcome(Answer.NO, "service 'b' is not configured")
+    assert look(ports, CallType.SERVICE_WANTED, service="a").answer is Answer.YES
+    assert look(ports, CallType.SERVICE_WANTED, service="b").answer is Answer.NO
+    table.stop("a", 1)
+    assert look(ports, CallType.SERVICE_WANTED, service="a").answer is Answer.NO
     table.is_away = True
     assert look(ports, CallType.SERVICE_EXISTS, service="a") == CheckOutcome(Answer.UNKNOWN, "the engine is away")
 
