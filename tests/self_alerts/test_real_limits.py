@@ -36,14 +36,14 @@ def is_resolved(selfheal: Running, alert: dict[str, Any]) -> bool:
 
 def test_a_service_that_burns_cpu_is_one_alert_until_it_is_well(tmp_path: Path) -> None:
     go = tmp_path / "go"
-    burner = {"command": command("burn", go), "required_resources": {"cpu_percent": 40}}
+    burner = {"command": command("burn", go), "required_resources": {"cpu_percent": 15}}
     config = write_config(tmp_path, {"burner": burner, "quiet": SLEEPER}, **watching())
     with daemon(config, tmp_path / "state") as selfheal:
         holds_for(lambda: not selfheal.get("/v1/alerts")["alerts"], 3)
         go.touch()
         (alert,) = eventually(lambda: alerts(selfheal, "high_cpu_usage"), within_s=30)
         assert (alert["service"], alert["source"], alert["severity"]) == ("burner", "selfheal", "high")
-        assert "the limit is 40 %" in alert["message"]
+        assert "the limit is 15 %" in alert["message"]
         holds_for(lambda: len(alerts(selfheal, "high_cpu_usage")) == 1, 2)
         assert not is_resolved(selfheal, alert)
         assert selfheal.call("services", "restart", "burner").returncode == 0
@@ -93,7 +93,7 @@ def test_the_daemon_watches_itself_and_the_box_the_same_way(tmp_path: Path) -> N
 
 def test_a_firing_outlives_the_daemon_that_said_it(tmp_path: Path) -> None:
     go, state = tmp_path / "go", tmp_path / "state"
-    burner = {"command": command("burn", go), "required_resources": {"cpu_percent": 40}}
+    burner = {"command": command("burn", go), "required_resources": {"cpu_percent": 15}}
     config = write_config(tmp_path, {"burner": burner}, **watching())
     with daemon(config, state) as selfheal:
         go.touch()
