@@ -556,7 +556,11 @@ def main() -> int:
     options = parser.parse_args()
     if options.endpoint is None:
         if options.simulate_errors:
-            return simulate_errors(options)
+            try:
+                return simulate_errors(options)
+            except (LinkError, FutureTimeout) as error:  # a key of role bridge may hand over, and ask nothing
+                print(f"the daemon cannot be asked: {str(error) or 'no answer'}", file=sys.stderr)
+                return 1
         parser.print_help()
         return 2
     if options.kind in ("tcp", "fifo", "spool") and not options.at:
