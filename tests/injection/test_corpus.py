@@ -32,19 +32,10 @@ from runbooks.steps import make_call
 from runbooks.templating import BadTemplate
 from tests.actions.place import TOKEN, do, ports_of
 from tests.actions.web import web
+from tests.injection.audited import STARTS, wrapped_host
 from tests.injection.books import everywhere, made, recording, step
 from tests.injection.corpus import load
 
-PROCESSES = (
-    "subprocess.Popen",
-    "os.exec",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.system",
-    "os.fork",
-    "os.forkpty",
-    "pty.spawn",
-)
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -62,7 +53,7 @@ HEARD = Heard()
 def _hear(event: str, given: tuple[Any, ...]) -> None:
     if not HEARD.is_on:
         return
-    if event in PROCESSES:
+    if event in STARTS:
         HEARD.processes.append((event, given[:2]))
     elif event == "open" and isinstance(given[2], int) and given[2] & WRITES:
         HEARD.written.append(str(given[0]))
@@ -200,21 +191,6 @@ def is_argument(value: str) -> bool:
     except (BadParameter, UnicodeEncodeError):
         return False
     return not value.startswith("-")
-
-
-def wrapped_host(folder: Path, witness: Path) -> Path:
-    """The real host of commands, below an audit hook of its own that writes down what it starts."""
-    wrapper = folder / "host.py"
-    wrapper.write_text(
-        "import json, runpy, sys\n"
-        "def hear(event, given):\n"
-        f"    if event in {PROCESSES!r}:\n"
-        f"        with open({str(witness)!r}, 'a') as file:\n"
-        "            file.write(json.dumps(list(map(str, given[1]))) + '\\n')\n"
-        "sys.addaudithook(hear)\n"
-        f"runpy.run_path({command_host.__file__!r}, run_name='__main__')\n"
-    )
-    return wrapper
 
 
 def test_what_no_program_can_be_given_is_refused_and_nothing_starts(corpus: tuple[str, ...], tmp_path: Path) -> None:
