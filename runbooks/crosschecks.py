@@ -167,9 +167,15 @@ def _check_readings(model: RunbookModel) -> Found:
 
 
 def _check_program_texts(model: RunbookModel) -> Found:
-    """A value inside a text that some interpreter reads as a program is an injection, shell or not."""
+    """Which program runs, and as whom, stands in the runbook. A value inside a text that some interpreter reads as a
+    program is an injection, shell or not.
+    """
     for pointer, arguments in _all_arguments(model):
         argv: list[str] = arguments.get("argv") or ["true"]
+        for name in placeholders(argv[0]):
+            yield pointer, f"{{{name}}} would choose the program: the first item of an argument list is fixed"
+        for name in placeholders(arguments.get("run_as", "")):
+            yield pointer, f"{{{name}}} would choose the user: run_as is fixed"
         for text in program_texts(argv):
             for name in placeholders(text):
                 yield pointer, f"{{{name}}} stands in a text that {argv[0]} runs as a program: make it an argument"

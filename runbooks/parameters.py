@@ -12,7 +12,8 @@ from runbooks.predicates import MATCHED_CHARS, MISSING, pointed
 _NAMES: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _HOSTS: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})|\[[0-9a-fA-F:.]{2,45}\]")
 _DURATIONS: Final = re.compile(r"\d{1,9}(\.\d{1,6})?(ms|s|m|h|d)")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and halves of a character, which no program and no server can be given."""
 
 
 class BadParameter(ValueError):

@@ -91,6 +91,8 @@ def take_snapshot(calls: Iterable[Call], ports: Ports, token: str) -> Snapshot:
             name, value = _BEFORES[call.type](_revealed(call, ports, secrets), context)
         except PortError as error:
             raise PortError(redacted(str(error), secrets)) from None
+        except Exception as error:  # as for a call: never a crashed run
+            raise PortError(redacted(f"{type(error).__name__}: {error}", secrets)) from None
         if taken.get(name) is None:
             taken[name] = value
     return taken

@@ -58,14 +58,15 @@ def fill_argv(argv: tuple[str, ...], values: Mapping[str, Any]) -> tuple[str, ..
     """The argument list: as many items as before, each filled.
 
     Raises:
-        BadTemplate: a name has no value, or a text value would be read as an option by the program it is given to.
+        BadTemplate: a name has no value, or the item would be read as an option by the program although the runbook
+            writes none there. A number may be negative.
     """
     filled = []
     for item in argv:
-        whole = _TOKEN.fullmatch(item)
         value = _fill_text(item, values)
-        if whole and isinstance(value, str) and value.startswith("-"):
-            raise BadTemplate(f"parameter {whole[1]!r} starts with '-' and would be read as an option: {value[:80]!r}")
+        if isinstance(value, str) and value.startswith("-") and not item.startswith("-"):
+            name = next(placeholders(item))
+            raise BadTemplate(f"parameter {name!r} starts with '-' and would be read as an option: {value[:80]!r}")
         filled.append(_text(value))
     return tuple(filled)
 
@@ -79,9 +80,25 @@ def _fill_text(template: str, values: Mapping[str, Any], *, url: bool = False) -
         if token[1] is None:
             return token[0][0]
         text = _text(_value(token[1], values))
-        return quote(text, safe="") if url else text
+        return _quoted(text) if url else text
 
-    return _TOKEN.sub(replaced, template)
+    filled = _TOKEN.sub(replaced, template)
+    if url and (steps := _steps(filled)) and steps != _steps(template):
+        raise BadTemplate(f"would lead to another place of the server: {filled[:200]!r}")
+    return filled
+
+
+def _quoted(text: str) -> str:
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError:
+        raise BadTemplate(f"half a character cannot stand in an address: {text[:80]!r}") from None
+
+
+def _steps(url: str) -> list[int]:
+    """Which parts of an address's path lead to itself or upwards: clients and servers follow those."""
+    parts = re.split(r"[?#]", url, maxsplit=1)[0].split("/")
+    return [number for number, part in enumerate(parts) if part.lower().replace("%2e", ".") in (".", "..")]
 
 
 def _value(name: str, values: Mapping[str, Any]) -> Any:

@@ -72,6 +72,13 @@ def changed(raw: bytes | None, form: str, changes: Changes) -> bytes:
     Raises:
         BadChange: it cannot be read, a change does not fit, or more than the change would change.
     """
+    try:
+        return _changed(raw, form, changes)
+    except RecursionError as error:
+        raise BadChange("is nested too deeply") from error
+
+
+def _changed(raw: bytes | None, form: str, changes: Changes) -> bytes:
     file, format_ = _decoded(raw), FORMATS[form]
     before = format_.read(file.text)
     if not format_.problems(before, changes):
@@ -90,7 +97,10 @@ def holds(raw: bytes | None, form: str, changes: Changes, *, quotes: bool = True
         BadChange: it cannot be read.
     """
     format_ = FORMATS[form]
-    return format_.problems(format_.read(_decoded(raw).text), changes, quotes=quotes)
+    try:
+        return format_.problems(format_.read(_decoded(raw).text), changes, quotes=quotes)
+    except RecursionError as error:
+        raise BadChange("is nested too deeply") from error
 
 
 def _decoded(raw: bytes | None) -> Encoded:

@@ -26,9 +26,12 @@ class Encoded:
     is_windows: bool = False
 
     def encoded(self, text: str) -> bytes:
-        """Another text in the same clothes."""
+        """Another text in the same clothes. Raises BadChange for what this encoding cannot say."""
         made = text.replace("\n", "\r\n") if self.is_windows else text
-        return self.mark + made.encode(self.encoding)
+        try:
+            return self.mark + made.encode(self.encoding)
+        except UnicodeEncodeError as error:
+            raise BadChange(f"cannot be said in {self.encoding}: half a character") from error
 
 
 def decoded(raw: bytes) -> Encoded:

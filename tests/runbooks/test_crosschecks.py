@@ -20,6 +20,7 @@ FINAL = {
     "verify": {"call": {"type": "command_ok", "argv": ["true"]}},
 }
 TELL = {**FINAL, "id": "tell", "action_type": "notify", "parameters": {"message": "hello"}, "command": ...}
+NEW = ["echo", "{new}"]
 
 
 def step(more: dict[str, Any]) -> dict[str, Any]:
@@ -42,17 +43,17 @@ def steps(*given: dict[str, Any], **more: Any) -> dict[str, Any]:
             "depends on itself: a1 -> b1 -> a1",
         ),
         (steps({"id": "a1", "dependencies": ["b1"]}, {"id": "b1"}), "/actions/0/dependencies/0", "move it up"),
-        (steps({"id": "a1", "command": ["{new}"], "outputs": {"new": "/x"}}), "/actions/0", "comes from step 'a1'"),
-        (steps({"id": "a1", "command": ["{new}"]}, {"id": "b1", "outputs": {"new": "/x"}}), "/actions/0", "step 'b1'"),
+        (steps({"id": "a1", "command": NEW, "outputs": {"new": "/x"}}), "/actions/0", "comes from step 'a1'"),
+        (steps({"id": "a1", "command": NEW}, {"id": "b1", "outputs": {"new": "/x"}}), "/actions/0", "step 'b1'"),
         (
-            steps({"id": "a1", "outputs": {"new": "/x"}, "on_failure": "continue"}, {"id": "b1", "command": ["{new}"]}),
+            steps({"id": "a1", "outputs": {"new": "/x"}, "on_failure": "continue"}, {"id": "b1", "command": NEW}),
             "/actions/1",
             "need not have been done by then",
         ),
         (
             steps(
                 {"id": "a1", "outputs": {"new": "/x"}, "when": {"field": "/alert/type", "op": "exists"}},
-                {"id": "b1", "command": ["{new}"]},
+                {"id": "b1", "command": NEW},
             ),
             "/actions/1",
             "need not have been done by then",
@@ -60,7 +61,7 @@ def steps(*given: dict[str, Any], **more: Any) -> dict[str, Any]:
         (
             steps(
                 {"id": "a1", "outputs": {"new": "/x"}, "when": {"field": "/alert/type", "op": "exists"}},
-                {"id": "b1", "command": ["{new}"], "dependencies": ["a1"]},
+                {"id": "b1", "command": NEW, "dependencies": ["a1"]},
             ),
             "/actions/1",
             "need not have been done by then",
@@ -68,7 +69,7 @@ def steps(*given: dict[str, Any], **more: Any) -> dict[str, Any]:
         (
             steps(
                 {"id": "a1", "outputs": {"new": "/x"}, "on_failure": "continue"},
-                {"id": "b1", "command": ["{new}"], "when": {"field": "/outputs/new", "op": "absent"}},
+                {"id": "b1", "command": NEW, "when": {"field": "/outputs/new", "op": "absent"}},
             ),
             "/actions/1",
             "need not have been done by then",
@@ -118,6 +119,9 @@ def steps(*given: dict[str, Any], **more: Any) -> dict[str, Any]:
             "/actions/0",
             "a secret's name holds no placeholder",
         ),
+        (steps({"id": "a1", "command": ["{service}", "x"]}), "/actions/0", "would choose the program"),
+        (steps({"id": "a1", "command": ["/opt/{service}"]}), "/actions/0", "would choose the program"),
+        (steps({"id": "a1", "parameters": {"run_as": "{service}"}}), "/actions/0", "would choose the user"),
         (changed("/parameters/service/enum", ["ok", "not ok!"]), "/parameters/service/enum", "is no service"),
         (changed("/match", {"field": "/a", "op": "absent", "value": 1}), "/match", "absent takes no value"),
         ({**GOOD, "auto_execute": False, "mode": "auto"}, "", "auto_execute false means mode observe"),
@@ -155,14 +159,18 @@ def test_what_does_not_fit_is_said_where_it_is(raw: dict[str, Any], pointer: str
 @pytest.mark.parametrize(
     "raw",
     [
-        steps({"id": "a1", "outputs": {"new": "/x"}}, {"id": "b1", "command": ["{new}"]}),
+        steps({"id": "a1", "outputs": {"new": "/x"}}, {"id": "b1", "command": NEW}),
         steps(
             {"id": "a1", "outputs": {"new": "/x"}, "on_failure": "continue"},
-            {"id": "b1", "command": ["{new}"], "dependencies": ["a1"]},
+            {"id": "b1", "command": NEW, "dependencies": ["a1"]},
         ),
         steps(
             {"id": "a1", "outputs": {"new": "/x"}, "when": {"field": "/alert/type", "op": "exists"}},
-            {"id": "b1", "command": ["{new}"], "when": {"all": [{"field": "/outputs/new", "op": "gt", "value": 1}]}},
+            {
+                "id": "b1",
+                "command": NEW,
+                "when": {"all": [{"field": "/outputs/new", "op": "gt", "value": 1}]},
+            },
         ),
         steps(
             {"id": "a1", "outputs": {"new": "/x"}},

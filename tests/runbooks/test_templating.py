@@ -73,3 +73,26 @@ def test_bound_plans_hold_no_placeholder() -> None:
     assert list(placeholders([str(plan.actions), str(plan.success_criteria)])) == []
     assert plan.actions[1].call is not None
     assert plan.actions[1].call.arguments["argv"] == ("echo", "a")
+
+
+@pytest.mark.parametrize("item", ["{x}", "{x}.log", "{y}{x}"])
+def test_no_value_makes_an_item_an_option(item: str) -> None:
+    with pytest.raises(BadTemplate, match="would be read as an option"):
+        fill_argv(("rm", item), {"x": "-rf", "y": ""})
+    assert fill_argv(("rm", item, "--x={x}", "-{x}"), {"x": "a", "y": ""})[2:] == ("--x=a", "-a")
+
+
+@pytest.mark.parametrize(("url", "value"), [("http://h/{x}", ".."), ("http://h/a/{x}/b", "."), ("http://h/{x}.", ".")])
+def test_no_value_leads_upwards_in_an_address(url: str, value: str) -> None:
+    with pytest.raises(BadTemplate, match="another place"):
+        fill({"url": url}, {"x": value})
+
+
+def test_half_a_character_stands_in_no_address() -> None:
+    with pytest.raises(BadTemplate, match="half a character"):
+        fill({"url": "http://h/?q={x}&"}, {"x": "\ud800"})
+
+
+def test_an_address_may_hold_steps_of_its_own_and_values_with_dots() -> None:
+    assert fill({"url": "http://h/../{x}?{x}"}, {"x": "a..b"}) == {"url": "http://h/../a..b?a..b"}
+    assert fill({"url": "http://h/{x}"}, {"x": "../b"}) == {"url": "http://h/..%2Fb"}
