@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from runbooks.model import Approval, Call, Facts, Mode, RequiredWhen, Risk, Runbook
+from runbooks.model import Approval, Call, Check, Expect, Facts, Mode, RequiredWhen, Risk, Runbook
 from runbooks.plan import Plan, bind, resolved
 
 FORMAT: Final = 1
@@ -134,12 +134,12 @@ def plan_words(runbook: Runbook, values: Mapping[str, Any], facts: Facts | None 
 
 def _words(plan: Plan) -> Iterator[str]:
     for check in plan.preconditions:
-        yield f"only if {_call_words(check.call)}"
+        yield f"only if {_check_words(check)}"
     for number, action in enumerate(plan.actions, 1):
         if action.call is not None:
             does = _call_words(action.call)
         else:
-            does = f"wait until {_call_words(action.verify.call)}" if action.verify else "nothing"
+            does = f"wait until {_check_words(action.verify)}" if action.verify else "nothing"
         notes = [action.effect.value, f"risk {action.risk.value}"]
         notes += ["only when its condition holds"] if action.when is not None else []
         if action.rollback is not None:
@@ -148,7 +148,11 @@ def _words(plan: Plan) -> Iterator[str]:
             notes.append("cannot be undone")
         yield f"{number}. {action.name}: {does} ({', '.join(notes)})"
     for check in plan.success_criteria:
-        yield f"well when {_call_words(check.call)}"
+        yield f"well when {_check_words(check)}"
+
+
+def _check_words(check: Check) -> str:
+    return ("" if check.expect is Expect.YES else "not ") + _call_words(check.call)
 
 
 def _call_words(call: Call) -> str:

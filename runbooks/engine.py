@@ -293,7 +293,7 @@ def _stop(state: State, reason: str) -> Step:
 
 def _looked(state: State, event: CheckDone, now: float) -> Step:
     polled = state.polled
-    event = replace(event, answer=_heard(polled.check.expect, event.answer))
+    event = replace(event, answer=heard(polled.check.expect, event.answer))
     if state.phase in PROBES:
         if event.answer is Answer.UNKNOWN and now < polled.until_s:
             return look_again(state, now + polled.check.every_s)
@@ -314,8 +314,10 @@ def _looked(state: State, event: CheckDone, now: float) -> Step:
     return _decided(state, Answer.YES, event.detail, now)
 
 
-def _heard(expect: Expect, answer: Answer) -> Answer:
-    """Yes for what was expected; what nobody can tell is only expected where a no is no better."""
+def heard(expect: Expect, answer: Answer) -> Answer:
+    """What an answer says to who expected something: yes for what was expected; what nobody can tell is only expected
+    where a no is no better.
+    """
     if expect is Expect.YES or (answer is Answer.UNKNOWN and expect is Expect.NO):
         return answer
     return Answer.NO if answer is Answer.YES else Answer.YES

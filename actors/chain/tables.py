@@ -39,7 +39,7 @@ class _Attested:
 
 def different(db: sqlite3.Connection) -> Iterator[Finding]:
     """Runs, steps, requests and votes that are not what the chain says."""
-    began_at = db.execute("SELECT min(at) FROM audit").fetchone()[0]
+    first, began_at = db.execute("SELECT min(seq), min(at) FROM audit").fetchone()
     if began_at is None:
         return
     known, forgotten = _attested(db)
@@ -48,8 +48,10 @@ def different(db: sqlite3.Connection) -> Iterator[Finding]:
         if said is not None:
             for what in _differences(db, row, said):
                 yield Finding(said.row, f"execution {row['id']}: {what}")
-        elif row["decided_at"] > began_at:
-            yield Finding(None, f"execution {row['id']} is not in the chain: it was put in")
+        elif row["decided_at"] > began_at or (first == 1 and row["decided_mark"] is not None):  # as old as the chain
+            yield Finding(
+                None, f"execution {row['id']} is not in the chain: it was put in, or the chain was begun anew"
+            )
     for name, said in known.items():
         if name not in forgotten:
             yield Finding(said.row, f"execution {name} is in the chain, and was removed from the journal")

@@ -137,8 +137,9 @@ class Later:
         if not desk.parts.is_enabled():
             return []
         found = next_rungs(desk.library.runbooks, desk.history, desk.rungs)
-        now, none = desk.now(), float("-inf")
-        return [one for one in found if self._climbing.get((one.root.execution_id, one.number), none) <= now]
+        now = desk.now()
+        self._climbing = {rung: until for rung, until in self._climbing.items() if until > now}
+        return [one for one in found if (one.root.execution_id, one.number) not in self._climbing]
 
     def _look_at_root(self, rung: NextRung) -> None:
         journal, root = self._desk.parts.journal, rung.root.execution_id

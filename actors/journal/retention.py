@@ -74,7 +74,7 @@ def _bodies(db: sqlite3.Connection, keep: Retention, now: float) -> int:
 
 
 def _executions(db: sqlite3.Connection, keep: Retention, now: float) -> int:
-    """With their steps, when the ids go."""
+    """With their steps and their ladders, when the ids go."""
     newest = db.execute("SELECT max(rowid) FROM executions").fetchone()[0] or 0
     old = db.execute(
         "SELECT id, alert_seq FROM (SELECT id, alert_seq, ended_at, rowid AS n FROM executions"
@@ -85,6 +85,7 @@ def _executions(db: sqlite3.Connection, keep: Retention, now: float) -> int:
     if ids:  # who checks the chain must know that it was the daemon
         audit.note(db, now, audit.RUNS_FORGOTTEN, {"executions": [row["id"] for row in old]})
     db.executemany("DELETE FROM steps WHERE execution_id = ?", ids)
+    db.executemany("DELETE FROM escalations WHERE root = ?", ids)
     db.executemany("DELETE FROM executions WHERE id = ?", ids)
     passed = int(setting(db, IDS_FORGOTTEN_TO) or 0) if old else 0
     db.executemany(f"DELETE FROM alerts WHERE seq = ? AND {_FREE}", [(n,) for _, n in old if n <= passed])  # noqa: S608

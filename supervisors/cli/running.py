@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from runbooks.asking import Planned, asked_facts, planned
 from runbooks.commands import LocalCommands
+from runbooks.engine import heard
 from runbooks.engine_words import Answer
 from runbooks.hosts import LocalHosts
+from runbooks.model import Expect
 from runbooks.network import LocalHttp, LocalTcp
 from runbooks.parameters import BadParameter
 from runbooks.ports import PortError, Ports, RunInfo, ServiceView
@@ -83,20 +85,23 @@ def dry_run(outside: Outside, runbook_id: str, given: Sequence[str], config: str
     seen = []
     for check in found.plan.preconditions:
         outcome = make_check(check.call, None, ports, "dry-run")
-        seen.append({"call": check.call.type.value, "answer": outcome.answer.value, "detail": outcome.detail})
+        holds = heard(check.expect, outcome.answer) is Answer.YES
+        said = {"call": check.call.type.value, "answer": outcome.answer.value, "detail": outcome.detail}
+        seen.append({**said, "wanted": check.expect.value, "holds": holds})
     if outside.as_json:
         print_json({"schema": SCHEMA, **found.as_json(), "preconditions": seen})
     else:
         _tell(found, seen)
-    if any(one["answer"] != Answer.YES.value for one in seen):
+    if not all(one["holds"] for one in seen):
         raise Quit(FAILED)
 
 
-def _tell(found: Planned, seen: list[dict[str, str]]) -> None:
+def _tell(found: Planned, seen: Sequence[Mapping[str, Any]]) -> None:
     told = found.as_json()
     say(f"{told['runbook']} {told['version']} would act on {told['target']}; nothing was done")
     for one in seen:
-        say(f"  precondition {one['call']}: {one['answer']} ({one['detail']})")
+        wanted = "" if one["wanted"] == Expect.YES.value else ", as it must be" if one["holds"] else ", and must not be"
+        say(f"  precondition {one['call']}: {one['answer']}{wanted} ({one['detail']})")
     for one in told["actions"]:
         given = ", ".join(f"{key}={value!r}" for key, value in one["with"].items())
         undone = f", undone by {one['undone_by']}" if one["undone_by"] else ""

@@ -92,6 +92,17 @@ def test_the_plan_is_told_in_words_without_what_is_never_shown() -> None:
     )
 
 
+def test_what_must_not_be_is_told_so() -> None:
+    """Nobody must agree to the opposite of what he reads."""
+    down = {"call": {"type": "tcp_connect", "with": {"port": 1}}}
+    lines = {
+        expect: plan_words(runbook(ruled(), preconditions=[{**down, "expect": expect}]), VALUES)[0]
+        for expect in ("yes", "no", "not_yes")
+    }
+    assert (lines["yes"], lines["no"]) == ("only if tcp_connect port=1", "only if not tcp_connect port=1")
+    assert lines["not_yes"] == lines["no"]
+
+
 RULES = Approval(60.0, approvers=("ann", "key:desk"), quorum=2, four_eyes=True)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -70,10 +72,12 @@ class Act:
 
 @dataclass
 class Recorded:
+    """``older``: the journal as it was in the middle; ``runs``: executions by what they were for."""
+
     state: Path
     acts: list[Act]
     runs: dict[str, str]
-    """Executions by what they were for."""
+    older: Path
 
 
 def record(folder: Path) -> Recorded:
@@ -102,6 +106,7 @@ def record(folder: Path) -> Recorded:
 def _acted(state: Path, config: Path, root: RemoteManager, ann: RemoteManager, nobody: RemoteManager) -> Recorded:
     acts: list[Act] = []
     runs: dict[str, str] = {}
+    older = state.parent / "older.db"
 
     def did(text: str, by: str, proven: str = ME, why: str = "") -> None:
         acts.append(Act(text, by, proven, why))
@@ -137,6 +142,7 @@ def _acted(state: Path, config: Path, root: RemoteManager, ann: RemoteManager, n
         _until(root, runs["failed"], lambda one: one["status"] == "rollback_failed")
         root.release("service:a", by="cli:bob", why="looked at it")
         did("service:a released", "cli:bob", why="looked at it")
+        _copied(state / "journal.db", older)
         for what in ("approved", "rejected", "cancelled"):
             runs[what] = alerted("asked", "a" if what == "approved" else "b")
             eventually(lambda: any("plan" in one for one in root.approvals()), within_s=20, what="the request")
@@ -162,7 +168,13 @@ def _acted(state: Path, config: Path, root: RemoteManager, ann: RemoteManager, n
     _until_kept(root, "revoked: desk-1")
     root.shutdown(by="cli:bob")
     did("stop by cli:bob", "cli:bob")
-    return Recorded(state, acts, runs)
+    return Recorded(state, acts, runs, older)
+
+
+def _copied(journal: Path, copy: Path) -> None:
+    """As somebody would who wants to put it back later."""
+    with closing(sqlite3.connect(journal)) as one, closing(sqlite3.connect(copy)) as other:
+        one.backup(other)
 
 
 def _until(manager: RemoteManager, execution_id: str, is_so: Callable[[Record], bool]) -> None:

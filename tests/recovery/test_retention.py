@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from actors.journal import rows
+from actors.journal import holds, rows
 from actors.journal.alert_batches import NewDecision, new_alert, record_decisions, store_alerts
 from actors.journal.journal import Journal
 from actors.journal.retention import AT_ONCE, Retention, forget
 from actors.journal.rows import AlertConflict, Execution, StoredAlert
 from actors.journal.schema import open_writer
 from guardian_link import Alert, AlertRefused, GuardianClient
+from runbooks.deciding.timing import Moment
 from runbooks.model import Status
 from supervisors.recovery import RecoveryPlan
 from tests.recovery.place import recovering
@@ -104,10 +105,13 @@ def test_an_alert_stays_with_its_execution_until_that_has_ended_long_ago(db: sql
     for seq in (3, 4):
         one = Execution(f"x-{seq}", seq, "r", b"{}", "s", "t", {}, "f", "high", 50, Status.RUNNING, NOW)
         record_decisions(db, [NewDecision(seq, {**DECISION, "execution_id": one.id}, one, NOW)])
+        moment = Moment(NOW, "boot", 1.0)
+        holds.add_rung(db, holds.StoredRung(one.id, 0, 0.0, None, "a rung"), "root/links/alerts", moment)
     keep = Retention(bodies=1, ids_s=100)
     rows.finish_execution(db, "x-3", Status.SUCCEEDED, "", NOW)
     forget_all(db, keep, NOW + 101)
     assert seqs(db) == [4, 30]
+    assert [one.root for one in holds.all_rungs(db, moment)] == ["x-4"], "its ladder goes with it"
     assert rows.execution(db, "x-3") is None
     assert rows.execution(db, "x-4") is not None
 

@@ -137,6 +137,22 @@ def test_it_is_inert_but_for_its_declared_checks(tmp_path: Path) -> None:
     assert json.loads(out)["preconditions"][0]["answer"] == "no"
 
 
+@pytest.mark.parametrize("expect", ["no", "not_yes"])
+def test_what_must_not_be_is_told_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], expect: str) -> None:
+    """Many runbooks begin only while what they mend is broken."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        config = configured(tmp_path, {"call": {"type": "tcp_connect", "with": {"port": port}}, "expect": expect})
+        command = ["runbook", "run", "restart_it", "--set", "service=a", "--dry-run", "--config", config]
+        assert run(command) == 1
+        assert "precondition tcp_connect: yes, and must not be" in capsys.readouterr().out
+    assert run(command) == 0
+    assert "precondition tcp_connect: no, as it must be" in capsys.readouterr().out
+    assert run([*command, "--json"]) == 0
+    (seen,) = json.loads(capsys.readouterr().out)["preconditions"]
+    assert (seen["answer"], seen["wanted"], seen["holds"]) == ("no", expect, True)
+
+
 def test_the_watch_sees_what_a_program_would_do(tmp_path: Path) -> None:
     """The proof is one only if it notices: a declared check that is a program is seen to start it."""
     config = configured(tmp_path, {"call": {"type": "command_ok", "argv": [sys.executable, "-c", ""]}})
