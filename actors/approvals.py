@@ -94,6 +94,8 @@ class Approvals:
     _is_loaded: bool = False
     _is_loading: bool = False
     _trouble: str | None = None
+    _unread: str | None = None
+    """Why it is not known what awaits approval."""
 
     # -- what awaits --------------------------------------------------------------------------------------------------
 
@@ -123,16 +125,17 @@ class Approvals:
             self.parts.waits.run(lambda key=key: self._guarded(key, self._expire))  # type: ignore[misc]
         for key in unasked:
             self.parts.waits.run(lambda key=key: self._guarded(key, self._prepare))  # type: ignore[misc]
-        return self._trouble
+        return self._unread or self._trouble
 
     def _load(self) -> None:
         try:
             self._is_loaded = True  # what is asked for from here on is read again
             found = self.parts.journal.read(consents.awaiting)
+            self._unread = None
             self._take_up(found)
         except JournalTrouble as trouble:
             self._is_loaded = False
-            self._trouble = f"what awaits approval cannot be read: {trouble}"
+            self._unread = f"what awaits approval cannot be read: {trouble}"
         finally:
             self._is_loading = False
 

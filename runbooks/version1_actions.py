@@ -108,6 +108,9 @@ def _command(raw: Mapping[str, Any], one: Converted) -> None:
 def _argv(line: Any, where: str, one: Converted, *, is_check: bool) -> list[str] | None:
     if isinstance(line, list):
         return line
+    if not isinstance(line, str):
+        one.refuse(where, f"{line!r:.40} is no command line")
+        return None
     try:
         return argv_of(line, is_check=is_check)
     except ShellSyntax as bad:

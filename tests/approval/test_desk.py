@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.approvals import NotTaken
-from actors.journal import consents
+from actors.approvals import Approvals, NotTaken
+from actors.journal import consents, events
+from actors.journal.journal import Journal
 from runbooks.approval import Say
 from tests.approval.desks import APPROVED, Desk, HandClock, desk
 from tests.runbooks.files import GOOD, changed, runbook
@@ -216,3 +218,16 @@ def test_a_plan_that_cannot_be_worked_out_is_rejected_and_said(tmp_path: Path) -
         one.until(name, "rejected")
         assert [done.execution_id for done in one.finished] == [name]
         eventually(lambda: "cannot be worked out" in one.alerts[-1]["message"])
+
+
+def test_a_journal_that_could_not_be_read_is_read_again_and_the_trouble_is_over(tmp_path: Path) -> None:
+    with desk(tmp_path) as one:
+        journal = Journal(tmp_path / "later.db", events.ensure_epoch)
+        late = Approvals(replace(one.approvals.parts, journal=journal))
+        said = eventually(late.look, what="the trouble")
+        assert "what awaits approval cannot be read" in said
+        journal.start()
+        try:
+            eventually(lambda: late.look() is None, what="no trouble any more")
+        finally:
+            journal.close()

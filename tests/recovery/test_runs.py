@@ -209,9 +209,10 @@ def test_without_an_intent_a_crashing_run_has_done_nothing(tmp_path: Path, monke
 def test_a_journal_lost_under_a_run_ends_it_clearly(tmp_path: Path) -> None:
     with recovering(tmp_path) as place, GuardianClient(place.address) as guardian:
         execution_id = begun(place, guardian)
-        damaged = tmp_path / "journal.db"
-        with damaged.open("r+b") as file:
-            file.write(os.urandom(4096))
+        for name in ("journal.db", "journal.db-wal"):  # a page that the log still has would make it whole again
+            damaged = tmp_path / name
+            with damaged.open("r+b") as file:
+                file.write(os.urandom(damaged.stat().st_size))
         eventually(lambda: is_empty(place), within_s=30)
         place.world.gate.set()
         eventually(lambda: in_journal(tmp_path, "SELECT execution_id FROM latches"), within_s=30)

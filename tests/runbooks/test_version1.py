@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runbooks.matching import History, Outcome, decide
@@ -240,11 +240,15 @@ JSON = st.recursive(
 PLACES = [
     "/id", "/error_patterns", "/error_conditions", "/actions", "/actions/0", "/actions/0/id", "/actions/1/parameters",
     "/actions/1/dependencies", "/actions/1/command", "/actions/1/action_type", "/actions/1/retry_delay",
+    "/actions/0/verification_command", "/actions/1/rollback_command", "/actions/1/retry_count", "/actions/1/outputs",
     "/actions/2/parameters", "/success_criteria", "/max_execution_time", "/parameters", "/target", "/outputs",
 ]  # fmt: skip
 
 
 @settings(max_examples=150, deadline=None)
+@example(DATABASE, [("/actions/1/action_type", None)])  # which once was a KeyError
+@example(DATABASE, [("/actions/1/rollback_command", {"a": 1})])
+@example(DATABASE, [("/actions/0/verification_command", 1.5)])
 @given(st.sampled_from([DATABASE, POSITION_LIMIT]), st.lists(st.tuples(st.sampled_from(PLACES), JSON), max_size=3))
 def test_no_old_file_traps(base: dict[str, Any], changes: list[tuple[str, Any]]) -> None:
     """It is read and does nothing undeclared, or refused with the place."""
