@@ -44,11 +44,13 @@ OnError = Callable[[str, Mapping[str, Any]], None]
 @dataclass(slots=True)
 class EndpointPast:
     """What outlives one run of the actor within a daemon: how often it ran, how it ended. Owned by the one running
-    incarnation.
+    incarnation, but for ``is_awaited``, which any thread may set: the other side has just been started, and the next
+    run gives it time to come.
     """
 
     runs: int = 0
     last_exit: LastExit | None = None
+    is_awaited: bool = True
 
 
 class BridgeEndpointActor(SupervisedActor):
@@ -66,8 +68,9 @@ class BridgeEndpointActor(SupervisedActor):
         self._plan = plan
         self._past = past
         self._on_error = on_error
-        # after a start of the daemon its peers have yet to find it again; later a silence is one
-        start_period_s = plan.start_period_s if past.runs == 0 else 0.0
+        # after a start of the daemon, or of the service behind, it has yet to be found again; later a silence is one
+        start_period_s = plan.start_period_s if past.is_awaited else 0.0
+        past.is_awaited = False
         self._transport = make_transport(plan, sessions, max(plan.silence_s, start_period_s))
         self._since = context.system.clock.wall()
         self._run, self._first_effects = begin(plan.silence_s, context.system.clock.now(), start_period_s)

@@ -102,7 +102,7 @@ RESULTS: Final[Mapping[CallType, frozenset[str]]] = {
     CallType.SERVICE_START: frozenset({"run"}),
     CallType.SERVICE_STOP: frozenset(),
     CallType.SERVICE_SCALE: frozenset({"replicas"}),
-    CallType.BRIDGE_HEALTH: frozenset({"state", "error", "commands", "service", "directory"}),
+    CallType.BRIDGE_HEALTH: frozenset({"state", "error", "commands", "service", "service_wanted", "directory"}),
 }
 """The fields of what a call gives back, for ``outputs``; a type that is not here gives back what it likes (a program's
 or a server's JSON). A contract test holds it against the real calls.
@@ -111,7 +111,14 @@ EXAMPLES: Final[Mapping[CallType, Any]] = {
     CallType.SERVICE_RESTART: {"run": 2},
     CallType.SERVICE_START: {"run": 2},
     CallType.SERVICE_SCALE: {"replicas": 1},
-    CallType.BRIDGE_HEALTH: {"state": "healthy", "error": "", "commands": {}, "service": None, "directory": None},
+    CallType.BRIDGE_HEALTH: {
+        "state": "healthy",
+        "error": "",
+        "commands": {},
+        "service": None,
+        "service_wanted": None,
+        "directory": None,
+    },
 }
 """Such results, where a runbook's own test says nothing else."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -51,6 +51,8 @@ from supervisors.api.server import ApiServer, OperatorUnavailable
 from supervisors.catalog import Catalog, moment
 from supervisors.daemon import Daemon, View, on_terminal
 from supervisors.decisions.model import Ask, Refused, ReportKind
+from supervisors.endpoint_errors import endpoint_labels
+from supervisors.endpoint_return import EndpointReturn
 from supervisors.exit_with import code_at_end
 from supervisors.instance import instance_of
 from supervisors.leftovers import Cleaner, leftovers
@@ -75,7 +77,7 @@ from supervisors.service_plans import endpoint_plan, service_plan
 from supervisors.single_root import RootLock
 from supervisors.status_line import status_line
 from supervisors.steering import Steering
-from supervisors.supervisor import CallRequest
+from supervisors.supervisor import CallRequest, Result
 from supervisors.tree import TreeParts, build_tree, upper
 from supervisors.uncounted import uncounted
 from supervisors.usage import UsageBook
@@ -171,6 +173,8 @@ class App:
             SteeredServices(self.steering),
             Outside(self.scaling, MeasuredServices(self.catalog, self.live)),
         )
+        self.endpoint_pasts = {name: EndpointPast() for name in config.bridges}
+        self.system.board.listen(self._endpoint_return().look)
         self.usage = UsageBook(self.live)
         self.self_alerts = self._self_alerts()
         self.token = TokenFile(config.links.alertmanager.token_file)
@@ -370,6 +374,10 @@ class App:
         def status(name: str) -> NodeStatus | None:
             return board.get(path_of(name) or f"{BRIDGES_PATH}/{name}")
 
+        def labels(name: str) -> Mapping[str, Any]:
+            bridge = self.config.bridges.get(name)
+            return {} if bridge is None else endpoint_labels(name, bridge.kind)
+
         def is_down(name: str) -> bool:
             found = status(name)
             return name not in self.live.by_service and found is not None and found.state in DOWN
@@ -383,8 +391,17 @@ class App:
                 self.recovery.own_alerts,
                 self.system.clock,
                 self.system.io.run,
+                labels,
             )
         )
+
+    def _endpoint_return(self) -> EndpointReturn:
+        def ask(what: Ask, endpoint: str) -> Result:
+            ref = self.system.whereis(BRIDGES_PATH)
+            return call(ref, CallRequest(what, id=endpoint)) if isinstance(ref, ActorRef) else Refused("noproc")
+
+        behind = {name: one.service for name, one in self.config.bridges.items() if one.service is not None}
+        return EndpointReturn(behind, self.endpoint_pasts, ask, self.system.io.run)
 
     def _end_with(self, service: str, code: int) -> None:
         if self._daemon is not None:
@@ -520,7 +537,7 @@ class App:
                 start=BridgeEndpointActor,
                 args=(
                     endpoint_plan(name, bridge),
-                    EndpointPast(),
+                    self.endpoint_pasts[name],
                     self.recovery.sessions,
                     self.recovery.bridge_error,
                 ),

@@ -57,7 +57,7 @@ from runbooks.ports import Services
 from supervisors.action_ports import ActionsPlan, Outside, Purger, action_ports
 from supervisors.decisions.model import Report, ReportKind, Strategy
 from supervisors.degradation import Degradation
-from supervisors.endpoint_errors import endpoint_error
+from supervisors.endpoint_errors import endpoint_error, sender_of
 from supervisors.happenings import Happenings
 from supervisors.held import Held
 from supervisors.library import Supervisor
@@ -422,7 +422,8 @@ class Recovery:
         """An error a bridge endpoint reported becomes an alert."""
         try:
             kind = (self._plan.endpoints or {}).get(endpoint)
-            self._intake.take_mapping(endpoint_error(endpoint, kind, self._plan.behind.get(endpoint), error))
+            alert = endpoint_error(endpoint, kind, self._plan.behind.get(endpoint), error)
+            self._intake.take_mapping(alert, sender_of(endpoint))
         except BadAlert as bad:
             structlog.get_logger().warning("bridge error refused", endpoint=endpoint, problem=str(bad))
 
@@ -592,13 +593,24 @@ class Recovery:
                 return self.records.alerts(limit if isinstance(limit, int) and 0 < limit <= 100 else 50)
             case {"ask": "events"}:
                 return self._happenings.answer(question)
+            case {"ask": "endpoints"}:
+                return self._endpoints()
             case {"ask": "where"}:
                 return {name: pump.address for name, pump in self._pumps.items()} | {
                     "events": self._happenings.published_at()
                 }
             case _:
-                words = "execution (with execution_id), alert (with id), statistics, alerts, events or where"
+                words = "execution (with execution_id), alert (with id), statistics, alerts, events, endpoints or where"
                 raise BadQuestion(f"ask for {words}")
+
+    def _endpoints(self) -> Record:
+        """Those of the configuration: their kind, and where and how they are."""
+        found: dict[str, Any] = {}
+        for name, kind in (self._plan.endpoints or {}).items():
+            status = self._system.board.get(f"{BRIDGES_PATH}/{name}")
+            is_ready = status is not None and status.state is NodeState.READY
+            found[name] = {"kind": kind, "place": status.endpoint if status is not None else None, "ready": is_ready}
+        return found
 
 
 def _with_times(shown: Mapping[str, Any]) -> Record:

@@ -30,7 +30,9 @@ HANGS_AFTER_S: Final = 30.0
 
 @dataclass(frozen=True)
 class WatchParts:
-    """``status`` finds a service's node by name, None for one that is not configured; ``run`` runs on the I/O pool."""
+    """``status`` finds a service's node by name, None for one that is not configured; ``run`` runs on the I/O pool;
+    ``labels``: what a crash loop of that name says beside.
+    """
 
     watch: Callable[[], WatchConfig]
     measure: Callable[[], Measured]
@@ -38,6 +40,7 @@ class WatchParts:
     alerts: OwnAlerts
     clock: Clock
     run: Callable[[Callable[[], None]], object]
+    labels: Callable[[str], Mapping[str, Any]] = lambda _name: {}
 
 
 @dataclass
@@ -91,7 +94,7 @@ class SelfAlerts:
             self._levels[subject] = Level(is_raised=True)
             self._raised[subject] = _Raised(starts_at, self.parts.clock.now(), said)
             self._ending.discard(subject)
-        self._tell(subject, crash_loop_figure(is_well=False, said=said, watch=self.parts.watch()), starts_at)
+        self._tell(subject, self._crash_loop(service, said, is_well=False), starts_at)
 
     # -- the I/O pool -------------------------------------------------------------------------------------------------
 
@@ -128,7 +131,7 @@ class SelfAlerts:
         over: list[Subject] = []
         now_s, watch = self.parts.clock.now(), self.parts.watch()
         with self._lock:
-            figures = {**measured, **self._crash_loops(watch)}
+            figures = {**measured, **self._crash_loops()}
             for subject, figure in figures.items():
                 before = self._levels.get(subject, Level())
                 level, change = step(before, figure.limit, figure.value, now_s, 3 * watch.every + 1)
@@ -153,15 +156,18 @@ class SelfAlerts:
         for subject in ending:
             self._end(subject)
 
-    def _crash_loops(self, watch: WatchConfig) -> dict[Subject, Figure]:
+    def _crash_loops(self) -> dict[Subject, Figure]:
         """Of those that are said: is it over? Under the lock."""
         found = {}
         for subject, raised in self._raised.items():
             status = self.parts.status(subject.name) if subject.type == CRASH_LOOP else None
             if status is not None:
                 is_well = status.state is NodeState.READY or not status.wanted
-                found[subject] = crash_loop_figure(is_well, raised.said or "goes on crashing", watch)
+                found[subject] = self._crash_loop(subject.name, raised.said or "goes on crashing", is_well=is_well)
         return found
+
+    def _crash_loop(self, name: str, said: str, *, is_well: bool) -> Figure:
+        return crash_loop_figure(is_well, said, self.parts.watch(), self.parts.labels(name))
 
     def _tell(self, subject: Subject, figure: Figure, starts_at: float) -> None:
         self.parts.alerts.fires(subject.fingerprint, starts_at, alert_of(subject, figure))

@@ -101,6 +101,6 @@ def share_figure(what: str, percent: float, most: float, watch: WatchConfig, **l
     return Figure(percent, limit_of(most, watch), said, {"value": percent, "limit": most, "unit": "percent", **labels})
 
 
-def crash_loop_figure(is_well: bool, said: str, watch: WatchConfig) -> Figure:
+def crash_loop_figure(is_well: bool, said: str, watch: WatchConfig, labels: Mapping[str, Any]) -> Figure:
     """Begins when a supervisor says so; over when the service has been ready for a while."""
-    return Figure(0.0 if is_well else 1.0, Limit(0.5, 0.5, 0.0, watch.clear_for), said)
+    return Figure(0.0 if is_well else 1.0, Limit(0.5, 0.5, 0.0, watch.clear_for), said, labels)

@@ -144,11 +144,13 @@ def _health(call: Call, context: Context) -> CallOutcome:
     name = call.arguments["endpoint"]
     if found is None:
         return CallOutcome(ok=False, error=_not_there(name), trouble=Trouble.PERMANENT)
+    behind = None if found.service is None else context.ports.services.status(found.service)
     result = {
         "state": found.state.value,
         "error": found.error,
         "commands": dict.fromkeys(sorted(found.commands), True),
         "service": found.service,
+        "service_wanted": behind.is_wanted if behind is not None else None,
         "directory": found.directory,
     }
     return CallOutcome(ok=True, output=f"bridge {name!r} {_STATES[found.state]}", result=result)

@@ -109,6 +109,38 @@ def test_the_tcp_peer_greets_beats_and_falls_silent() -> None:
             assert process.wait(10) == 0
 
 
+def test_the_tcp_peer_has_an_error_until_it_is_reset() -> None:
+    port = free_port()
+    with program("supervisors.demo.peer", "--kind", "tcp", "--port", str(port)) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, connection.makefile() as lines:
+
+            def heard(kind: str) -> dict[str, Any]:
+                found: dict[str, Any] = next(body for line in lines if (body := json.loads(line))["kind"] == kind)
+                return found
+
+            def told(number: int, **asked: Any) -> Any:
+                connection.sendall(json.dumps({"kind": "command", "id": f"command-{number}", **asked}).encode() + b"\n")
+                reply = heard("reply")
+                return reply["state"], reply.get("result")
+
+            assert heard("hello")["commands"] == ["health", "reconnect", "reset"]
+            os.kill(process.pid, signal.SIGUSR2)
+            assert heard("error")["error_code"] == 4051
+            unwell = ("done", {"status": "unhealthy", "error": "a demo error"})
+            assert told(1, command="health") == unwell
+            assert told(2, command="reconnect") == ("done", "nothing to do")
+            assert told(3, command="health") == unwell
+            assert told(4, command="reset") == ("done", "well again")
+            assert told(5, command="health") == ("done", {"status": "healthy"})
+            assert told(1, command="health") == unwell, "a command is done once"
+            assert told(6, command="play")[0] == "refused"
+            assert (told(7, ask=True)[0], told(8, ask=True, asked_before=True)[0]) == ("never", "unknown")
+        process.terminate()
+        assert process.wait(10) == 0
+
+
 def test_the_zeromq_peer_beats_under_its_name() -> None:
     with (
         daemon() as (scripted, address),

@@ -48,16 +48,16 @@ def test_guardian_agent() -> None:
 
 def test_bridge_simulator(tmp_path: Path) -> None:
     with daemon() as (scripted, address):
-        done = run(
-            "bridge_simulator.py", "--simulate-errors", "--count", "30", "--folder", str(tmp_path), "--address", address
-        )
+        words = ("--simulate-errors", "--accept-only", "--count", "60", "--folder", str(tmp_path), "--address", address)
+        done = run("bridge_simulator.py", *words)
     assert done.returncode == 0, done.stderr
-    assert "30 accepted, 0 lost" in done.stdout
-    assert [line.split()[:4] for line in done.stdout.splitlines()[1:4]] == [
-        [system, "10", "10", "10"] for system in ("mql4", "powershell", "python")
+    assert "60 accepted, 0 lost" in done.stdout
+    assert [line.split()[:4] for line in done.stdout.splitlines()[1:5]] == [
+        [system, number, number, number]
+        for system, number in (("config_sync", "10"), ("mql4", "20"), ("powershell", "10"), ("python", "20"))
     ]
     sent = [message.body for message in scripted.seen if "system" in message.body]
-    assert sorted(body["number"] for body in sent) == list(range(30))
+    assert sorted(body["number"] for body in sent) == list(range(60))
 
 
 def test_bridge_simulator_says_what_was_not_accepted_and_what_is_not_on_disk() -> None:
@@ -66,11 +66,12 @@ def test_bridge_simulator_says_what_was_not_accepted_and_what_is_not_on_disk() -
             return [Message(Kind.ANSWER, incoming.message.id, {"ok": True, "result": None})]
         return obliging(incoming, times)
 
-    for script, reason in ((lambda *_: [], "no decision"), (forgetful, "3 lost: the daemon has no alert of its id")):
+    for script, reason in ((lambda *_: [], "no decision"), (forgetful, "6 lost: the daemon has no alert of its id")):
         with daemon(script) as (_, address):
-            done = run("bridge_simulator.py", "--simulate-errors", "--timeout-s", "0.5", "--address", address)
+            words = ("--simulate-errors", "--accept-only", "--timeout-s", "0.5", "--address", address)
+            done = run("bridge_simulator.py", *words)
         assert done.returncode == 1
-        assert "0 accepted, 3 lost" in done.stdout
+        assert "0 accepted, 6 lost" in done.stdout
         assert reason in done.stderr
 
 

@@ -10,7 +10,7 @@ import sys
 
 from runbooks import steps
 from runbooks.calls.family import CallOutcome, Context
-from runbooks.model import DOING, Call
+from runbooks.model import DOING, Call, CallType
 from supervisors.cli import main
 
 
@@ -19,7 +19,10 @@ def pretend(call: Call, context: Context) -> CallOutcome:
     return CallOutcome(ok=True, output="(did nothing)")
 
 
+ONLY_LOOKS = frozenset({CallType.BRIDGE_HEALTH})
+"""Made like an acting call, and changes nothing: without it nothing would be tried at all."""
+
 if __name__ == "__main__":
-    for kind in DOING & steps._ACTS.keys():  # the one place all acting calls go through
+    for kind in (DOING & steps._ACTS.keys()) - ONLY_LOOKS:  # the one place all acting calls go through
         steps._ACTS[kind] = pretend
     main(sys.argv[1:])

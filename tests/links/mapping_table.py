@@ -21,11 +21,13 @@ SAID_BY: Final = {
 
 
 def lines() -> Iterator[str]:
-    yield "| from | word | alert type | runbook | why nothing is done by itself |"
-    yield "|---|---|---|---|---|"
+    yield "| from | word | alert type | runbook | with labels | why nothing is done by itself |"
+    yield "|---|---|---|---|---|---|"
     for table in SOURCES:
         for word, row in MAPPING[table].items():
-            yield f"| {SAID_BY[table]} | {word} | {row['type']} | {row['runbook']} | {row.get('reason', '')} |"
+            needs = ", ".join(row.get("needs", ()))
+            cells = (SAID_BY[table], word, row["type"], row["runbook"], needs, row.get("reason", ""))
+            yield f"| {' | '.join(cells)} |"
 
 
 def text() -> str:

@@ -11,6 +11,7 @@ from guardian_link.alertmanager import Notified, Words, alert_of
 from guardian_link.as_alert import constraint_alert
 from guardian_link.mapping import MAPPING, SOURCES
 from guardian_link.messages import Alert, facts_of
+from runbooks.deciding.words import Health, History
 from runbooks.matching import decide, explain
 from runbooks.model import Mode
 from runbooks.parse import load_library
@@ -18,44 +19,50 @@ from supervisors.endpoint_errors import endpoint_error
 from tests.links.mapping_table import DOC, text
 
 LIBRARY = load_library()
+LABELS = {"port": "8443", "path": "/data", "cleanup_root": "/data/logs"}
 ROWS = [(table, word, row) for table in SOURCES for word, row in MAPPING[table].items()]
 
 
-def facts(table: str, word: str) -> Mapping[str, Any]:
-    """What the platform sends, as the daemon's own intake takes it."""
+def facts(table: str, word: str, *needs: str) -> Mapping[str, Any]:
+    """What the platform sends, with the labels that are needed, as the daemon's own intake takes it."""
+    more = {name: LABELS[name] for name in needs}
     match table:
         case "systems":
-            return facts_of({"error_id": "e-1", "error_message": "m", "system": word, "service_name": "web"})
+            return facts_of({"error_id": "e-1", "error_message": "m", "system": word, "service_name": "web", **more})
         case "components":
-            said = {"type": "COMPONENT_FAILURE", "component": word, "service": "web"}
+            said = {"type": "COMPONENT_FAILURE", "component": word, "service": "web", **more}
             return facts_of({"timestamp": "2026-01-01T00:00:00", "message": "m", "severity": "HIGH", **said})
         case "guardian_types":
             return facts_of({"type": word, "message": "m", "severity": "MEDIUM"})
         case "constraints":
-            return facts_of(constraint_alert({"constraint_type": word, "service": "web", "description": "d"}))
+            violated = {"constraint_type": word, "service": "web", "description": "d", **more}
+            return facts_of(constraint_alert(violated))
         case "alertnames":
-            labels = {"alertname": word, "service": "web"}
+            labels = {"alertname": word, "service": "web", **more}
             return alert_of(Notified("c54677b52ff79812", 1.0, None, labels, {}), Words(), lambda _: True).to_body()
         case _:
             return facts_of(endpoint_error("desk", word, None, {"error_message": "m"}))
 
 
 @pytest.mark.parametrize(("table", "word", "row"), ROWS, ids=[f"{table}-{word}" for table, word, _ in ROWS])
-def test_a_row_says_what_really_answers(table: str, word: str, row: Mapping[str, str]) -> None:
-    alert = facts(table, word)
+def test_a_row_says_what_really_answers(table: str, word: str, row: Mapping[str, Any]) -> None:
+    needs = row.get("needs", ())
+    alert = facts(table, word, *needs)
     assert alert["type"] == row["type"]
     answering = LIBRARY.get(row["runbook"])
     assert answering is not None, f"{row['runbook']} is not shipped"
     assert explain(alert, LIBRARY)[answering.id] == ""
+    for left_out in needs:
+        others = [name for name in needs if name != left_out]
+        assert explain(facts(table, word, *others), LIBRARY)[answering.id] != "", f"{left_out} is not needed"
     asks = answering.mode is Mode.OBSERVE or answering.approval is not None
     assert asks == ("reason" in row)
 
 
 @pytest.mark.parametrize("word", MAPPING["alertnames"])
 def test_of_the_nine_names_none_is_left_without_an_answer(word: str) -> None:
-    from runbooks.deciding.words import History
-
-    decision = decide(facts("alertnames", word), LIBRARY, History(), 0.0)
+    history = History(health=lambda: Health(ready=2, wanted=2))
+    decision = decide(facts("alertnames", word), LIBRARY, history, 0.0)
     assert decision.outcome.value in ("run", "observed"), decision
     assert (decision.outcome.value == "observed") == ("reason" in MAPPING["alertnames"][word])
 

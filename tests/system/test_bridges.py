@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bridge_link import BridgeClient
 from guardian_link import Alert, GuardianClient
 from tests.bridge.desk import endpoint, once_done
@@ -57,7 +59,16 @@ def alerts_on_disk(place: Path) -> int:
 def test_every_error_is_accepted_on_disk_and_decided_though_the_daemon_is_killed(tmp_path: Path) -> None:
     """The plan's third test."""
     config = write_config(tmp_path, {})
-    words = ("--simulate-errors", "--count", "1500", "--threads", "8", "--folder", str(tmp_path / "box"))
+    words = (
+        "--simulate-errors",
+        "--accept-only",
+        "--count",
+        "1500",
+        "--threads",
+        "8",
+        "--folder",
+        str(tmp_path / "box"),
+    )
     with ExitStack() as stack:
         goals = (60, 300)
         handing: subprocess.Popen[str] | None = None
@@ -143,9 +154,41 @@ def test_endpoints_outlive_the_daemon_unharmed_and_a_command_under_way_takes_eff
             worker.let_go()
 
             def ended() -> dict[str, Any] | None:
-                (one,) = second.get("/v1/executions")["executions"]
+                (one,) = [one for one in second.get("/v1/executions")["executions"] if one["runbook"] == "worker_work"]
                 return one if one["status"] not in ("running", "queued") else None
 
             execution = eventually(ended, within_s=40)
             assert (execution["id"], execution["status"]) == (sent.execution_id, "succeeded"), execution
             assert worker.done() == ["7"]
+
+
+def simulated(place: Path) -> subprocess.CompletedProcess[str]:
+    with simulator(place, "--simulate-errors", "--recovery-s", "60") as process:
+        out, err = process.communicate(timeout=90)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def test_every_error_of_the_simulator_is_recovered(tmp_path: Path) -> None:
+    """The plan's own command, with the endpoints of its file; and it says so when nothing is recovered."""
+    shipped = yaml.safe_load((ROOT / "examples" / "bridge.yaml").read_text(encoding="utf-8"))["bridges"]
+    shipped["mql4"]["address"] = f"127.0.0.1:{free_port()}"
+    with daemon(write_config(tmp_path, {}, bridges=shipped), tmp_path / "state") as selfheal:
+        assert selfheal.call("recovery", "off").returncode == 0
+        left = simulated(tmp_path)
+        assert (left.returncode, "0 recovered, 6 not recovered" in left.stdout) == (1, True), left
+        assert left.stdout.count("recovery_off") >= 6
+        assert selfheal.call("recovery", "on").returncode == 0
+        done = simulated(tmp_path)
+        assert (done.returncode, "6 recovered, 0 not recovered" in done.stdout) == (0, True), done
+        rows = [words for line in done.stdout.splitlines() if len(words := line.split()) == 6 and words[2] == "yes"]
+        assert {words[0] for words in rows} == {"mql4", "powershell", "python", "config_sync"}
+        assert [(words[4], words[5]) for words in rows] == [
+            (f"bridge_{words[0]}_failure", "succeeded") for words in rows
+        ]
+        told = selfheal.get("/v1/executions")["executions"]
+        done_steps = {
+            (one["runbook"], step["id"]) for one in told for step in one["steps"] if step["status"] == "succeeded"
+        }
+        cures = {("mql4", "reset"), ("mql4", "reconnect"), ("powershell", "reset"), ("python", "reload")}
+        for system, step in cures | {("python", "reset"), ("config_sync", "resync")}:
+            assert (f"bridge_{system}_failure", step) in done_steps

@@ -277,7 +277,20 @@ def test_the_demo_as_shipped(tmp_path: Path) -> None:
     with daemon(DEMO, tmp_path / "state") as selfheal:
         selfheal.until_ready(within_s=40)
         eventually(lambda: selfheal.call("tree").returncode == 0, within_s=20)
-        assert len(selfheal.services()) == 15
+        assert len(selfheal.services()) == 16
+        simulator = [sys.executable, str(DEMO.parents[1] / "examples" / "bridge_simulator.py"), "--simulate-errors"]
+        done = subprocess.run(
+            [*simulator, "--state", str(selfheal.state)], check=False, capture_output=True, text=True, timeout=90
+        )
+        assert (done.returncode, "6 recovered, 0 not recovered" in done.stdout) == (0, True), done
+        os.kill(selfheal.pid("mql4-peer"), signal.SIGUSR2)
+
+        def was_reset() -> bool:
+            newest = selfheal.get("/v1/executions")["executions"][0]
+            steps = {step["id"]: step["status"] for step in newest["steps"]}
+            return (newest["status"], steps.get("reset")) == ("succeeded", "succeeded")
+
+        eventually(was_reset, within_s=30)
         assert selfheal.stop(signal.SIGINT) == 0
     assert of_state(tmp_path / "state") == []
 
