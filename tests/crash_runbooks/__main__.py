@@ -33,7 +33,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash_runbooks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="each way of each runbook, and every place, once")
     parser.add_argument("--pairs", default="0", metavar="all|N", help="second deaths: all, or a sample (default: 0)")
-    parser.add_argument("--minutes", type=float, metavar="N", help="begin no further pair after so long")
+    parser.add_argument("--minutes", type=float, metavar="N", help="begin nothing further after so long")
     parser.add_argument("--runbook", metavar="ID", help="only this one")
     parser.add_argument("--seed", type=int, default=1, help="of the samples")
     parser.add_argument("--jobs", type=int, default=JOBS, help=f"rows side by side (default: {JOBS})")
@@ -77,15 +77,15 @@ def _whole(
     stages: Stages, chosen: argparse.Namespace, count: int | None, began: float
 ) -> tuple[list[Outcome], list[str]]:
     tell = _teller(chosen)
+    until_s = None if chosen.minutes is None else began + chosen.minutes * 60
     plain = run_all(plain_rows(stages), chosen.jobs, tell)
-    singles = run_all(single_rows(plain), chosen.jobs, tell)
+    first = single_rows(plain)
+    singles = run_all(sample(first, len(first), chosen.seed), chosen.jobs, tell, until_s)
     second = pair_rows(singles)
     wanted = missing_rows(singles, second)
     wanted += [row for row in sample(second, len(second) if count is None else count, chosen.seed) if row not in wanted]
-    until_s = None if chosen.minutes is None else began + chosen.minutes * 60
     pairs = run_all(wanted, chosen.jobs, tell, until_s)
-    if len(pairs) < len(second):
-        print(f"{len(pairs)} of {len(second)} possible pairs were tried")
+    print(f"{len(singles)} of {len(first)} single deaths and {len(pairs)} of {len(second)} pairs were tried")
     return [*plain, *singles, *pairs], list(untrue(plain, stages))
 
 

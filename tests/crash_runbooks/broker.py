@@ -1,4 +1,4 @@
-"""A small broker over HTTP, and the bridge endpoint that trades with it. Each order it carries out is a line of a file.
+"""A small broker over HTTP, and what the bridge endpoint does that trades with it. Each order done is a line of a file.
 
 The endpoint is a clumsy one: it orders what it is told, each time it is told, and looks at nothing first. So whatever
 comes to it twice is seen.
@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
-from bridge_link import BridgeClient
+from tests.crash_runbooks.aside import Command
 
 SYMBOL: Final = "EURUSD"
 POSITIONS: Final = {SYMBOL: 3.5, "GBPUSD": 1.0}
-BEAT_S: Final = 0.1
 LIMIT_S: Final = 10.0
 
 
@@ -49,8 +48,8 @@ def serve(port_file: Path, effects: Path, *, refuses: bool) -> None:
     server.serve_forever(poll_interval=0.5)
 
 
-def speak(state: Path, name: str, folder: Path, port: int) -> None:
-    """Be the bridge endpoint ``name`` until the end."""
+def orders(port: int) -> dict[str, Command]:
+    """The commands of the bridge endpoint that orders from it."""
 
     def order(**words: Any) -> None:
         body = json.dumps(words).encode()
@@ -69,12 +68,10 @@ def speak(state: Path, name: str, folder: Path, port: int) -> None:
             order(what="close", symbol=symbol)
         order(what="block", over=given["if_drawdown_over_percent"])
 
-    commands: dict[str, Callable[[Mapping[str, Any]], None]] = {
+    return {
         "reduce_position": reduce_position,
         "free_margin": free_margin,
         "close_all_positions": close_all_positions,
         "block_new_orders": lambda _: order(what="block"),
         "allow_new_orders": lambda _: order(what="allow"),
     }
-    with BridgeClient(state_dir=state, name=name, folder=folder, beat_every_s=BEAT_S, commands=commands):
-        threading.Event().wait()

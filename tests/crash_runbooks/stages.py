@@ -85,7 +85,6 @@ class Stage(ABC):
     """The runs that must follow from this one's end: how each ends, by runbook."""
     helps: ClassVar[bool] = True
     """False: the runbook has one criterion more, which never holds."""
-    haste: ClassVar[Mapping[str, str]] = HASTE
     answered: ClassVar[str] = "run"
     """What is decided about the alert."""
     passes: ClassVar[Sequence[str]] = (*AHEAD, *SNAPSHOT)
@@ -126,7 +125,7 @@ class Stage(ABC):
 
     def runbooks(self) -> Mapping[str, Any]:
         """Runbook files that replace shipped ones, by file name."""
-        files = {f"{name}.json": hasty(name, self.haste) for name in (self.runbook, *self.then)}
+        files = {f"{name}.json": hasty(name) for name in (self.runbook, *self.then)}
         if not self.helps:
             files[f"{self.runbook}.json"]["success_criteria"].append(
                 {"call": {"type": "command_ok", "argv": ["false"]}}
@@ -196,22 +195,22 @@ def shipped(runbook: str) -> dict[str, Any]:
     return raw
 
 
-def hasty(runbook: str, haste: Mapping[str, str] = HASTE) -> dict[str, Any]:
+def hasty(runbook: str) -> dict[str, Any]:
     """A shipped runbook with less patience, and no other change."""
     raw = shipped(runbook)
-    _hasten(raw, haste)
+    _hasten(raw)
     return raw
 
 
-def _hasten(part: Any, haste: Mapping[str, str]) -> None:
+def _hasten(part: Any) -> None:
     match part:
         case dict():
             for key, value in part.items():
-                part[key] = haste.get(key, value)
-                _hasten(value, haste)
+                part[key] = HASTE.get(key, value)
+                _hasten(value)
         case list():
             for one in part:
-                _hasten(one, haste)
+                _hasten(one)
 
 
 def all_stages() -> dict[str, type[Stage]]:

@@ -18,7 +18,7 @@ from supervisors.remote import Base, RemoteManager
 from tests.crash.warm import DaemonProcess
 from tests.crash.world import World
 from tests.crash_runbooks import broker
-from tests.crash_runbooks.aside import run_aside
+from tests.crash_runbooks.aside import run_aside, speak
 from tests.crash_runbooks.stages import AHEAD, BACK, Stage, both
 from tests.support.eventually import eventually
 from tests.system.running import LINKS
@@ -50,7 +50,7 @@ class Traded(Stage):
         self._aside.append(run_aside(lambda: broker.serve(port, effects, refuses=self.refuses), log))
         eventually(port.exists, within_s=LIMIT_S)
         number = int(port.read_text(encoding="ascii"))
-        self._aside.append(run_aside(lambda: broker.speak(state, ENDPOINT, own, number), log))
+        self._aside.append(run_aside(lambda: speak(state, ENDPOINT, own, broker.orders(number)), log))
 
     def config(self) -> dict[str, Any]:
         token = self.folder / "cleo.token"
@@ -65,11 +65,7 @@ class Traded(Stage):
 
     def break_it(self) -> None:
         """No fault of ours: the account is what it is. But the endpoint must be heard, or nobody may agree."""
-        eventually(self._is_heard, within_s=LIMIT_S)
-
-    def _is_heard(self) -> bool:
-        (bridges,) = (one for one in self.world.manager().tree()["root"]["children"] if one["name"] == "bridges")
-        return [one["state"] for one in bridges["children"]] == ["ready"]
+        eventually(lambda: self.world.bridges() == {ENDPOINT: "ready"}, within_s=LIMIT_S)
 
     def meanwhile(self) -> None:
         """A person other than the asker agrees, as soon as there is a plan to agree to."""
