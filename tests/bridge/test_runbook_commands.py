@@ -36,6 +36,7 @@ RUNBOOK: dict[str, Any] = {
     "name": "Work",
     "description": "For tests",
     "match": {"field": "/type", "op": "eq", "value": "bridge_mql4_failure"},
+    "priority": 90,
     "parameters": {
         "number": {"type": "integer", "from": "/labels/n", "default": 1},
         "takes_s": {"type": "integer", "from": "/labels/takes_s", "default": 0},

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from config.models import WatchConfig
 from guardian_link.alertmanager import Notified, Words, alert_of
 from guardian_link.as_alert import constraint_alert
 from guardian_link.mapping import MAPPING, SOURCES
@@ -15,7 +16,9 @@ from runbooks.deciding.words import Health, History
 from runbooks.matching import decide, explain
 from runbooks.model import Mode
 from runbooks.parse import load_library
-from supervisors.endpoint_errors import endpoint_error
+from supervisors.endpoint_errors import endpoint_error, endpoint_labels
+from supervisors.self_words import CRASH_LOOP, SERVICE_SCOPE, Subject, crash_loop_figure
+from supervisors.self_words import alert_of as alert_of_subject
 from tests.links.mapping_table import DOC, text
 
 LIBRARY = load_library()
@@ -65,6 +68,14 @@ def test_of_the_nine_names_none_is_left_without_an_answer(word: str) -> None:
     decision = decide(facts("alertnames", word), LIBRARY, history, 0.0)
     assert decision.outcome.value in ("run", "observed"), decision
     assert (decision.outcome.value == "observed") == ("reason" in MAPPING["alertnames"][word])
+
+
+@pytest.mark.parametrize("kind", MAPPING["endpoint_kinds"])
+def test_an_endpoint_in_a_crash_loop_is_answered_by_the_runbook_of_its_errors(kind: str) -> None:
+    figure = crash_loop_figure(False, "parked", WatchConfig(), endpoint_labels("desk", kind))
+    alert = Alert(**alert_of_subject(Subject(CRASH_LOOP, SERVICE_SCOPE, "desk"), figure), source="selfheal").to_body()
+    answering = [name for name, why_not in explain(alert, LIBRARY).items() if why_not == ""]
+    assert answering == [MAPPING["endpoint_kinds"][kind]["runbook"]]
 
 
 def test_a_plain_problem_is_of_the_default_type() -> None:
