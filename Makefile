@@ -9,7 +9,7 @@ COMPILED = $(BIN)/python -m compileall -q $(CODE)
 SELFHEAL := $(BIN)/selfheal
 
 .PHONY: help run test check format tree service-start service-stop service-status service-restart conformance \
-	bench alert-bench crash-matrix runbook-crash-matrix runbook-faults kill-storm peers lock clean
+	bench alert-bench crash-matrix runbook-crash runbook-faults kill-storm peers lock clean
 
 help: ## this list
 	@grep -hE '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -77,8 +77,8 @@ bench: $(VENV)/.dev ## crash -> running again, beside a bare Python loop
 alert-bench: $(VENV)/.dev ## acknowledged alerts per second, beside Redis Streams (needs redis-server) and bare SQLite
 	$(BIN)/python benchmarks/alert_throughput.py
 
-runbook-crash-matrix: $(VENV)/.dev ## kill the daemon at every place of every runbook, and again: make runbook-crash-matrix PAIRS=200
-	$(BIN)/python -m tests.crash_runbooks --pairs $(or $(PAIRS),all)
+runbook-crash: $(VENV)/.dev ## kill the daemon at every place of every runbook, and again for an hour: make runbook-crash MINUTES=60
+	$(BIN)/python -m tests.crash_runbooks --pairs all --minutes $(or $(MINUTES),60)
 
 runbook-faults: $(VENV)/.dev ## every runbook against its real faults, again and again (root): make runbook-faults RUNS=20
 	$(BIN)/python benchmarks/runbook_faults.py --runs $(or $(RUNS),20)

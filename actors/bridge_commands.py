@@ -17,9 +17,12 @@ from bridge_link.errors import WireError
 from runbooks.ports import BridgeAnswer, BridgeRequest, BridgeState, BridgeView, BridgeWell, PortError
 
 SEND_AGAIN_S: Final = 1.0
+LEAST_S: Final = 1.0
 MAX_TEXT_CHARS: Final = 4096
 MOST_REMEMBERED: Final = 10_000
 MAX_RESULT_CHARS: Final = 65536
+YOUNG_S: Final = 10.0
+"""So long after its start a daemon may not have heard an endpoint yet that is well, nor what it can do."""
 HEALTH: Final = "health"
 """The command an endpoint is asked by how it is; its result says ``{"status": "healthy"}``, or what is wrong."""
 _ENDS: Final = frozenset({BridgeState.DONE, BridgeState.FAILED, BridgeState.UNKNOWN, BridgeState.REFUSED})
@@ -36,6 +39,7 @@ class BridgeCommands:
     services: Mapping[str, str] = field(default_factory=dict)
     directories: Mapping[str, str] = field(default_factory=dict)
     _sent_to: dict[str, frozenset[str]] = field(default_factory=dict)
+    _born_at: float = field(default_factory=time.monotonic)
 
     def is_ready(self, endpoint: str) -> bool | None:
         return self.node_is_ready(endpoint)
@@ -50,11 +54,15 @@ class BridgeCommands:
         return BridgeView(state, "", known or frozenset(), self.services.get(endpoint), self.directories.get(endpoint))
 
     def view(self, endpoint: str, request_id: str, timeout_s: float) -> BridgeView | None:
-        shown = self.offered(endpoint)
+        shown, deadline = self.offered(endpoint), time.monotonic() + timeout_s
+        if shown is not None and time.monotonic() - self._born_at < YOUNG_S:
+            self.sessions.await_commands(endpoint, timeout_s)
+            shown = self.offered(endpoint)
         if shown is None or HEALTH not in shown.commands:
             return shown
         try:
-            answer = self.command(endpoint, HEALTH, {}, BridgeRequest(request_id), timeout_s)
+            left_s = max(min(LEAST_S, timeout_s), deadline - time.monotonic())
+            answer = self.command(endpoint, HEALTH, {}, BridgeRequest(request_id), left_s)
         except PortError as trouble:
             return replace(shown, state=BridgeWell.SILENT, error=str(trouble))
         return replace(shown, **_wellness(answer))

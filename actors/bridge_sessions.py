@@ -184,6 +184,13 @@ class BridgeSessions:
         with self._changed:
             return self._changed.wait_for(lambda: self.session(endpoint), timeout_s)
 
+    def await_commands(self, endpoint: str, timeout_s: float) -> None:
+        """Until whoever speaks for the endpoint has said what it can do; at most ``timeout_s`` seconds. Blocks."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (held := self.session(endpoint)) is not None and held.commands is not None, timeout_s
+            )
+
     def _check_takeover(self, held: Session, client: str, session_id: str, *, is_hello: bool) -> None:
         if not self._is_fresh(held):
             return

@@ -18,7 +18,7 @@ from bridge_link.client import BridgeClient
 from bridge_link.commands import MOST_AT_ONCE
 from bridge_link.pump import Incoming
 from bridge_link.wire import Kind, Message, decode
-from runbooks.ports import BridgeRequest, BridgeState, PortError
+from runbooks.ports import BridgeRequest, BridgeState, BridgeWell, PortError
 from tests.bridge.desk import desk, endpoint, once_done
 from tests.support.eventually import eventually, holds_for
 from tests.support.plain_links import key_file
@@ -249,3 +249,14 @@ def test_trap_17_who_may_not_answer_commands_speaks_for_no_endpoint() -> None:
             intake.take(Back(), Incoming(b"peer", Message(kind, "message-1", {"name": "mql4", "session": "s"}), client))
     assert taken == [("mql4-key", Kind.HELLO), ("mql4-key", Kind.HEARTBEAT)]
     assert [(one.kind, one.body["code"]) for one in answers] == [(Kind.NACK, "forbidden")]
+
+
+def test_a_daemon_that_has_just_started_waits_until_an_endpoint_is_heard() -> None:
+    """Else a run that goes on after a death takes it for one that is silent, or cannot be asked."""
+    health = {"health": lambda _: {"status": "healthy"}}
+    with desk() as daemon, ThreadPoolExecutor(1) as aside:
+        asked = aside.submit(daemon.commands.view, "mql4", "ask.0001", 20.0)
+        with BridgeClient(daemon.address, name="mql4", commands=health):
+            seen = asked.result(40)
+    assert seen is not None
+    assert (seen.state, seen.commands) == (BridgeWell.HEALTHY, frozenset({"health"}))

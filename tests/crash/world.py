@@ -127,17 +127,27 @@ class World:
 
         By hand, because it is asked often: a client with all its comforts costs more than the whole look.
         """
+        said = self._asked("/services/status")
+        return {node["name"]: node for node in said["services"]} if said else {}
+
+    def bridges(self) -> dict[str, str]:
+        """The state of each bridge endpoint; nothing while it does not answer."""
+        said = self._asked("/v1/tree")
+        nodes = said["root"]["children"] if said else []
+        return {one["name"]: one["state"] for node in nodes if node["name"] == "bridges" for one in node["children"]}
+
+    def _asked(self, path: str) -> dict[str, Any] | None:
         try:
             with socket.socket(socket.AF_UNIX) as asking:
                 asking.settimeout(ANSWER_S)
                 asking.connect(str(self.state / SOCKET_NAME))
-                asking.sendall(b"GET /services/status HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                asking.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
                 answer = b"".join(iter(lambda: asking.recv(65536), b""))
             head, _, body = answer.partition(b"\r\n\r\n")
-            is_well = b" 200 " in head.partition(b"\r\n")[0]
-            return {node["name"]: node for node in json.loads(body)["services"]} if is_well else {}
+            said: dict[str, Any] = json.loads(body)
+            return said if b" 200 " in head.partition(b"\r\n")[0] else None
         except (OSError, ValueError):  # it was killed in the middle of its answer
-            return {}
+            return None
 
     def _forget_manager(self) -> None:
         if self._manager is not None:

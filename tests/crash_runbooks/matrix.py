@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Final
 
 import supervisors.run  # noqa: F401  with it every place is registered
@@ -19,8 +20,12 @@ JOBS: Final = 2 * (os.cpu_count() or 1)
 """Most of a row's time is waiting."""
 LOOKS: Final = "runbook.looked."
 """Taken again and again while something is waited for: only the first is a place of its own."""
-DANGEROUS: Final = ("runbook.called", "runbook.undone")
-"""The effect is made and nobody knows."""
+CALLED: Final = "runbook.called"
+UNDONE: Final = "runbook.undone"
+"""The effect is made and nobody knows: the places where one may come to be made twice."""
+RECOVERING: Final = {"runbook.looked.resume_probe": CALLED, "runbook.looked.undo_probe": UNDONE}
+"""Places that only a daemon passes that recovers from a death at another."""
+Stages = Mapping[str, type[Stage]]
 
 
 class BadChoice(Exception):
@@ -50,14 +55,25 @@ def single_rows(plain: Iterable[Outcome]) -> list[Row]:
     return [Row(one.row.stage, point) for one in plain for point in _points(one.passed)]
 
 
-def quick_rows(plain: Sequence[Outcome]) -> list[Row]:
-    """Every place once, on the cheapest stage that leads through it; and in every other stage the dangerous ones."""
-    chosen: dict[str, Row] = {}
-    for one in plain:
-        for name in dict.fromkeys(one.passed):
-            chosen.setdefault(name, Row(one.row.stage, name))
-    others = [Row(one.row.stage, name) for one in plain for name in DANGEROUS if name in one.passed]
-    return list(dict.fromkeys([*chosen.values(), *others]))
+def quick_rows(stages: Stages, seed: int) -> list[Row]:
+    """In every stage the death after its effect (on the way back, after its undoing), and every other place once: the
+    places are dealt to the stages in turn, in an order of ``seed``.
+    """
+    rows = [Row(name, UNDONE if UNDONE in one.passes else CALLED) for name, one in stages.items()]
+    turn = random.Random(seed).sample([*stages], len(stages))
+    dealt: Counter[str] = Counter()
+    for place in places():
+        if place in (CALLED, UNDONE):
+            continue
+        first = RECOVERING.get(place)
+        able = [name for name in turn if (first or place) in stages[name].passes]
+        able = [name for name in able if stages[name].has_probe] if first else able
+        if not able:
+            continue  # it will be told as a place at which nobody died
+        stage = min(able, key=lambda name: dealt[name])
+        dealt[stage] += 1
+        rows.append(Row(stage, place) if first is None else Row(stage, first, place))
+    return rows
 
 
 def pair_rows(singles: Iterable[Outcome]) -> list[Row]:
@@ -72,7 +88,7 @@ def pair_rows(singles: Iterable[Outcome]) -> list[Row]:
 
 def missing_rows(done: Iterable[Outcome], pairs: Iterable[Row]) -> list[Row]:
     """A pair for each place that only a recovering daemon passes."""
-    seen = {str(one.row.second or one.row.point).partition(":")[0] for one in done}
+    seen = {_place(one.row.second or one.row.point) for one in done}
     chosen: dict[str, Row] = {}
     for pair in pairs:
         if pair.second is not None and pair.second not in seen:
@@ -82,29 +98,44 @@ def missing_rows(done: Iterable[Outcome], pairs: Iterable[Row]) -> list[Row]:
 
 def unreached(outcomes: Iterable[Outcome]) -> list[str]:
     """Places at which nobody died."""
-    died = {str(name).partition(":")[0] for one in outcomes for name in (one.row.point, one.row.second) if name}
+    died = {_place(one.row.point) for one in outcomes}
+    died |= {_place(one.row.second) for one in outcomes if one.result != NOT_AGAIN}
     return [name for name in places() if name not in died]
+
+
+def untrue(plain: Iterable[Outcome], stages: Stages) -> Iterator[str]:
+    """What stages say of the places they lead through, and is not so."""
+    for one in plain:
+        said, passed = set(stages[one.row.stage].passes), set(one.passed)
+        if one.is_right and said != passed:
+            wrong = [*(f"not {name}" for name in sorted(said - passed)), *sorted(passed - said)]
+            yield f"{one.row.stage} leads through: {', '.join(wrong)}"
 
 
 def sample(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     return random.Random(seed).sample(rows, min(count, len(rows)))
 
 
-def run_all(rows: Sequence[Row], jobs: int, tell: Callable[[Outcome], None]) -> list[Outcome]:
-    """In the order of ``rows``; ``tell`` hears of each as it ends. Workers fork daemons, so they have no threads."""
+def run_all(
+    rows: Sequence[Row], jobs: int, tell: Callable[[Outcome], None], until_s: float | None = None
+) -> list[Outcome]:
+    """In the order of ``rows``; ``tell`` hears of each as it ends. Workers fork daemons, so they have no threads.
+    ``until_s`` (monotonic): after it no further one is begun.
+    """
     outcomes: dict[Row, Outcome] = {}
-
-    def take(future: Future[Outcome]) -> None:
-        outcome = future.result()
-        outcomes[outcome.row] = outcome
-        tell(outcome)
-
     if not rows:
         return []
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run_row, row) for row in rows]):
-            take(future)
-    return [outcomes[row] for row in rows]
+        for future in as_completed([pool.submit(_run_in_time, row, until_s) for row in rows]):
+            outcome = future.result()
+            if outcome is not None:
+                outcomes[outcome.row] = outcome
+                tell(outcome)
+    return [outcomes[row] for row in rows if row in outcomes]
+
+
+def _run_in_time(row: Row, until_s: float | None) -> Outcome | None:
+    return run_row(row) if until_s is None or time.monotonic() < until_s else None
 
 
 def _points(passed: Sequence[str]) -> Iterator[str]:
@@ -114,46 +145,60 @@ def _points(passed: Sequence[str]) -> Iterator[str]:
             yield from (f"{name}:{nth}" for nth in range(2, times + 1))
 
 
+def _place(point: str | None) -> str:
+    return (point or "").partition(":")[0]
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 
 def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """A line for each place, a column for each stage: deaths there (as the first or the second), and what was wrong."""
-    stages = list(dict.fromkeys(one.row.stage for one in outcomes))
-    width = max(len(name) for name in places()) + 2
-    yield "runbook stages: " + ", ".join(f"{number}={name}" for number, name in enumerate(stages, 1))
-    yield f"{'place':<{width}}" + "".join(f"{number:>10}" for number in range(1, len(stages) + 1))
+    """Places by runbooks: how often a daemon died there (as the first or the second), and what was wrong. Then how each
+    way of each runbook ended.
+    """
+    runbooks = list(dict.fromkeys(_runbook(one) for one in outcomes))
+    width = max(len(name) for name in places()) + 1
+    yield "deaths at each place, by runbook (n/m!: n of m ended wrong)"
+    yield from (f"  {number:>2} {name}" for number, name in enumerate(runbooks, 1))
+    yield f"{'place':<{width}}" + "".join(f"{number:>6}" for number in range(1, len(runbooks) + 1))
     for name in places():
-        cells = [_cell([one for one in outcomes if one.row.stage == stage and _is_at(one, name)]) for stage in stages]
-        yield f"{name:<{width}}" + "".join(f"{cell:>10}" for cell in cells)
-    yield f"{'nobody dies':<{width}}" + "".join(
-        f"{_cell([one for one in outcomes if one.row.stage == stage and one.row.point is None]):>10}"
-        for stage in stages
-    )
+        at = [one for one in outcomes if name in (_place(one.row.point), _place(one.row.second))]
+        cells = (_cell([one for one in at if _runbook(one) == runbook]) for runbook in runbooks)
+        yield f"{name:<{width}}" + "".join(f"{cell:>6}" for cell in cells)
+    yield ""
+    yield f"{'runbook/way':<42}{'singles':>9}{'pairs':>7}{'ok':>7}{'not again':>11}{'wrong':>7}"
+    for stage in dict.fromkeys(one.row.stage for one in outcomes):
+        mine = [one for one in outcomes if one.row.stage == stage]
+        deaths = [one for one in mine if one.row.point is not None]
+        pairs = sum(one.row.second is not None for one in deaths)
+        ends = Counter(one.result if one.is_right else "wrong" for one in mine)
+        figures = f"{len(deaths) - pairs:>9}{pairs:>7}{ends[OK]:>7}{ends[NOT_AGAIN]:>11}{ends['wrong']:>7}"
+        yield f"{stage:<42}{figures}"
 
 
-def _is_at(one: Outcome, name: str) -> bool:
-    return any(str(point).partition(":")[0] == name for point in (one.row.point, one.row.second) if point)
+def _runbook(one: Outcome) -> str:
+    return one.row.stage.partition("/")[0]
 
 
 def _cell(outcomes: Sequence[Outcome]) -> str:
     if not outcomes:
         return "-"
     wrong = sum(not one.is_right for one in outcomes)
-    return f"{len(outcomes)} ok" if not wrong else f"{wrong}/{len(outcomes)} BAD"
+    return f"{len(outcomes)}" if not wrong else f"{wrong}/{len(outcomes)}!"
 
 
 def summary(outcomes: Sequence[Outcome], took_s: float) -> str:
     deaths = [one for one in outcomes if one.row.point is not None]
     pairs = [one for one in deaths if one.row.second is not None]
-    runbooks = {one.row.stage.partition("/")[0] for one in outcomes}
+    runbooks = {_runbook(one) for one in outcomes}
+    stages = {one.row.stage for one in outcomes}
     wrong = sum(not one.is_right for one in outcomes)
     again = sum(one.result == NOT_AGAIN for one in outcomes)
     ok = sum(one.result == OK for one in outcomes)
     resumed = sorted(one.resumed_s for one in deaths if one.resumed_s is not None)
     middle = f"; from restart to the known end: median {resumed[len(resumed) // 2]:.1f} s" if resumed else ""
     return (
-        f"runbook crash matrix: {len(places())} places, {len(runbooks)} runbooks, {len(deaths) - len(pairs)} single "
-        f"deaths, {len(pairs)} pairs: {ok} ok, {again} ok but the second place not passed again, {wrong} wrong"
-        f"{middle}; {took_s:.0f} s"
+        f"runbook crash matrix: {len(places())} places, {len(runbooks)} runbooks, {len(stages)} ways, "
+        f"{len(deaths) - len(pairs)} single deaths, {len(pairs)} pairs: {ok} ok, {again} ok but the second place not "
+        f"passed again, {wrong} wrong{middle}; {took_s:.0f} s"
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
-from typing import Final
+from collections.abc import Sequence
+from typing import ClassVar, Final
 
 from guardian_link import Alert
 from tests.crash import witness
 from tests.crash.world import World
-from tests.crash_runbooks.stages import Services, Stage, never_helps
+from tests.crash_runbooks.stages import AHEAD, BACK, SNAPSHOT, Services, Stage, both
 from tests.system.running import free_port
 
 
@@ -18,22 +19,21 @@ class Restarted(Stage):
     runbook = "service_failure"
     variant = "success"
     wanted = "succeeded"
+    right: ClassVar[Sequence[str]] = ("start a", "start a")
     order = 20
 
     def services(self) -> Services:
-        return {name: witness.process(self.folder, name) for name in ("a", "b")}
+        return {"a": witness.process(self.folder, "a")}
 
     def alert(self) -> Alert:
-        return Alert(type="service_failure", service="a", message="no heartbeat", source="crash-matrix")
+        return Alert(type=self.runbook, service="a", source="crash-matrix")
 
-    def wrong(self) -> list[str]:
-        seen, found = self.world.witnesses, []
-        for name, births in (("a", 2), ("b", 1)):
-            alive = len(self.world.processes(name))
-            found += [f"{alive} of {name} live"] if alive != 1 else []
-            born = seen.births(name)
-            found += [f"{name} was started {born} times, not {births}"] if born != births else []
-        return found + [f"twins of {name}" for name in seen.twins()]
+    def effects(self) -> list[str]:
+        return ["start a"] * self.world.witnesses.births("a")
+
+    def ill(self) -> list[str]:
+        alive = len(self.world.processes("a"))
+        return [f"{alive} of a live"] if alive != 1 else []
 
 
 class NotHelped(Restarted):
@@ -41,10 +41,9 @@ class NotHelped(Restarted):
 
     variant = "rollback"
     wanted = "rolled_back"
+    helps = False
+    passes: ClassVar[Sequence[str]] = (*AHEAD, *SNAPSHOT, *both("failing"), *BACK)
     order = 21
-
-    def runbooks(self) -> dict[str, object]:
-        return {f"{self.runbook}.json": never_helps(self.runbook)}
 
 
 class Burning(Restarted):
@@ -53,14 +52,10 @@ class Burning(Restarted):
     runbook = "high_cpu_usage"
     order = 30
 
-    def alert(self) -> Alert:
-        return Alert(type=self.runbook, service="a", source="crash-matrix")
-
 
 class BurningOn(NotHelped):
     runbook = "high_cpu_usage"
     order = 31
-    alert = Burning.alert
 
 
 class Leaking(Burning):
@@ -71,9 +66,15 @@ class LeakingOn(BurningOn):
     runbook = "memory_exhaustion"
 
 
+_LISTENER: Final = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    listener.accept()[0].close()
+"""
 _DEAF: Final = """
 echo 1 >>{name}.births; exec 9>>{name}.alive; flock -n 9 || echo 1 >>{name}.twins
-[ "$(wc -l <{name}.births)" -ge 2 ] && exec {python} -m http.server {port} --bind 127.0.0.1
+[ "$(wc -l <{name}.births)" -ge 2 ] && exec {python} -I -S {listener} {port}
 exec sleep 1000000
 """
 
@@ -88,25 +89,29 @@ class Deaf(Restarted):
         super().__init__(world)
         self.port = free_port()
 
+    def begin(self) -> None:
+        (self.folder / "listener.py").write_text(_LISTENER, encoding="ascii")
+
     def services(self) -> Services:
-        script = _DEAF.format(name=self.folder / "a", python=sys.executable, port=self.port)
-        deaf = {"command": ["sh", "-c", script], "graceful_shutdown_timeout": "5s"}
-        return {"a": deaf, "b": witness.process(self.folder, "b")}
+        listener = self.folder / "listener.py"
+        script = _DEAF.format(name=self.folder / "a", python=sys.executable, listener=listener, port=self.port)
+        return {"a": {"command": ["sh", "-c", script], "graceful_shutdown_timeout": "5s"}}
 
     def alert(self) -> Alert:
         return Alert(type=self.runbook, service="a", source="crash-matrix", labels={"port": self.port})
 
-    def wrong(self) -> list[str]:
+    def ill(self) -> list[str]:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return super().wrong()
-        return ["nobody accepts on its port", *super().wrong()]
+            return super().ill()
+        return ["nobody accepts on its port", *super().ill()]
 
 
 class DeafOn(Deaf):
     variant = "rollback"
     wanted = "rolled_back"
+    helps = False
+    passes: ClassVar[Sequence[str]] = NotHelped.passes
     order = 33
-    runbooks = NotHelped.runbooks
 
 
 STAGES = (Restarted, NotHelped, Burning, BurningOn, Leaking, LeakingOn, Deaf, DeafOn)

@@ -1,7 +1,12 @@
 """Where a runbook is played: a real fault in a world of its own, and what an outsider must see of it at the end.
 
 A new runbook gets its stages in a module ``*_stages.py`` beside this one, with ``STAGES: tuple[type[Stage], ...]``: one
-whose run succeeds and one whose run fails and is rolled back. Nothing else is needed.
+whose run succeeds, and one whose run fails (and is rolled back, where there is a way back). Nothing else is needed:
+a stage says what the daemon runs (``services``, ``config``), what is wrong (``break_it``, ``alert``), how it must end
+(``wanted``, ``then``) and which effects are right (``right``), counted where they are made (``effects``).
+
+The runbooks are the shipped files with less patience (``hasty``): every look, hold and pause is short, because here
+the daemon dies, and nothing else is late. Steps, calls and checks are the shipped ones.
 """
 
 from __future__ import annotations
@@ -10,13 +15,14 @@ import importlib
 import json
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import tests.crash_runbooks
 from guardian_link import Alert
 from runbooks.parse import SHIPPED
+from tests.crash import witness
 from tests.crash.world import World
 from tests.system.running import write_config
 
@@ -26,6 +32,41 @@ QUIET: Final = {
 }
 """The machine is busy: nobody shall be told of it."""
 Services = Mapping[str, Mapping[str, Any]]
+BYSTANDER: Final = "b"
+HASTE: Final = {"every": "50ms", "hold_for": "100ms", "delay": "100ms", "quiet_for": "100ms"}
+"""What becomes of a runbook's waits."""
+
+
+def both(kind: str) -> tuple[str, str]:
+    """The two places of a record."""
+    return f"runbook.{kind}.writing", f"runbook.{kind}.written"
+
+
+SNAPSHOT: Final = ("runbook.snapshot",)
+VERIFIED: Final = ("runbook.looked.verify", *both("verified"))
+CRITERIA: Final = ("runbook.looked.criterion",)
+ON: Final = (
+    "runbook.decided",
+    "runbook.claiming",
+    "runbook.claimed",
+    *both("intent"),
+    "runbook.calling",
+    "runbook.called",
+    *both("done"),
+    "runbook.ending",
+    "runbook.ended",
+    "runbook.told",
+)
+"""Places that every run passes."""
+AHEAD: Final = (*ON, "runbook.looked.precondition", *VERIFIED, *CRITERIA)
+BACK: Final = (
+    *both("undo_intent"),
+    "runbook.undoing",
+    "runbook.undone",
+    *both("undo_done"),
+    "runbook.looked.undo_verify",
+    *both("undo_verified"),
+)
 
 
 class Stage(ABC):
@@ -38,6 +79,18 @@ class Stage(ABC):
     runbook: ClassVar[str]
     variant: ClassVar[str]
     wanted: ClassVar[str]
+    right: ClassVar[Sequence[str]]
+    """The effects that an outsider counts, in their order."""
+    then: ClassVar[Mapping[str, str]] = {}
+    """The runs that must follow from this one's end: how each ends, by runbook."""
+    helps: ClassVar[bool] = True
+    """False: the runbook has one criterion more, which never holds."""
+    answered: ClassVar[str] = "run"
+    """What is decided about the alert."""
+    passes: ClassVar[Sequence[str]] = (*AHEAD, *SNAPSHOT)
+    """The places that it leads through when nobody dies. The full run finds out whether this is true."""
+    has_probe: ClassVar[bool] = True
+    """False: its step is done again after a death; the second time changes nothing."""
     order: ClassVar[int] = 50
     is_own: ClassVar[bool] = False
     """No shipped runbook: it is there for fail points that no shipped one passes."""
@@ -60,13 +113,24 @@ class Stage(ABC):
         """For what the stage needs; ready when it begins."""
         return self.world.witnesses.folder
 
-    @abstractmethod
+    # -- the world ----------------------------------------------------------------------------------------------------
+
     def services(self) -> Services:
-        """What the daemon runs."""
+        """What the daemon runs beside the bystander."""
+        return {}
+
+    def config(self) -> dict[str, Any]:
+        """More of the daemon's configuration."""
+        return {}
 
     def runbooks(self) -> Mapping[str, Any]:
         """Runbook files that replace shipped ones, by file name."""
-        return {}
+        files = {f"{name}.json": hasty(name) for name in (self.runbook, *self.then)}
+        if not self.helps:
+            files[f"{self.runbook}.json"]["success_criteria"].append(
+                {"call": {"type": "command_ok", "argv": ["false"]}}
+            )
+        return files
 
     def begin(self) -> None:  # noqa: B027  most need nothing of it
         """Before there is a daemon."""
@@ -85,29 +149,68 @@ class Stage(ABC):
     def meanwhile(self) -> None:  # noqa: B027
         """Called again and again while the run is under way."""
 
-    @abstractmethod
-    def wrong(self) -> list[str]:
-        """What an outsider sees after the end that should not be so; effects made twice among it."""
-
     def close(self) -> None:  # noqa: B027
         """Nothing may be left."""
 
+    def all_services(self) -> Services:
+        return {BYSTANDER: witness.process(self.folder, BYSTANDER), **self.services()}
+
     def configure(self) -> None:
-        more: dict[str, Any] = {"watch": QUIET}
+        more = {"watch": QUIET, **self.config()}
         if files := self.runbooks():
             folder = self.world.folder / "runbooks"
             folder.mkdir()
             for name, raw in files.items():
                 (folder / name).write_text(json.dumps(raw), encoding="utf-8")
-            more["runbooks"] = {"directories": [str(folder)]}
-        write_config(self.world.folder, self.services(), **more)
+            more["runbooks"] = {**more.get("runbooks", {}), "directories": [str(folder)]}
+        write_config(self.world.folder, self.all_services(), **more)
+
+    # -- what an outsider sees ----------------------------------------------------------------------------------------
+
+    @property
+    def effects_file(self) -> Path:
+        return self.folder / "effects"
+
+    def effects(self) -> list[str]:
+        """Each as often as it was made. Here: whoever makes one adds a line to a file."""
+        file = self.effects_file
+        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+
+    def ill(self) -> list[str]:
+        """What is not as it should be, beside the effects."""
+        return []
+
+    def wrong(self) -> list[str]:
+        """What an outsider sees after the end that should not be so; effects made twice among it."""
+        effects, seen = self.effects(), self.world.witnesses
+        found = [] if effects == [*self.right] else [f"effects {effects}, not {[*self.right]}"]
+        alive = len(self.world.processes(BYSTANDER))
+        if (seen.births(BYSTANDER), alive) != (1, 1):
+            found.append(f"a bystander was started {seen.births(BYSTANDER)} times, {alive} live")
+        return [*found, *(f"twins of {name}" for name in seen.twins()), *self.ill()]
 
 
-def never_helps(runbook: str) -> dict[str, Any]:
-    """A shipped runbook with one criterion more, which never holds: all it did is undone."""
+def shipped(runbook: str) -> dict[str, Any]:
     raw: dict[str, Any] = json.loads((SHIPPED / f"{runbook}.json").read_text(encoding="utf-8"))
-    raw["success_criteria"].append({"call": {"type": "command_ok", "argv": ["false"]}})
     return raw
+
+
+def hasty(runbook: str) -> dict[str, Any]:
+    """A shipped runbook with less patience, and no other change."""
+    raw = shipped(runbook)
+    _hasten(raw)
+    return raw
+
+
+def _hasten(part: Any) -> None:
+    match part:
+        case dict():
+            for key, value in part.items():
+                part[key] = HASTE.get(key, value)
+                _hasten(value)
+        case list():
+            for one in part:
+                _hasten(one)
 
 
 def all_stages() -> dict[str, type[Stage]]:

@@ -5,11 +5,12 @@ and were applied, an end that is asked for. Each step notes in one file what it 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from guardian_link import Alert
 from supervisors.manager import ManagerError
-from tests.crash_runbooks.stages import Services, Stage
+from tests.crash_runbooks.stages import AHEAD, BACK, Stage, both
 
 _ACT: Final = """#!/bin/sh
 # act.sh FOLDER WORD STEP [CODE]: do, undo, is or gone; what is done is noted
@@ -29,12 +30,10 @@ class Words(Stage):
     wanted = "succeeded"
     order = 10
     is_own = True
-    steps: ClassVar[tuple[str, ...]] = ("first", "lies", "last")
-    done: ClassVar[tuple[str, ...]] = ("do first", "do lies", "do last")
-    undone: ClassVar[tuple[str, ...]] = ()
-
-    def services(self) -> Services:
-        return {"b": {"command": ["sleep", "1000000"]}}
+    right: ClassVar[Sequence[str]] = ("do first", "do lies", "do last")
+    passes: ClassVar[Sequence[str]] = (*AHEAD, *both("skipped"), *both("step_failed"), "runbook.looked.probe")
+    stand: ClassVar[tuple[str, ...]] = ("first", "last", "lies")
+    """What must stand at the end."""
 
     def begin(self) -> None:
         (self.folder / "act.sh").write_text(_ACT, encoding="ascii")
@@ -42,17 +41,9 @@ class Words(Stage):
     def alert(self) -> Alert:
         return Alert(type="own_words", service="b", source="crash-matrix")
 
-    def wrong(self) -> list[str]:
-        effects = self.effects()
-        wanted = [*self.done, *self.undone]
-        applied = sorted(path.name for path in self.folder.glob("*.applied"))
-        stands = sorted(f"{step}.applied" for step in self.steps) if not self.undone else []
-        found = [f"effects {effects}, not {wanted}"] if effects != wanted else []
-        return found + ([f"{applied} stands, not {stands}"] if applied != stands else [])
-
-    def effects(self) -> list[str]:
-        file = self.folder / "effects"
-        return file.read_text(encoding="ascii").splitlines() if file.exists() else []
+    def ill(self) -> list[str]:
+        applied = [path.stem for path in sorted(self.folder.glob("*.applied"))]
+        return [] if applied == [*self.stand] else [f"{applied} stand, not {[*self.stand]}"]
 
     def runbooks(self) -> dict[str, Any]:
         return {"own_words.json": self._runbook([*self._steps()])}
@@ -108,7 +99,9 @@ class WordsBack(Words):
     variant = "rollback"
     wanted = "rolled_back"
     order = 11
-    undone = ("undo last", "undo lies", "undo first")
+    right: ClassVar[Sequence[str]] = (*Words.right, "undo last", "undo lies", "undo first")
+    passes: ClassVar[Sequence[str]] = (*Words.passes, *both("failing"), *BACK)
+    stand = ()
 
     def runbooks(self) -> dict[str, Any]:
         return {"own_words.json": self._runbook(self._steps(), "nothing")}
@@ -120,8 +113,9 @@ class WordsCancelled(Words):
     variant = "cancelled"
     wanted = "cancelled"
     order = 12
-    done = ("do first", "do slow")
-    undone = ("undo slow", "undo first")
+    right: ClassVar[Sequence[str]] = ("do first", "do slow", "undo slow", "undo first")
+    passes: ClassVar[Sequence[str]] = (*AHEAD, *both("cancelling"), *BACK)
+    stand = ()
 
     def runbooks(self) -> dict[str, Any]:
         slow = self._step("slow")
