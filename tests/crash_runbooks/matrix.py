@@ -56,24 +56,27 @@ def single_rows(plain: Iterable[Outcome]) -> list[Row]:
 
 
 def quick_rows(stages: Stages, seed: int) -> list[Row]:
-    """In every stage the death after its effect (on the way back, after its undoing), and every other place once: the
-    places are dealt to the stages in turn, in an order of ``seed``.
+    """Every place once: they are dealt to the stages in turn, in an order of ``seed``, those first that few lead
+    through. Then in every stage that has none yet the death after its effect, or after its undoing.
     """
-    rows = [Row(name, UNDONE if UNDONE in one.passes else CALLED) for name, one in stages.items()]
     turn = random.Random(seed).sample([*stages], len(stages))
+    able = {place: [name for name in turn if _leads_to(place, stages[name])] for place in places()}
     dealt: Counter[str] = Counter()
-    for place in places():
-        if place in (CALLED, UNDONE):
-            continue
-        first = RECOVERING.get(place)
-        able = [name for name in turn if (first or place) in stages[name].passes]
-        able = [name for name in able if stages[name].has_probe] if first else able
-        if not able:
-            continue  # it will be told as a place at which nobody died
-        stage = min(able, key=lambda name: dealt[name])
+    rows = []
+    for place in sorted((one for one in places() if able[one]), key=lambda one: len(able[one])):
+        stage = min(able[place], key=lambda name: dealt[name])
         dealt[stage] += 1
+        first = RECOVERING.get(place)
         rows.append(Row(stage, place) if first is None else Row(stage, first, place))
-    return rows
+    return rows + [
+        Row(name, UNDONE if UNDONE in one.passes else CALLED) for name, one in stages.items() if not dealt[name]
+    ]
+
+
+def _leads_to(place: str, stage: type[Stage]) -> bool:
+    if place not in RECOVERING:
+        return place in stage.passes
+    return RECOVERING[place] in stage.passes and stage.has_probe
 
 
 def pair_rows(singles: Iterable[Outcome]) -> list[Row]:
