@@ -9,7 +9,7 @@ COMPILED = $(BIN)/python -m compileall -q $(CODE)
 SELFHEAL := $(BIN)/selfheal
 
 .PHONY: help run test check format tree service-start service-stop service-status service-restart conformance \
-	bench alert-bench crash-matrix runbook-crash runbook-faults kill-storm peers lock clean
+	bench alert-bench crash-matrix runbook-crash kill-storm peers lock clean
 
 help: ## this list
 	@grep -hE '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -80,9 +80,6 @@ alert-bench: $(VENV)/.dev ## acknowledged alerts per second, beside Redis Stream
 runbook-crash: $(VENV)/.dev ## kill the daemon at every place of every runbook, and again for an hour: make runbook-crash MINUTES=60
 	$(BIN)/python -m tests.crash_runbooks --pairs all --minutes $(or $(MINUTES),60)
 
-runbook-faults: $(VENV)/.dev ## every runbook against its real faults, again and again (root): make runbook-faults RUNS=20
-	$(BIN)/python benchmarks/runbook_faults.py --runs $(or $(RUNS),20)
-
 crash-matrix: $(VENV)/.dev ## kill daemon and keeper at every fail point, and again while they recover: make crash-matrix MINUTES=60
 	$(BIN)/python -m tests.crash --pairs all --limit-min $(or $(MINUTES),60)
 
@@ -91,6 +88,10 @@ kill-storm: $(VENV)/.dev ## kill the daemon a hundred times over 10 processes an
 
 peers: $(VENV)/.dev ## copies after SIGKILL, survivors of a stop: beside the peers that are installed (PEERS_BIN=folder)
 	$(BIN)/python benchmarks/never_twice_peers.py
+
+runbook-faults: $(VENV)/.dev ## every runbook against its real faults, again and again (root): make runbook-faults RUNS=20
+	$(BIN)/python benchmarks/runbook_faults.py --runs $(or $(RUNS),20)
+.PHONY: runbook-faults
 
 lock: ## write the lock files anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-header --quiet --extra daemon pyproject.toml -o requirements.lock

@@ -48,6 +48,7 @@ def _postgres(run: Callable[[Stage[Postgres]], Ended], **more: Any) -> Callable[
             def go() -> Ended:
                 stage.rig.until_ready()
                 stage.rig.make_users()
+                stage.broke_at = time.monotonic()
                 return run(stage)
 
             yield Part(stage.config, go, stage.ready)
@@ -62,6 +63,7 @@ def _redis(run: Callable[[Stage[Redis]], Ended], **more: Any) -> Callable[[Bed],
 
             def go() -> Ended:
                 stage.rig.until_ready()
+                stage.broke_at = time.monotonic()
                 return run(stage)
 
             yield Part(stage.config, go, stage.ready)

@@ -131,6 +131,7 @@ def nothing_may_go(bed: Bed) -> Iterator[Part]:
             fill(disk)
             before = state_of(disk)
             alert = bed.decided(RUNBOOK, lambda one: str(disk) in str(one.get("message")))
+            assert alert.get("execution_id"), alert
             end = bed.over(alert["execution_id"], time.monotonic())
             assert f"{RUNBOOK}_told" in end.detail, end
             assert state_of(disk) == before

@@ -23,6 +23,8 @@ from tests.system.running import SLEEPER, free_port
 
 RUNBOOK: Final = "service_failure"
 DOWN: Final = "service_down"
+ENDS_AT_ONCE: Final = "[ -e {file} ] && exit 3; exec sleep 1000"
+"""Once the file is there. A shell is down again before anybody takes it for ready."""
 
 
 def is_down(bed: Bed) -> bool:
@@ -33,9 +35,9 @@ def until_down(bed: Bed) -> None:
     eventually(lambda: is_down(bed), within_s=LONG_S, every_s=0.05, what=f"{bed.name} down")
 
 
-def process(bed: Bed, kind: str = "die", *, for_good: bool = False, **more: Any) -> dict[str, Any]:
-    """``for_good``: once the fault is there, every run has it."""
-    patient = command(kind, bed.folder / "go", for_good=for_good, port=more.pop("port", None))
+def process(bed: Bed, kind: str = "die", **more: Any) -> dict[str, Any]:
+    """Its next run is well."""
+    patient = command(kind, bed.folder / "go", port=more.pop("port", None))
     service = {"command": patient, "restart_policy": "never", "graceful_shutdown_timeout": "1s", **more}
     return {"services": {bed.name: service}}
 
@@ -83,17 +85,20 @@ def hangs(bed: Bed) -> Iterator[Part]:
 @contextmanager
 def gone_for_good(bed: Bed) -> Iterator[Part]:
     """It ends at each start. What it was before is what it is after: down, and not wanted to run by itself."""
+    go = bed.folder / "go"
 
     def run() -> Ended:
         began = time.monotonic()
-        (bed.folder / "go").touch()
+        go.touch()
+        os.kill(bed.pid(), signal.SIGKILL)
         until_down(bed)
         end = bed.answered(DOWN, began)
         until_down(bed)
         holds_for(lambda: is_down(bed), 1, every_s=0.2)
         return end
 
-    yield Part(process(bed, for_good=True), run)
+    patient = {"command": ["sh", "-c", ENDS_AT_ONCE.format(file=go)], "restart_policy": "never"}
+    yield Part({"services": {bed.name: patient}}, run)
 
 
 @contextmanager
@@ -133,7 +138,7 @@ def container(bed: Bed) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     name = f"fault-{uuid.uuid4().hex[:12]}"
     client = engine_client()
-    command = ["sh", "-c", "[ -e /bed/go ] && exit 3; exec sleep 1000"]
+    command = ["sh", "-c", ENDS_AT_ONCE.format(file="/bed/go")]
     made = client.containers.create(
         IMAGE, command, name=name, init=True, network_mode="none", volumes=[f"{bed.folder}:/bed:ro"]
     )

@@ -29,12 +29,17 @@ def command(kind: str, file: Path, *, for_good: bool = False, port: int | None =
     return [sys.executable, "-m", "tests.faults.programs", kind, str(file), *more]
 
 
-def burn(rest_s: float = 0.0) -> None:
+def burn() -> None:
+    while True:
+        sum(range(100_000))
+
+
+def simmer() -> None:
     while True:
         began = time.thread_time()
         while time.thread_time() - began < 0.02:
             sum(range(10_000))
-        _pause.wait(rest_s)
+        _pause.wait(0.04)
 
 
 def leak() -> None:
@@ -78,7 +83,7 @@ def main() -> None:
         case "burn":
             burn()
         case "simmer":
-            burn(rest_s=0.04)
+            simmer()
         case "leak":
             leak()
         case "die":

@@ -32,6 +32,7 @@ LONG_S: Final = 60.0
 ENDS_WITHIN_S: Final = 150.0
 FRESH_S: Final = 0.2
 APPROVER: Final = "ann"
+UNDECIDED: Final = "undecided"
 TERMINAL: Final = frozenset(
     {"succeeded", "failed", "rolled_back", "rollback_failed", "unknown", "rejected", "expired", "cancelled"}
 )
@@ -125,7 +126,7 @@ class Bed:
 
         def look() -> dict[str, Any] | None:
             found = [one for one in self.ward.alerts() if one["type"] == kind and is_it(one)]
-            return found[0] if found and found[0].get("outcome") else None
+            return found[0] if found and found[0].get("outcome", UNDECIDED) != UNDECIDED else None
 
         return eventually(look, within_s=LONG_S, every_s=FRESH_S, what=f"a decision about {kind}")
 
