@@ -142,9 +142,9 @@ def book(name: str, *actions: dict[str, Any]) -> dict[str, Any]:
 
 TOKEN = {"secret": "token"}
 SHOW = (
-    "import os, pathlib, sys, time\n"
+    "import os, pathlib, sys, threading\n"
     "pathlib.Path(sys.argv[1]).touch()\n"
-    "while not pathlib.Path(sys.argv[1] + '.go').exists(): time.sleep(0.02)\n"
+    "while not pathlib.Path(sys.argv[1] + '.go').exists(): threading.Event().wait(0.02)\n"
     "print(os.environ['TOKEN']); print(os.environ['TOKEN'], file=sys.stderr); sys.exit(3)\n"
 )
 

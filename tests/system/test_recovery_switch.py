@@ -60,7 +60,7 @@ def slow(marks: Path) -> dict[str, Any]:
     """Two steps that write marks, each undone by a mark of its own; the second takes until it is ended."""
 
     def step(name: str, code: str) -> dict[str, Any]:
-        script = f"import pathlib, time; pathlib.Path({str(marks)!r}, {name!r}).touch(); {code}"
+        script = f"import pathlib, threading; pathlib.Path({str(marks)!r}, {name!r}).touch(); {code}"
         undo = f"import pathlib; pathlib.Path({str(marks)!r}, 'undone-{name}').touch()"
         done = ["test", "-e", str(marks / name)]
         return {
@@ -80,7 +80,7 @@ def slow(marks: Path) -> dict[str, Any]:
             },
         }
 
-    waits = f"[time.sleep(.05) for _ in iter(lambda: pathlib.Path({str(marks)!r}, 'go').exists(), True)]"
+    waits = f"[threading.Event().wait(.05) for _ in iter(lambda: pathlib.Path({str(marks)!r}, 'go').exists(), True)]"
     actions = [step("one", "0"), step("two", waits), step("three", "0")]
     match = {"field": "/type", "op": "eq", "value": "slow"}
     return {**quick(marks), "id": "slow", "match": match, "actions": actions}

@@ -30,7 +30,7 @@ def touching(name: str, file: Path) -> dict[str, Any]:
 
 def waiting(file: Path) -> dict[str, Any]:
     """It may be begun again after the daemon's death, and then waits again."""
-    code = "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.05)"
+    code = "import pathlib, sys, threading\nwhile not pathlib.Path(sys.argv[1]).exists(): threading.Event().wait(0.05)"
     command = [sys.executable, "-c", code, str(file)]
     step = {"id": "wait_for_it", "name": "Wait", "action_type": "command", "effect": "idempotent", "timeout": "60s"}
     return {**step, "command": command}
