@@ -139,7 +139,8 @@ class RecoverySwitch:
             try:
                 self._record(db, self._now)
             except BaseException:
-                db.execute("ROLLBACK")
+                if db.in_transaction:  # a full disk may have ended it already
+                    db.execute("ROLLBACK")
                 raise
             db.execute("COMMIT")
         self._unkept = None

@@ -137,13 +137,13 @@ class Later:
         if not desk.parts.is_enabled():
             return []
         found = next_rungs(desk.library.runbooks, desk.history, desk.rungs)
-        now = desk.now()
-        self._climbing = {rung: until for rung, until in self._climbing.items() if until > now}
-        return [one for one in found if (one.root.execution_id, one.number) not in self._climbing]
+        now, none = desk.now(), float("-inf")
+        return [one for one in found if self._climbing.get((one.root.execution_id, one.number), none) <= now]
 
     def _look_at_root(self, rung: NextRung) -> None:
-        journal, root = self._desk.parts.journal, rung.root.execution_id
-        self._climbing[root, rung.number] = self._desk.now() + CLIMB_S
+        journal, root, now = self._desk.parts.journal, rung.root.execution_id, self._desk.now()
+        self._climbing = {one: until for one, until in self._climbing.items() if until > now}
+        self._climbing[root, rung.number] = now + CLIMB_S
         self._desk.context.system.io.run(
             lambda: journal.read(lambda db: holds.alert_of(db, root)), self._desk.ref, RootSeen(rung)
         )
