@@ -254,7 +254,7 @@ def run_of(steps: Sequence[Drawn], *, rolls_back: bool) -> Plan:
     return replace(made, facts={"is_so": True})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(STEPS, st.booleans(), st.booleans())
 def test_a_run_means_what_the_model_says(steps: tuple[Drawn, ...], is_pleased: bool, rolls_back: bool) -> None:
     """Status, order and number of effects, what is undone in which order, what is left out, how often it is tried."""
@@ -267,7 +267,7 @@ def _means_what_the_model_says(steps: tuple[Drawn, ...], is_pleased: bool, rolls
     assert found == Model(steps, is_pleased, rolls_back).run()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(STEPS, st.booleans(), st.booleans(), KILLS, KILLS)
 def test_and_still_means_it_when_the_daemon_is_killed_over_and_over(
     steps: tuple[Drawn, ...], is_pleased: bool, rolls_back: bool, before: frozenset[int], after: frozenset[int]
