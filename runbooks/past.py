@@ -20,7 +20,9 @@ def fold(plan: Plan, records: Iterable[Record]) -> State:
 
 
 def _folded(state: State, record: Record) -> State:
-    at = replace(state, index=max(record.step, 0), attempt=max(record.attempt, 1), is_ok=record.ok is not False)
+    index = max(record.step, 0)
+    bound = state.bound if index == state.index else None  # what was bound is of one step: it is none of the next
+    at = replace(state, index=index, attempt=max(record.attempt, 1), is_ok=record.ok is not False, bound=bound)
     match record.kind:
         case Kind.INTENT:
             at = _bound_again(replace(at, snapshot=record.snapshot, trouble="", bound=None), record)

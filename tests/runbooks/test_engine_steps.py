@@ -162,6 +162,26 @@ def test_a_step_that_was_left_out_stays_so() -> None:
     assert not isinstance(effect, Finish)
 
 
+@pytest.mark.parametrize("number", range(16))
+def test_after_a_death_a_step_that_was_left_out_still_blocks_nobody(number: int) -> None:
+    """It was the step before it, the one last bound, that counted as passed."""
+    third = replace(mutating("c"), dependencies=("b",))
+    world, made = World(), plan(mutating("a"), only_if(mutating("b"), "/alert/x", 1), third)
+    end = Daemon(made, world, after=frozenset({number})).run()
+    assert (end.status, world.done) == (Status.SUCCEEDED, ["a", "c"])
+
+
+@pytest.mark.parametrize("number", range(16))
+def test_after_a_death_the_step_that_failed_is_still_named(number: int) -> None:
+    going_on = {"on_failure": OnFailure.CONTINUE}
+    second = replace(mutating("b"), **going_on)  # type: ignore[arg-type]
+    third = replace(mutating("c"), dependencies=("b",), **going_on)  # type: ignore[arg-type]
+    world = World(refuses=frozenset("b"))
+    end = Daemon(plan(mutating("a"), second, third), world, after=frozenset({number})).run()
+    assert (end.status, world.applied) == (Status.SUCCEEDED, ["a"])
+    assert end.detail == "although step 'b': refused; step 'c': blocked: b did not succeed"
+
+
 def test_a_step_that_was_begun_is_gone_on_with_whatever_the_alert_says_now() -> None:
     made = plan(only_if(mutating("a"), "/alert/x", 1))
     daemon = Daemon(made, World(), records=[Record(Kind.INTENT, 0, "a", 1)])
