@@ -77,8 +77,8 @@ bench: $(VENV)/.dev ## crash -> running again, beside a bare Python loop
 alert-bench: $(VENV)/.dev ## acknowledged alerts per second, beside Redis Streams (needs redis-server) and bare SQLite
 	$(BIN)/python benchmarks/alert_throughput.py
 
-runbook-crash: $(VENV)/.dev ## kill the daemon at every place of every runbook, and again for an hour: make runbook-crash MINUTES=60
-	$(BIN)/python -m tests.crash_runbooks --pairs all --minutes $(or $(MINUTES),60)
+runbook-crash: $(VENV)/.dev ## kill the daemon at every place of every runbook, and again: make runbook-crash MINUTES=120
+	$(BIN)/python -m tests.crash_runbooks --pairs all --minutes $(or $(MINUTES),120)
 
 crash-matrix: $(VENV)/.dev ## kill daemon and keeper at every fail point, and again while they recover: make crash-matrix MINUTES=60
 	$(BIN)/python -m tests.crash --pairs all --limit-min $(or $(MINUTES),60)
