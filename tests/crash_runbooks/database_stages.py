@@ -224,7 +224,7 @@ class _OnPostgres(_OnServer):
     runbook = "database_connection_failure"
     wanted = "succeeded"
     right: ClassVar[Sequence[str]] = ("start", "ended")
-    passes: ClassVar[Sequence[str]] = (*AHEAD, *both("skipped"))
+    passes: ClassVar[Sequence[str]] = (*AHEAD, *SNAPSHOT, *both("skipped"))
     signal_to_end = signal.SIGQUIT
     rig: Postgres
 

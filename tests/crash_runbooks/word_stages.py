@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from guardian_link import Alert
 from supervisors.manager import ManagerError
-from tests.crash_runbooks.stages import AHEAD, BACK, Stage, both
+from tests.crash_runbooks.stages import AHEAD, BACK, CRITERIA, Stage, both
 
 _ACT: Final = """#!/bin/sh
 # act.sh FOLDER WORD STEP [CODE]: do, undo, is or gone; what is done is noted
@@ -114,7 +114,12 @@ class WordsCancelled(Words):
     wanted = "cancelled"
     order = 12
     right: ClassVar[Sequence[str]] = ("do first", "do slow", "undo slow", "undo first")
-    passes: ClassVar[Sequence[str]] = (*AHEAD, *both("cancelling"), *BACK)
+    passes: ClassVar[Sequence[str]] = (
+        *(one for one in AHEAD if one not in CRITERIA),
+        "runbook.looked.probe",
+        *both("cancelling"),
+        *BACK,
+    )
     stand = ()
 
     def runbooks(self) -> dict[str, Any]:
