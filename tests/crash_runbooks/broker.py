@@ -1,7 +1,7 @@
 """A small broker over HTTP, and what the bridge endpoint does that trades with it. Each order done is a line of a file.
 
-The endpoint is a clumsy one: it orders what it is told, each time it is told, and looks at nothing first. So whatever
-comes to it twice is seen.
+The endpoint is a clumsy one: it orders what it is told, each time it is told, and what it says of the account is always
+the same. So whatever comes to it twice is seen.
 """
 
 from __future__ import annotations
@@ -68,7 +68,15 @@ def orders(port: int) -> dict[str, Command]:
             order(what="close", symbol=symbol)
         order(what="block", over=given["if_drawdown_over_percent"])
 
+    def position(given: Mapping[str, Any]) -> dict[str, float]:
+        lots = POSITIONS[given["symbol"]]
+        return {"lots": lots, "excess_lots": lots - given["limit_lots"]}
+
     return {
+        "position": position,
+        "margin": lambda given: {"margin_percent": 80.0, "missing_percent": given["to_percent"] - 80.0},
+        "drawdown": lambda given: {"drawdown_percent": 30.0, "excess_percent": 30.0 - given["limit_percent"]},
+        **dict.fromkeys(("position_within", "margin_enough", "positions_closed"), lambda _: "so it is"),
         "reduce_position": reduce_position,
         "free_margin": free_margin,
         "close_all_positions": close_all_positions,
