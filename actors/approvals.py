@@ -8,6 +8,7 @@ the journal, with its deadline; a daemon that begins reads it again.
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ from runbooks.approval import (
 )
 from runbooks.asking import REQUESTED_BY
 from runbooks.deciding.timing import Moment, on_scale
+from runbooks.engine import heard
+from runbooks.engine_words import Answer
 from runbooks.model import OnTimeout, Runbook, Status
 from runbooks.parameters import BadParameter, resolve
 from runbooks.parse import BadRunbook, Library, parse
@@ -90,6 +93,8 @@ class _Open:
 class Approvals:
     parts: ApprovalParts
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _pause: threading.Event = field(default_factory=threading.Event)
+    """Between two looks at a precondition."""
     _open: dict[str, _Open] = field(default_factory=dict)
     _is_loaded: bool = False
     _is_loading: bool = False
@@ -214,14 +219,29 @@ class Approvals:
         )
         self._alert("approval_wanted", execution, text, "high")
 
-    def _readings(self, runbook: Runbook, execution: Execution, facts: Mapping[str, Any]) -> tuple[Reading, ...]:
+    def _readings(
+        self, runbook: Runbook, execution: Execution, facts: Mapping[str, Any], before: Sequence[Reading] = ()
+    ) -> tuple[Reading, ...]:
+        """What the preconditions see. Each has its time (``within``) to see what it expects, or what it saw ``before``:
+        a daemon that has just started has not heard all its endpoints yet. What has its time in vain ends the waiting.
+        """
         if not rules_of(runbook).recheck:
             return ()
         plan = bind(runbook, execution.parameters, facts)
-        readings = []
-        for check in plan.preconditions:
-            outcome = make_check(check.call, None, self.parts.ports, execution.id)
-            readings.append(Reading(check.call, outcome.answer.value, outcome.seen))
+        readings: list[Reading] = []
+        is_patient = True
+        for number, check in enumerate(plan.preconditions):
+            wanted = before[number].answer if number < len(before) else None
+            deadline = time.monotonic() + (check.within_s if is_patient else 0.0)
+            while True:
+                found = make_check(check.call, None, self.parts.ports, execution.id)
+                said = found.answer.value
+                is_so = heard(check.expect, found.answer) is Answer.YES if wanted is None else said == wanted
+                if is_so or time.monotonic() >= deadline:
+                    break
+                self._pause.wait(check.every_s)
+            is_patient = is_patient and is_so
+            readings.append(Reading(check.call, said, found.seen))
         return tuple(readings)
 
     def _askers(self, found: Case) -> tuple[str, ...]:
@@ -310,7 +330,7 @@ class Approvals:
         if current.source != execution.source:
             return f"the file of runbook {execution.runbook} was edited"
         try:
-            readings = self._readings(current, execution, found.facts)
+            readings = self._readings(current, execution, found.facts, request.readings)
             now = plan_hash(current, execution.parameters, readings, found.facts)
         except (BadTemplate, BadParameter) as bad:
             return str(bad)

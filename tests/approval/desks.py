@@ -63,11 +63,16 @@ class Exposure:
     """A market value behind HTTP."""
 
     value: int = 100
+    refusals: int = 0
+    """So many requests are refused first."""
 
     def request(
         self, method: str, url: str, timeout_s: float, headers: Mapping[str, str], body: Any = None
     ) -> HttpAnswer:
         del method, url, timeout_s, headers, body
+        if self.refusals > 0:
+            self.refusals -= 1
+            return HttpAnswer(503, "")
         return HttpAnswer(200, json.dumps({"exposure": self.value, "at": self.value * 7}))
 
 

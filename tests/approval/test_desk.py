@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from actors.approvals import Approvals, NotTaken
 from actors.journal import consents, events
 from actors.journal.journal import Journal
 from runbooks.approval import Say
-from tests.approval.desks import APPROVED, Desk, HandClock, desk
+from tests.approval.desks import APPROVED, LIMIT, Desk, HandClock, desk
 from tests.runbooks.files import GOOD, changed, runbook
 from tests.support.eventually import eventually
 
@@ -128,6 +129,28 @@ def test_an_edit_between_request_and_approval_makes_it_void(tmp_path: Path, case
         assert said in came["detail"]
         assert [done.execution_id for done in one.finished] == [name]
         eventually(lambda: (one.alerts[-1]["type"], one.alerts[-1]["severity"]) == ("approval_void", "critical"))
+
+
+PATIENT = changed("/preconditions/0", LIMIT | {"within": "20s", "every": "50ms"}, APPROVED)
+
+
+def test_a_precondition_has_its_time_before_it_is_asked_and_before_a_vote_counts(tmp_path: Path) -> None:
+    """A daemon that has just started has not heard every endpoint yet: that voids nothing."""
+    with desk(tmp_path) as one:
+        one.exposure.refusals = 3
+        name, plan = one.asked(PATIENT)
+        assert one.exposure.refusals == 0
+        one.exposure.refusals = 3
+        assert one.approvals.vote(name, "user:bob", Say.APPROVE, plan)["outcome"] == "granted"
+
+
+def test_a_market_value_that_moved_is_not_waited_for(tmp_path: Path) -> None:
+    with desk(tmp_path) as one:
+        name, plan = one.asked(PATIENT)
+        one.exposure.value = 101
+        began = time.monotonic()
+        assert one.approvals.vote(name, "user:bob", Say.APPROVE, plan)["outcome"] == "void"
+        assert time.monotonic() - began < 10
 
 
 def test_without_recheck_the_market_may_move(tmp_path: Path) -> None:

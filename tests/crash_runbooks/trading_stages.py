@@ -96,7 +96,7 @@ class Refused(Traded):
     wanted = "failed"
     then: ClassVar[dict[str, str]] = {"block_new_orders": "succeeded"}
     right: ClassVar[Sequence[str]] = ("block",)
-    passes: ClassVar[Sequence[str]] = (*AHEAD, "runbook.looked.probe")
+    passes: ClassVar[Sequence[str]] = (*AHEAD, "runbook.looked.probe", *both("skipped"))
     refuses = True
     order = 41
 
