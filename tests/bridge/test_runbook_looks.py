@@ -104,9 +104,9 @@ def test_what_an_endpoint_says_of_itself(said: Handler, state: str, error: str) 
 def test_a_service_that_a_person_stopped_is_told_so() -> None:
     with looking(None, mql4="a") as looks:
         looks.services.views["a"] = ServiceView("a", False, 3, "stopped", is_wanted=False)
-        assert looks.health().result["service_wanted"] is False
+        assert looks.health(timeout_s=0.3).result["service_wanted"] is False
         looks.behind["mql4"] = "nobody"
-        assert looks.health().result["service_wanted"] is None
+        assert looks.health(timeout_s=0.3).result["service_wanted"] is None
 
 
 def test_one_that_has_no_such_command_is_as_well_as_its_node() -> None:

@@ -18,7 +18,9 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--pairs", default="0", metavar="all|N", help="second deaths: all, or a sample of N (default: 0)"
     )
-    parser.add_argument("--quick", action="store_true", help="one scenario a place instead of all that lead through it")
+    parser.add_argument(
+        "--quick", action="store_true", help="each place once, in its quickest scenario; who dies is dealt"
+    )
     parser.add_argument("--cold", action="store_true", help="a new interpreter for every daemon (1.5 s of CPU each)")
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--jobs", type=int, default=JOBS, help=f"rows side by side (default: {JOBS})")
@@ -45,7 +47,10 @@ def main(words: list[str] | None = None) -> int:
             return 1
     try:
         rows = single_rows(
-            "*" if chosen.points == "all" else chosen.points, is_quick=chosen.quick, has_docker=without_docker is None
+            "*" if chosen.points == "all" else chosen.points,
+            is_quick=chosen.quick,
+            has_docker=without_docker is None,
+            seed=chosen.seed,
         )
         count = None if chosen.pairs == "all" else int(chosen.pairs)
     except (BadChoice, ValueError) as error:

@@ -42,8 +42,8 @@ def check_routes() -> None:
         raise BadChoice(f"ROUTES names scenarios that do not exist: {', '.join(sorted(nowhere))}")
 
 
-def single_rows(chosen: str, *, is_quick: bool, has_docker: bool) -> list[Row]:
-    """Each place, alone and both at once. ``is_quick``: only the first scenario of each place."""
+def single_rows(chosen: str, *, is_quick: bool, has_docker: bool, seed: int = 1) -> list[Row]:
+    """Each place, alone and both at once. ``is_quick``: each place once, in its first scenario; who dies is dealt."""
     check_routes()
     points = [point for point in ROUTES if fnmatch.fnmatch(point, chosen)]
     if not points:
@@ -52,7 +52,22 @@ def single_rows(chosen: str, *, is_quick: bool, has_docker: bool) -> list[Row]:
     for point in points:
         scenarios = [name for name in ROUTES[point] if has_docker or not name.startswith("box")]
         rows += [Row(point, name, who) for name in (scenarios[:1] if is_quick else scenarios) for who in Who]
-    return [row for row in rows if not _is_same_alone(row)]
+    rows = [row for row in rows if not _is_same_alone(row)]
+    return _dealt(rows, seed) if is_quick else rows
+
+
+def _dealt(rows: Iterable[Row], seed: int) -> list[Row]:
+    """One row a place; each kind of death about equally often."""
+    by_place: dict[str, list[Row]] = {}
+    for row in rows:
+        by_place.setdefault(row.point, []).append(row)
+    deaths: Counter[Who] = Counter()
+    dealt = []
+    for place in random.Random(seed).sample([*by_place], len(by_place)):
+        row = min(by_place[place], key=lambda one: deaths[one.who])
+        deaths[row.who] += 1
+        dealt.append(row)
+    return dealt
 
 
 def _is_same_alone(row: Row) -> bool:
