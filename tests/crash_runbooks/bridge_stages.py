@@ -42,6 +42,7 @@ class NotWell(Stage):
     variant = "success"
     wanted = "succeeded"
     passes: ClassVar[Sequence[str]] = (*AHEAD, *SNAPSHOT, *both("skipped"))
+    has_probe = False  # its first step only asks
     order = 37
     offers: ClassVar[Sequence[str]]
 

@@ -35,6 +35,7 @@ class Traded(Stage):
     variant = "success"
     answered = "awaiting_approval"
     passes: ClassVar[Sequence[str]] = AHEAD
+    has_probe = False  # its first step only asks
     order = 40
     labels: ClassVar[dict[str, Any]]
     refuses: ClassVar[bool] = False
