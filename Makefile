@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 3
+WORKERS ?= 2
 CODE := actors supervisors config runbooks guardian_link bridge_link tests
 # Compiled once: the tests start hundreds of interpreters.
 COMPILED = $(BIN)/python -m compileall -q $(CODE)
