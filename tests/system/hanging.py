@@ -1,6 +1,7 @@
 """The real command line, in which one actor can be made to hang.
 
-SIGUSR2 sends the actor at the path in $SELFHEAL_TEST_HANG a message whose handling never ends.
+SIGUSR2 sends the actor at the path in $SELFHEAL_TEST_HANG a message whose handling never ends; the file
+$SELFHEAL_TEST_HUNG, where one is named, is there as soon as it hangs.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 
 from pykka import ActorRegistry
 
@@ -16,6 +18,8 @@ from supervisors.cli import main
 
 
 def never() -> None:
+    if mark := os.environ.get("SELFHEAL_TEST_HUNG"):
+        Path(mark).touch()
     threading.Event().wait()
 
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,8 @@ def telling(
         sinks: list[dict[str, Any]] = [{"log": {}}, {"webhook": listener.url}]
         sinks.append({"command": ["tee", "-a", str(out)]})
         config = write_config(folder, {"a": SLEEPER}, alerting={"sinks": sinks}, **more)
-        with daemon(config, state, program=program, environment={"SELFHEAL_TEST_HANG": DECIDES}) as running:
+        environment = {"SELFHEAL_TEST_HANG": DECIDES, "SELFHEAL_TEST_HUNG": str(folder / "hung")}
+        with daemon(config, state, program=program, environment=environment) as running:
             yield running, listener
 
 
@@ -103,7 +103,11 @@ def test_with_who_decides_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return {one["id"]: one["outcome"] for one in running.get("/v1/alerts")["alerts"]}
 
     with telling(tmp_path, tmp_path / "state", hanging) as (running, listener):
-        spoil = partial(running.process.send_signal, signal.SIGUSR2)
+
+        def spoil() -> None:
+            running.process.send_signal(signal.SIGUSR2)
+            eventually((tmp_path / "hung").exists)
+
         print("who decides hung:", check(running, listener, monkeypatch, spoil))
         commanded(tmp_path)
         assert running.call("recovery", "off").stdout.startswith("recovery off")
