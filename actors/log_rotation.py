@@ -144,9 +144,11 @@ def _copy_to_the_end(log: IO[bytes], copy: IO[bytes], at: int, max_bytes: int) -
     while copied := _copy_slice(log, copy, at):
         at += copied
         if at >= limit and _size(log) - at > SLICE_BYTES:
-            copy.truncate(0)
-            copy.seek(0)
-            at = max(at, _size(log) - max_bytes)
+            newest = _size(log) - max_bytes
+            if newest > at:  # else what is copied already belongs to the newest
+                copy.truncate(0)
+                copy.seek(0)
+                at = newest
             for _ in range(1 + max_bytes // SLICE_BYTES):
                 at += _copy_slice(log, copy, at)
                 yield

@@ -212,7 +212,8 @@ def test_after_a_flood_the_files_hold_its_end_and_are_small(
     assert len(kept) * LINE >= max_bytes
     assert kept == sorted(kept)
     if can_cut_off(log.parent):  # elsewhere the moments of truncation are missing
-        assert (kept[-1], missing) == (lines - 1, 0)
+        newest = kept[-(max_bytes // LINE) :]  # what came before may have been written faster than it could be copied
+        assert newest == list(range(lines - len(newest), lines))
 
 
 def test_exits_and_restarts_are_seen_while_another_service_floods(
