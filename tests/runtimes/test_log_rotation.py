@@ -212,8 +212,8 @@ def test_after_a_flood_the_files_hold_its_end_and_are_small(
     assert len(kept) * LINE >= max_bytes
     assert kept == sorted(kept)
     if can_cut_off(log.parent):  # elsewhere the moments of truncation are missing
-        newest = kept[-(max_bytes // LINE) :]  # what came before may have been written faster than it could be copied
-        assert newest == list(range(lines - len(newest), lines))
+        last_ones = kept[-(max_bytes // LINE) :]  # what came before may have been written faster than it could be copied
+        assert last_ones == list(range(lines - len(last_ones), lines))
 
 
 def test_exits_and_restarts_are_seen_while_another_service_floods(
