@@ -212,7 +212,7 @@ def test_after_a_flood_the_files_hold_its_end_and_are_small(
     assert len(kept) * LINE >= max_bytes
     assert kept == sorted(kept)
     if can_cut_off(log.parent):  # elsewhere the moments of truncation are missing
-        last_ones = kept[-(max_bytes // LINE) :]  # what came before may have been written faster than it could be copied
+        last_ones = kept[-(max_bytes // LINE) :]  # before, it may have outrun the copying
         assert last_ones == list(range(lines - len(last_ones), lines))
 
 
