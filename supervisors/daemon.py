@@ -223,7 +223,6 @@ class Daemon:
     def _await_kills(self) -> None:
         """The third request leaves at once, but no process behind."""
         deadline = time.monotonic() + KILL_LIMIT_S
-        self.live.no_more()
         self.live.await_launched(KILL_LIMIT_S)
         self._kill_all()
         for kill in self.kills:

@@ -32,6 +32,7 @@ from actors.journal.schema import (
     move_aside,
     open_reader,
     open_writer,
+    try_to_write,
 )
 
 T = TypeVar("T")
@@ -296,7 +297,7 @@ class Journal:
         if self._refused is None:
             return
         try:
-            connection.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('tried_at', ?)", (str(time.time()),))
+            try_to_write(connection)
         except sqlite3.Error as error:
             self._suspect(error)
         else:

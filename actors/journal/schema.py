@@ -168,13 +168,18 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     _check_that_it_writes(connection)
 
 
+def try_to_write(connection: sqlite3.Connection) -> None:
+    """Whether anything can be written is known only from a write. Raises: sqlite3.Error."""
+    connection.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('tried_at', ?)", (str(time.time()),))
+
+
 def _check_that_it_writes(connection: sqlite3.Connection) -> None:
     """SQLite opens a file for reading, silently and for good, while its file system is read-only; only a write tells.
 
     No room is another matter: it may come. Raises: sqlite3.OperationalError.
     """
     try:
-        connection.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('opened_at', ?)", (str(time.time()),))
+        try_to_write(connection)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
             raise

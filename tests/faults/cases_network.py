@@ -104,6 +104,9 @@ class Link:
         assert done.stdout, (done.returncode, done.stderr)
         return self.bed.ended(RUNBOOK, f"service:{self.bed.name}", began)
 
+    def await_answer(self) -> None:
+        eventually(self.answers, within_s=LONG_S, every_s=0.1, what="the port, before")
+
 
 def link(bed: Bed) -> Link:
     """Between the port's rule and the drop of everything else to it the rule wins: it is put before."""
@@ -122,7 +125,7 @@ def dropped(bed: Bed) -> Iterator[Part]:
     to = link(bed)
 
     def run() -> Ended:
-        eventually(to.answers, within_s=LONG_S, every_s=0.1, what="the port, before")
+        to.await_answer()
         began = time.monotonic()
         to.drop()
         end = to.told(began)
@@ -140,7 +143,7 @@ def stays_dropped(bed: Bed) -> Iterator[Part]:
     to = link(bed)
 
     def run() -> Ended:
-        eventually(to.answers, within_s=LONG_S, every_s=0.1, what="the port, before")
+        to.await_answer()
         began = time.monotonic()
         to.broken.touch()
         to.drop()
@@ -158,7 +161,7 @@ def answers_already(bed: Bed) -> Iterator[Part]:
     to = link(bed)
 
     def run() -> Ended:
-        eventually(to.answers, within_s=LONG_S, every_s=0.1, what="the port, before")
+        to.await_answer()
         pid = bed.pid()
         end = to.told(time.monotonic())
         assert bed.pid() == pid
