@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from supervisors.cli.imports import importing
+
 _NEEDED = frozenset(
     {"typer", "rich", "httpx", "pydantic", "yaml", "fastapi", "uvicorn", "psutil", "pykka", "structlog"}
 )
@@ -18,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         hold_signals()  # it will be the init: until then the kernel would drop them
     try:
-        from supervisors.cli.app import run  # noqa: PLC0415  the daemon's packages may be missing
+        with importing():
+            from supervisors.cli.app import run  # noqa: PLC0415  the daemon's packages may be missing
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in _NEEDED:
             raise

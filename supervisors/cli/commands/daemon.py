@@ -16,6 +16,7 @@ import typer
 from actors.init.link import has_init
 from supervisors.api.guard import is_loopback
 from supervisors.cli.exits import TIMED_OUT, Quit
+from supervisors.cli.imports import importing
 from supervisors.cli.outside import Outside, command, seconds_of
 from supervisors.cli.terminal import print_json, say
 from supervisors.manager import SCHEMA, DaemonUnreachable
@@ -39,9 +40,10 @@ def run(
         from actors.init.entering import become_init  # noqa: PLC0415  only Linux has all of it
 
         become_init([sys.executable, *sys.orig_argv[1:]])
-    from config import find_config  # noqa: PLC0415  slow to import
-    from supervisors.cli.live import LiveTree, what_to_try  # noqa: PLC0415  slow to import
-    from supervisors.run import run_daemon  # noqa: PLC0415  the whole daemon
+    with importing():
+        from config import find_config  # noqa: PLC0415  slow to import
+        from supervisors.cli.live import LiveTree, what_to_try  # noqa: PLC0415  slow to import
+        from supervisors.run import run_daemon  # noqa: PLC0415  the whole daemon
 
     path = find_config(config, os.environ, Path.cwd())
     hints = what_to_try(_option(outside, config))
