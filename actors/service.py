@@ -6,21 +6,20 @@ message from a watcher thread.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from actors.board import LastExit, NodeKind, NodeState, NodeStatus
+from actors.board import NodeKind, NodeStatus
 from actors.context import ActorContext
 from actors.health import HealthPolicy, HealthState, observe
 from actors.health import begin as begin_health
 from actors.kernel import SupervisedActor
-from actors.ledger import Ledger, Phase, Proof, ServiceRecord
+from actors.ledger import Ledger, Phase, Proof
+from actors.live_runs import LiveRuns
 from actors.messages import DependencyChanged, IoDone, RestartPermit, SpecReplaced, Wake
 from actors.probes import Probe, ProbeResult, ProbeVerdict, run_probe
 from actors.runtimes.base import (
@@ -67,7 +66,6 @@ from actors.service_fsm import (
     RunState,
     SayPresent,
     SayReady,
-    ServiceRun,
     StopAsked,
     StopDue,
     StopRun,
@@ -75,7 +73,8 @@ from actors.service_fsm import (
     step,
 )
 from actors.service_logs import tail
-from actors.spec import Begin, ExitKind, ExitReason
+from actors.service_shown import HEALTH, last_exit, shown
+from actors.spec import Begin, ExitReason
 from actors.stillness import Stillness
 from actors.untold import UNKNOWN, untold_end
 
@@ -100,42 +99,6 @@ class ServicePlan:
     probe_timeout_s: float = 2.0
     health: HealthPolicy = field(default_factory=HealthPolicy)
     description: str | None = None
-
-
-@dataclass(eq=False)
-class LiveRuns:
-    """Which runtime and handle each live service has: for usage figures and last-resort kills. Any thread."""
-
-    by_service: dict[str, tuple[Runtime, Handle]] = field(default_factory=dict)
-    crash_logs: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """The last lines of output of the run that crashed last."""
-    _turn: threading.Condition = field(default_factory=threading.Condition)
-    _launching: int = 0
-    _is_over: bool = False
-
-    @contextmanager
-    def launching(self, service: str) -> Iterator[None]:
-        """Around a launch, until its run stands in ``by_service``. Raises LaunchError after ``no_more``."""
-        with self._turn:
-            if self._is_over:
-                raise LaunchError(f"service {service!r}: the daemon ends and starts nothing any more")
-            self._launching += 1
-        try:
-            yield
-        finally:
-            with self._turn:
-                self._launching -= 1
-                self._turn.notify_all()
-
-    def no_more(self) -> None:
-        """Whoever is killed from now on is not started again."""
-        with self._turn:
-            self._is_over = True
-
-    def await_launched(self, timeout_s: float) -> bool:
-        """Whether no launch is under way any more, at most after ``timeout_s`` seconds."""
-        with self._turn:
-            return self._turn.wait_for(lambda: not self._launching, timeout_s)
 
 
 @dataclass(frozen=True)
@@ -532,7 +495,7 @@ class ServiceActor(SupervisedActor):
         handle, run = self._handle, self._run
         record = self._parts.ledger.record(self._plan.name)
         is_live = run.state not in (RunState.ENDED, RunState.WAITING)
-        state, detail = _shown(run)
+        state, detail = shown(run)
         self.context.system.board.publish(
             NodeStatus(
                 self.context.path,
@@ -547,73 +510,8 @@ class ServiceActor(SupervisedActor):
                 restarts=record.restarts,
                 since=self._since,
                 ready_since=self._ready_since if is_live else None,
-                health=_HEALTH.get(run.state) if self._plan.probe is not None or run.seen.health is not None else None,
+                health=HEALTH.get(run.state) if self._plan.probe is not None or run.seen.health is not None else None,
                 last_exit=last_exit(record, self._parts.live.crash_logs.get(self._plan.name, ())),
                 detail=detail,
             )
         )
-
-
-def last_exit(record: ServiceRecord, log_tail: tuple[str, ...] = ()) -> LastExit | None:
-    facts = record.last_exit
-    if facts is None:
-        return None
-    return LastExit(
-        cause=str(facts.get("cause", "unknown")),
-        at=float(facts.get("at", 0.0)),
-        code=facts.get("code"),
-        signal=facts.get("signal"),
-        log_tail=log_tail,
-    )
-
-
-def remembered(path: str, runtime: str, record: ServiceRecord) -> NodeStatus:
-    """What can be shown of a service that this daemon has not started: its past."""
-    return NodeStatus(
-        path,
-        NodeKind.SERVICE,
-        NodeState.WAITING,
-        runtime=runtime,
-        incarnation=record.run,
-        restarts=record.restarts,
-        since=float(record.last_exit.get("at", 0.0)) if record.last_exit is not None else 0.0,
-        last_exit=last_exit(record),
-    )
-
-
-def _shown(run: ServiceRun) -> tuple[NodeState, str | None]:
-    """Its own state, unless nobody can tell now, or somebody else changed what fights with us."""
-    seen, state = run.seen, _SHOWN[run.state]
-    if run.ended is not None:
-        return _ended_state(run.ended), run.detail
-    if run.state in (RunState.WAITING, RunState.LAUNCHING) and run.unknown is not None:
-        return NodeState.UNKNOWN, run.unknown
-    if run.state not in LIVE:
-        return state, run.detail
-    if seen.unknown is not None and not run.rules.is_probed:
-        return NodeState.UNKNOWN, seen.unknown
-    if seen.drift is not None:
-        is_ready = state is NodeState.READY
-        return NodeState.DEGRADED if is_ready else state, seen.drift if is_ready else run.detail or seen.drift
-    return state, run.detail
-
-
-def _ended_state(reason: ExitReason) -> NodeState:
-    """Until its supervisor has judged: what that will come to."""
-    if reason.kind is ExitKind.CRASHED:
-        return NodeState.WAITING
-    return NodeState.FAILED if reason.evidence.get("failed") else NodeState.STOPPED
-
-
-_SHOWN = {
-    RunState.WAITING: NodeState.WAITING,
-    RunState.LAUNCHING: NodeState.STARTING,
-    RunState.UP: NodeState.STARTING,
-    RunState.READY: NodeState.READY,
-    RunState.DEGRADED: NodeState.DEGRADED,
-    RunState.PAUSED: NodeState.PAUSED,
-    RunState.UNKNOWN: NodeState.UNKNOWN,
-    RunState.STOPPING: NodeState.STOPPING,
-    RunState.ENDED: NodeState.STOPPED,
-}
-_HEALTH = {RunState.UP: "unproven", RunState.READY: "healthy", RunState.DEGRADED: "degraded"}

@@ -28,6 +28,7 @@ from actors.journal.room import RoomLimits
 from actors.keeper.client import Hello
 from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
+from actors.live_runs import LiveRuns
 from actors.monitor import Watched
 from actors.refs import ActorRef
 from actors.runbook import StopPolicy
@@ -36,8 +37,9 @@ from actors.runtimes.cgroups import open_cgroups
 from actors.runtimes.kept import KeeperNursery
 from actors.runtimes.launching import Spawner
 from actors.runtimes.process import ProcessRuntime
-from actors.service import LiveRuns, ServiceParts, remembered
+from actors.service import ServiceParts
 from actors.service_logs import log_path
+from actors.service_shown import remembered
 from actors.spec import ChildSpec, Pacing
 from actors.strays import Strays
 from bridge_link.errors import LinkError

@@ -19,8 +19,8 @@ from typing import Any, Final, Protocol
 import structlog
 
 from actors.board import NodeKind, NodeState
+from actors.live_runs import LiveRuns
 from actors.messages import StopMode
-from actors.service import LiveRuns
 from actors.spec import ExitReason
 from supervisors.library import SupervisionError, Supervisor
 from supervisors.manager import Manager

@@ -17,9 +17,9 @@ import structlog
 from actors.board import NodeState
 from actors.context import ActorSystem
 from actors.ledger import Ledger
+from actors.live_runs import LiveRuns
 from actors.refs import ActorRef
 from actors.runtimes.base import LaunchError, Runtime, StopFailed
-from actors.service import LiveRuns
 from config.models import ServiceConfig, SystemConfig
 from supervisors.catalog import Catalog
 from supervisors.decisions.edits import HELD

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from actors.board import NodeState, NodeStatus
+from actors.live_runs import LiveRuns
 from actors.runtimes.base import Usage
-from actors.service import LiveRuns
 from runbooks.ports import PortError, RunInfo, ServiceView, UsageView
 from supervisors.catalog import Catalog
 from supervisors.manager import ManagerError

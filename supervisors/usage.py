@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 
 from actors.board import NodeKind, NodeStatus
+from actors.live_runs import LiveRuns
 from actors.runtimes.base import Usage
-from actors.service import LiveRuns
 
 FRESH_S: Final = 1.0
 

@@ -16,8 +16,9 @@ from actors.clock import SystemClock
 from actors.context import ActorSystem
 from actors.exit_watcher import ExitWatcher
 from actors.ledger import Ledger
+from actors.live_runs import LiveRuns
 from actors.runtimes.process import ProcessRuntime
-from actors.service import LiveRuns, ServiceParts
+from actors.service import ServiceParts
 from config.replicas import expanded
 from supervisors.catalog import Catalog, moment
 from supervisors.leftovers import Cleaner

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from actors.live_runs import LiveRuns
 from actors.runtimes.base import LaunchError
-from actors.service import LiveRuns
 from tests.support.eventually import eventually
 
 

@@ -13,7 +13,7 @@ from actors.ledger import Ledger
 from actors.messages import StopMode
 from actors.runtimes.base import LaunchSpec, OnExit, TruthUnknown
 from actors.runtimes.memory import MemoryHandle, MemoryRuntime
-from actors.service import ServiceActor, ServiceParts, ServicePlan, _shown
+from actors.service import ServiceActor, ServiceParts, ServicePlan
 from actors.service_fsm import (
     Adopted,
     Begun,
@@ -28,6 +28,7 @@ from actors.service_fsm import (
     begin,
     step,
 )
+from actors.service_shown import shown
 from actors.spec import SHUTDOWN, ChildSpec
 from supervisors import Supervisor
 from tests.support.eventually import eventually
@@ -83,7 +84,7 @@ def test_it_stays_unknown_until_there_is_an_answer(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("is_paused", "is_fresh", "events", "shown"),
+    ("is_paused", "is_fresh", "events", "wanted"),
     [
         (False, False, (LaunchRefused(AWAY, is_unknown=True), RetryDue()), (NodeState.UNKNOWN, AWAY)),
         (True, False, (Adopted(None, AWAY), RetryDue()), (NodeState.UNKNOWN, AWAY)),
@@ -106,9 +107,9 @@ def test_it_stays_unknown_until_there_is_an_answer(tmp_path: Path, monkeypatch: 
     ids=["launched", "paused", "fresh", "answered", "cleared", "stopped", "paused meanwhile"],
 )
 def test_whatever_is_asked_again(
-    is_paused: bool, is_fresh: bool, events: tuple[Event, ...], shown: tuple[NodeState, str | None]
+    is_paused: bool, is_fresh: bool, events: tuple[Event, ...], wanted: tuple[NodeState, str | None]
 ) -> None:
     run = step(begin(Rules(), is_paused=is_paused, is_fresh=is_fresh), Begun())[0]
     for event in events:
         run = step(run, event)[0]
-    assert _shown(run) == shown
+    assert shown(run) == wanted
