@@ -87,6 +87,8 @@ class KeeperNursery:
 
     @property
     def trouble(self) -> str | None:
+        if self._lock_trouble is not None:  # looked at again: the next launch may be far away
+            self._lock_folder()
         link = self._link
         return self._trouble or self._lock_trouble or (link.log_trouble if link is not None else None)
 
@@ -321,6 +323,9 @@ class KeeperNursery:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _lock_path(self, service: str) -> Path:
+        return self._lock_folder() / f"{service}.lock"
+
+    def _lock_folder(self) -> Path:
         folder = self._state_dir / LOCKS
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -328,7 +333,7 @@ class KeeperNursery:
             self._lock_trouble = f"cannot make {folder}: {error.strerror}"
         else:
             self._lock_trouble = None
-        return folder / f"{service}.lock"
+        return folder
 
     def _exited(self, run: KeptRun, successor: KeptRun | None) -> None:
         """On the reader thread."""

@@ -472,10 +472,21 @@ def test_an_order_of_the_last_daemon_is_not_one_of_the_next(kept_place: KeptPlac
     holds_for(lambda: len(pids_in(births)) == 1, 0.3)
 
 
+def test_locks_that_can_be_made_again_are_no_trouble_any_more(kept_place: KeptPlace) -> None:
+    runtime, locks = kept_place.daemon(), kept_place.folder / "locks"
+    locks.write_text("in the way")
+    handle = runtime.launch(kept_place.spec("a", RUNS), 1, Exits())
+    assert lives(handle.pid)
+    assert kept_place.nurseries[-1].trouble == f"cannot make {locks}: File exists"
+    locks.unlink()
+    assert kept_place.nurseries[-1].trouble is None  # nothing else was launched
+
+
 def test_a_lost_keeper_is_replaced_whatever_else_is_wrong(kept_place: KeptPlace) -> None:
     kept_place.daemon()
     nursery = kept_place.nurseries[-1]
-    nursery._lock_trouble = "no room"
+    (kept_place.folder / "locks").write_text("in the way")
+    nursery._lock_folder()
     pulse = Pulse(lambda _path: None, tuple, time.monotonic)
     watched = watched_keeper(nursery, pulse, lambda _what, trouble: trouble)
     assert watched.is_alive()
