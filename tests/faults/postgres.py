@@ -148,6 +148,7 @@ class Postgres:
 
     def make_users(self) -> None:
         """``app`` is an ordinary user; ``watch`` may see and end the sessions of such; ``plain`` may not."""
+        self.until_ready()  # its port is open before it takes anybody
         with self.connect() as session:
             session.execute("create role app login; create role plain login; create role watch login")
             session.execute("grant pg_monitor, pg_signal_backend to watch")
