@@ -12,7 +12,7 @@ from runbooks.border import ActionModel, CheckModel, PredicateModel, RunbookMode
 from runbooks.building import parameters
 from runbooks.model import OF_AN_ACTION, READING, CallType, Effect, OnFailure, Op, RequiredWhen, Risk
 from runbooks.parameters import BadParameter, checked
-from runbooks.shellwords import program_texts
+from runbooks.program_texts import unsafe
 from runbooks.templating import has_stray_brace, placeholders
 
 Found = Iterator[tuple[str, str]]
@@ -176,9 +176,8 @@ def _check_program_texts(model: RunbookModel) -> Found:
             yield pointer, f"{{{name}}} would choose the program: the first item of an argument list is fixed"
         for name in placeholders(arguments.get("run_as", "")):
             yield pointer, f"{{{name}}} would choose the user: run_as is fixed"
-        for text in program_texts(argv):
-            for name in placeholders(text):
-                yield pointer, f"{{{name}}} stands in a text that {argv[0]} runs as a program: make it an argument"
+        for name, why in unsafe(argv):
+            yield pointer, f"{{{name}}} {why}"
 
 
 def _all_arguments(model: RunbookModel) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -15,7 +15,7 @@ from runbooks.matching import is_in_use, rank
 from runbooks.model import Action, Call, CallType, Check, Facts, Mode, OnFailure, Runbook, Status
 from runbooks.predicates import holds, types_asked
 from runbooks.problems import Level, Problem
-from runbooks.shellwords import is_shell
+from runbooks.program_texts import starts_shell
 from runbooks.templating import placeholders
 
 _ARGV: Final = frozenset({CallType.COMMAND, CallType.COMMAND_OK})
@@ -131,8 +131,8 @@ def _argvs(runbook: Runbook) -> Found:
         if call.type not in _ARGV:
             continue
         argv = [str(word) for word in call.arguments.get("argv", ())]
-        if argv and is_shell(argv):
-            yield pointer, f"{argv[0]} {argv[1]} starts a shell; name the program itself", Level.WARNING
+        if argv and (shell := starts_shell(argv)) is not None:
+            yield pointer, f"{shell} starts a shell; name the program itself", Level.WARNING
         for name in sorted(redacted & set(placeholders(argv))):
             text = f"{{{name}}} is not to be shown, and all users of the machine can read a program's arguments"
             yield pointer, text, Level.WARNING

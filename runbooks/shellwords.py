@@ -7,24 +7,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Final
+
+from runbooks.program_texts import starts_shell
 
 _OPERATORS: Final = frozenset("|;&<>()\n")
 _EXPANDED: Final = frozenset("$`")
 _GLOBS: Final = frozenset("*?[~")
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
-SHELLS: Final = frozenset(
-    {"sh", "bash", "dash", "ash", "zsh", "ksh", "fish", "csh", "tcsh", "cmd", "cmd.exe", "powershell", "pwsh"}
-)
-_INTERPRETERS: Final = re.compile(
-    r"(python|pypy|perl|ruby|node|nodejs|php|lua|tclsh|osascript|psql|mysql|mariadb|sqlite3|mongosh?)[0-9.]*"
-)
-_TEXT_OPTIONS: Final = frozenset(
-    {"-c", "/c", "-e", "-command", "--command", "--eval", "--execute", "-r", "-encodedcommand", "-ec", "-lc", "-xc"}
-)
 _CHECKS: Final = {
     "http_ok": ("curl", "wget", "http"),
     "tcp_connect": ("nc", "ncat", "netcat", "telnet", "ss", "netstat", "lsof"),
@@ -67,21 +58,9 @@ def argv_of(line: str, *, is_check: bool) -> list[str]:
         raise ShellSyntax(
             f"{words[0]!r:.40} sets a variable, which needs a shell: give it to the service's environment"
         )
-    if is_shell(words):
-        raise ShellSyntax(f"{words[0]} starts a shell: {_instead(line, is_check=is_check)}")
+    if (shell := starts_shell(words)) is not None:
+        raise ShellSyntax(f"{shell} starts a shell: {_instead(line, is_check=is_check)}")
     return words
-
-
-def is_shell(argv: Sequence[str]) -> bool:
-    """Whether an argument list only hands a text to a shell."""
-    return PurePosixPath(argv[0]).name.lower() in SHELLS and any(program_texts(argv))
-
-
-def program_texts(argv: Sequence[str]) -> Iterator[str]:
-    """The words of an argument list that are themselves programs, for a shell or another interpreter."""
-    program = PurePosixPath(argv[0]).name.lower()
-    if program in SHELLS or _INTERPRETERS.fullmatch(program):
-        yield from (text for option, text in pairwise(argv) if option.lower() in _TEXT_OPTIONS)
 
 
 def _shell_part(line: str) -> str | None:

@@ -171,7 +171,7 @@ def test_text_run_as_a_program_takes_no_values() -> None:
         ["python3.11", "-c", "print('{service}')"],
         ["psql", "-c", "{service}"],
     ):
-        assert "runs as a program" in problems(changed("/actions", [{**COMMAND, "command": argv}]))["/actions/0"]
+        assert "as a program" in problems(changed("/actions", [{**COMMAND, "command": argv}]))["/actions/0"]
     for argv in (["ping", "-c", "{service}"], ["python3", "-c", "import sys", "{service}"]):
         assert problems(changed("/actions", [{**COMMAND, "command": argv}])) == {}
 
