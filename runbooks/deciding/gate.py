@@ -5,9 +5,10 @@ Asked again when it is to begin: what was so when it was queued may have changed
 
 from __future__ import annotations
 
+from runbooks.choosing import is_in_use
 from runbooks.deciding import breaker, limits, quiet, radius
 from runbooks.deciding.words import History, PastRun
-from runbooks.model import Runbook, Status
+from runbooks.model import Mode, Runbook, Status
 
 
 def held_back(run: PastRun, runbook: Runbook | None, history: History, now: float) -> str:
@@ -19,8 +20,16 @@ def held_back(run: PastRun, runbook: Runbook | None, history: History, now: floa
     """
     if run.target in history.latches:
         return f"{run.target} is latched: {history.latches[run.target]}"
+    silence = quiet.silenced_by(run.facts or {}, history, now) if history.silences else None
+    if silence is not None:
+        return f"silence {silence.id} by {silence.by} for another {silence.until - now:.0f} s"
     if runbook is None:
         return ""
+    if not is_in_use(runbook) or runbook.mode is not Mode.AUTO:
+        return f"{runbook.id} was switched to {runbook.mode.value if runbook.enabled else 'disabled'} meanwhile"
+    left_s = limits.cooling_left_s(runbook, run.target, history, now)
+    if left_s > 0:
+        return f"{run.target} was recovered a moment ago; again in {left_s:.0f} s"
     but = run.execution_id
     other = quiet.inhibitor(runbook, run.facts or {}, history, but=but, only_running=True)
     if other is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from runbooks.deciding.gate import held_back
 from runbooks.deciding.queue import line
+from runbooks.deciding.quiet import silenced_by
 from runbooks.deciding.words import History, PastRun
 from runbooks.matching import Decision, Outcome, decide, fingerprint, severity_of
 from runbooks.model import Runbook, Status
@@ -111,6 +112,7 @@ class Virtual:
         )
         for run in found.startable:
             assert run.target not in self.history.latches
+            assert silenced_by(run.facts or {}, self.history, self.now) is None
             self.history.put(replace(run, status=Status.RUNNING, started_at=self.now))
             self.made.append((self.now, "begin", run.execution_id))
 
