@@ -286,7 +286,7 @@ class LimitsModel(Border):
     cooldown: Seconds = 0.0
     max_runs: list[MaxRunsModel] = Field(default_factory=list)
     concurrency: int | None = Field(default=None, ge=1)
-    min_healthy: Annotated[str, StringConstraints(pattern=r"^\d+%?$")] | None = None
+    min_healthy: Annotated[str, StringConstraints(pattern=r"^(\d+|\d{1,2}%|100%)$")] | None = None
     breaker: BreakerModel | None = None
 
 

@@ -161,7 +161,8 @@ def _are_statuses(value: Any) -> bool:
 
 
 def _is_url(value: Any) -> bool:
-    return isinstance(value, str) and re.match(r"https?://[^/{}?#]+", value) is not None
+    """Which server it goes to stands in it: no value of an alert chooses a part of that."""
+    return isinstance(value, str) and re.match(r"https?://[^/{}?#]+(?=[/?#]|$)", value) is not None
 
 
 def _is_amount(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ def checked(parameter: Parameter, value: Any) -> Any:
 
 
 def _type_problem(wanted: ParameterType, value: Any) -> str:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = type(value) is int or (isinstance(value, float) and math.isfinite(value))
     match wanted:
         case ParameterType.INTEGER:
             fits = is_number and isinstance(value, int)

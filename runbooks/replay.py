@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from runbooks.deciding.gate import held_back
 from runbooks.deciding.holding import due
+from runbooks.deciding.horizon import looks_back_s
 from runbooks.deciding.queue import line
 from runbooks.deciding.words import Decision, Health, History, Outcome, PastRun, Waits
 from runbooks.matching import decide, severity_of
@@ -21,9 +22,9 @@ from runbooks.model import Facts, Runbook, Status
 from runbooks.parse import Library
 
 RUN_S: Final = 30.0
-REMEMBER_S: Final = 24 * 3600.0
-"""As the daemon does; less where no runbook asks for so much."""
 _REMEMBER_AT_LEAST_S: Final = 3600.0
+"""The daemon remembers a day at least; what no runbook asks for changes no decision."""
+_PATIENCE_S: Final = 24 * 3600.0
 _FORGET_EVERY_S: Final = 600.0
 _LOOK_S: Final = 1.0
 _ALL_WELL: Final = Health(1000, 1000)
@@ -69,7 +70,7 @@ class Replay:
     def __post_init__(self) -> None:
         self._history = History(max_concurrent=self.max_concurrent, health=lambda: _ALL_WELL)
         self._runbooks = {one.id: one for one in self.library.runbooks}
-        self._remember_s = min(REMEMBER_S, max(_REMEMBER_AT_LEAST_S, *map(_looks_back_s, self.library.runbooks), 0.0))
+        self._remember_s = max(_REMEMBER_AT_LEAST_S, *map(looks_back_s, self.library.runbooks))
         self._events: list[tuple[float, int, PastRun | _Waiting | None]] = []
         self._count = 0
         self._now = 0.0
@@ -138,7 +139,7 @@ class Replay:
         if status is Status.RUNNING:
             self._at(self._now + self.run_s, run)
         elif status is Status.AWAITING_APPROVAL:
-            patience_s = runbook.approval.timeout_s if runbook.approval is not None else REMEMBER_S
+            patience_s = runbook.approval.timeout_s if runbook.approval is not None else _PATIENCE_S
             self._at(self._now + patience_s, run)
         else:
             self._look_later()
@@ -218,17 +219,6 @@ _STATUS: Final = {
     Outcome.QUEUED: Status.QUEUED,
     Outcome.AWAITING_APPROVAL: Status.AWAITING_APPROVAL,
 }
-
-
-def _looks_back_s(runbook: Runbook) -> float:
-    """How far back its limits ask."""
-    limits, breaker = runbook.limits, runbook.limits.breaker
-    return max(
-        runbook.dedup.window_s,
-        limits.cooldown_s,
-        *(one.per_s for one in limits.max_runs),
-        breaker.per_s + breaker.open_for_s if breaker is not None else 0.0,
-    )
 
 
 def replayed(alerts: Iterable[tuple[float | None, Facts]], library: Library, run_s: float = RUN_S) -> list[Answer]:

@@ -12,6 +12,7 @@ from actors.deciding.words import GuardianParts
 from actors.journal import holds, rows
 from actors.journal.rows import Execution, OpenAlert
 from actors.refs import Ref
+from runbooks.deciding.horizon import looks_back_s
 from runbooks.deciding.ladder import Rung
 from runbooks.deciding.timing import Moment
 from runbooks.deciding.words import History, PastRun, Pending, Silence, Storm
@@ -54,14 +55,7 @@ def load(db: sqlite3.Connection, remember_s: float, now: Moment) -> Loaded:
 
 def remember_s(runbooks: Iterable[Runbook]) -> float:
     """How far back (seconds) any of these runbooks looks."""
-    longest = REMEMBER_S
-    for one in runbooks:
-        limits = one.limits
-        opened_s = 0.0 if limits.breaker is None else limits.breaker.per_s + limits.breaker.open_for_s
-        ladder_s = sum(rung.after_s for rung in one.escalate) + one.max_execution_s * len(one.escalate)
-        spans = [rule.per_s for rule in limits.max_runs]
-        longest = max(longest, one.dedup.window_s, limits.cooldown_s, opened_s, ladder_s, *spans)
-    return longest
+    return max(REMEMBER_S, *map(looks_back_s, runbooks), 0.0)
 
 
 @dataclass

@@ -120,6 +120,15 @@ def steps(*given: dict[str, Any], **more: Any) -> dict[str, Any]:
             "a secret's name holds no placeholder",
         ),
         (steps({"id": "a1", "command": ["{service}", "x"]}), "/actions/0", "would choose the program"),
+        (changed("/limits", {"min_healthy": "101%"}), "/limits/min_healthy", "pattern"),
+        *(
+            (
+                steps({"id": "a1", "action_type": "api_call", "command": ..., "parameters": {"url": url}}),
+                "/actions/0",
+                "url",
+            )
+            for url in ("http://svc-{service}:80/x", "http://10.0.0.1{service}/x", "http://h:8{service}/", "https://h{service}?x")
+        ),
         (steps({"id": "a1", "command": ["/opt/{service}"]}), "/actions/0", "would choose the program"),
         (steps({"id": "a1", "parameters": {"run_as": "{service}"}}), "/actions/0", "would choose the user"),
         (changed("/parameters/service/enum", ["ok", "not ok!"]), "/parameters/service/enum", "is no service"),

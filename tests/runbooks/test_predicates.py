@@ -92,6 +92,13 @@ def test_types(kind: ParameterType, good: Any, bad: Any) -> None:
         checked(Parameter("p", kind), bad)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_below_no_limit_and_above_none_is_no_number(bad: float) -> None:
+    for kind in (ParameterType.NUMBER, ParameterType.DURATION):
+        with pytest.raises(BadParameter, match="is no"):
+            checked(Parameter("p", kind, minimum=0, maximum=100), bad)
+
+
 def test_limits_and_absence() -> None:
     number = Parameter("n", ParameterType.INTEGER, "/n", minimum=1, maximum=9)
     for bad in (0, 10):

@@ -39,6 +39,15 @@ def test_the_past_of_a_decision_is_the_replays_own() -> None:
     assert outcomes(at(0, 10, 40), library(), run_s=5) == ["run", "run", "run"]
 
 
+def test_what_a_runbook_looks_back_to_is_remembered_however_long() -> None:
+    day_s = 86400.0
+    limits = {"cooldown": "3d"}
+    others = at(*(day_s * number / 50 for number in range(1, 140)), type="other")
+    given = sorted([*at(0, 2.5 * day_s, 3.5 * day_s), *others], key=lambda one: one[0])
+    answered = [one for one in outcomes(given, library(limits=limits)) if one != "no_match"]
+    assert answered == ["run", "cooling", "run"]
+
+
 def test_room_is_waited_for_in_the_alerts_own_time() -> None:
     many = [(float(number), {**ALERT, "service": f"s{number}"}) for number in range(7)]
     assert outcomes(many, library()) == ["run"] * 5 + ["queued"] * 2
