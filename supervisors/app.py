@@ -327,7 +327,7 @@ class App:
     def _heed(self, source: SystemConfig, by: str) -> Sequence[str]:
         wanted = source.recovery
         self.recovery.configured(enabled=wanted.enabled, policy=StopPolicy(wanted.on_switch_off), by=by)
-        return self.recovery.runbook_files.reread(by)
+        return self.recovery.reread_runbooks(source.runbooks.directories, by)
 
     def _parts_now(self) -> TreeParts:
         if self.parts is None:

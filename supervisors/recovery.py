@@ -189,7 +189,7 @@ class Recovery:
                 system.waits,
                 system.clock,
                 self._ports,
-                library=lambda: load_library((SHIPPED, *plan.runbook_directories)),
+                library=lambda: load_library(self.runbook_files.directories),
                 granted=self._tell_guardian,
                 finished=self._tell_guardian,
                 alert=self._intake.take_mapping,
@@ -344,11 +344,15 @@ class Recovery:
         alert = {"type": "runbook_refused", "service": "runbook-files", "message": trouble[:2000]}
         self._intake.take_mapping({**alert, "severity": "medium", "source": "selfheal"})
 
+    def reread_runbooks(self, directories: Sequence[Path], by: str) -> list[str]:
+        """Read all runbook files now, of these directories from now on; what came of it, in words. Blocks."""
+        return self.runbook_files.reread(by, (SHIPPED, *directories))
+
     def _runbooks_changed(self, found: Sequence[Difference], by: str) -> None:
         for one in found:
             hashes = {"old": one.old, "new": one.new}
             evidence = {key: runbook.sha256 for key, runbook in hashes.items() if runbook is not None}
-            self._event(FILES_PATH, "runbook_changed", f"{one}, by {by}", {"by": by, **evidence})
+            self._event(FILES_PATH, "runbook_changed", f"{one}, by {by}", {**who_asks(by), **evidence})
         self._tell_guardian(RunbooksChanged())
 
     # -- links --------------------------------------------------------------------------------------------------------
