@@ -29,12 +29,21 @@ class Action(enum.Enum):
 AT_ONCE: Final = frozenset({"recovery.enabled", "recovery.on_switch_off"})
 """What of the daemon's own settings counts as soon as the file is applied."""
 
+_JOURNAL: Final = ("root/journal", "journal")
+_OPERATOR: Final = ("root/links/operator", "link")
 LIVE: Final[Mapping[str, tuple[str, str]]] = {
-    "runbooks.directories": ("links/runbook-files", "link"),
-    "watch": ("runtimes/usage-watch", "runtime"),
+    "recovery.max_concurrent": ("root/links/alerts", "link"),
+    "links.operator.tokens": _OPERATOR,
+    "links.alertmanager": _OPERATOR,
+    "journal.keep": _JOURNAL,
+    "journal.max_alerts": _JOURNAL,
+    "journal.keep_ids": _JOURNAL,
+    "journal.max_ids": _JOURNAL,
+    "runbooks.directories": ("root/links/runbook-files", "link"),
+    "watch": ("root/runtimes/usage-watch", "runtime"),
 }
-"""What of the daemon's own settings is changed in place, each with the node that obeys it (the path below root) and
-its kind. All other settings need a restart of the daemon.
+"""What of the daemon's own settings is changed in place, each with the node that obeys it (its path) and its kind. All
+other settings need a restart of the daemon.
 """
 
 

@@ -125,6 +125,7 @@ class Recovery:
         self, plan: RecoveryPlan, system: ActorSystem, services: Services, outside: Outside | None = None
     ) -> None:
         self._plan = plan
+        self._max_concurrent = plan.max_concurrent
         self._system = system
         room = Room(plan.state_dir, plan.room)
         self.plain = PlainAlerts(plan.sinks, system.clock.wall)
@@ -203,6 +204,10 @@ class Recovery:
         )
         system.board.listen(Degradation(lambda path, event, text: self._event(path, event, text, {})).look)
 
+    def keep(self, retention: Retention) -> None:
+        """What the journal forgets from now on."""
+        self._journal.retention = retention
+
     # -- nodes of the tree --------------------------------------------------------------------------------------------
 
     def journal_spec(self) -> ChildSpec:
@@ -274,7 +279,7 @@ class Recovery:
             self._intake.decided,
             self._intake.finished,
             self.is_enabled,
-            self._plan.max_concurrent,
+            lambda: self._max_concurrent,
             self._decider_began,
             health=self.held.health,
             alert=self._intake.take_mapping,
@@ -532,8 +537,9 @@ class Recovery:
         self._switch.switch(enabled=enabled, by=by, why=why)
         return self.status()
 
-    def configured(self, *, enabled: bool, policy: StopPolicy, by: str) -> None:
-        """The file was read again."""
+    def configured(self, *, enabled: bool, policy: StopPolicy, max_concurrent: int, by: str) -> None:
+        """The file was read again. More runs than ``max_concurrent`` that are at work go on."""
+        self._max_concurrent = max_concurrent
         self._switch.configured(enabled=enabled, policy=policy, by=by)
 
     def _switched(self, enabled: bool, stop: StopRun | None) -> None:

@@ -129,7 +129,7 @@ class Reloader:
                 )
             self._note("root/services", "apply", by, str(path) if todo.changed else f"{path} (no node changes)")
             for entry in todo.own:
-                self._note(f"root/{entry.node}", "apply", by, "; ".join(map(_said, entry.changes)))
+                self._note(entry.node, "apply", by, "; ".join(map(_said, entry.changes)))
             shown["notes"] += self._heed(source, by)  # before what takes long
             self._catalog.become(settled(running, made.config))
             self._catalog.read(source, made.families)

@@ -113,8 +113,8 @@ def test_a_setting_of_our_own_is_in_force_from_its_apply_on_and_touches_no_servi
         pids = here.until_ready()
         made = here.apply(before | {"runbooks": {"directories": ["/tmp"]}, "watch": {"every": "9s"}})
         assert [(one["node"], one["ok"]) for one in made["nodes"]] == [
-            ("links/runbook-files", True),
-            ("runtimes/usage-watch", True),
+            ("root/links/runbook-files", True),
+            ("root/runtimes/usage-watch", True),
         ]
         assert (here.catalog.config.runbooks.directories, here.catalog.config.watch.every) == ((Path("/tmp"),), 9.0)
         assert here.reloader.plan()["empty"]
