@@ -59,15 +59,18 @@ class Taken:
     status: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class AlertmanagerIntake:
+    """``plan`` may be set to another at any time: each notification is taken by one."""
+
     parts: AlertmanagerParts
-    plan: AlertmanagerPlan = AlertmanagerPlan()
+    plan: AlertmanagerPlan = field(default_factory=AlertmanagerPlan)
 
     def take(self, notified: Sequence[Notified]) -> Future[tuple[Taken, ...]]:
         """All of them in one transaction. The future fails with JournalTrouble: then nothing was taken."""
-        entries = [self._entry(one) for one in notified]
-        now, repeat_after_s = self.parts.clock.wall(), self.plan.repeat_after_s
+        plan = self.plan
+        entries = [self._entry(one, plan.words) for one in notified]
+        now, repeat_after_s = self.parts.clock.wall(), plan.repeat_after_s
         future: Future[tuple[Taken, ...]] = Future()
         future.set_running_or_notify_cancel()  # who gives up waiting cannot take it back: it is being written
         if self.parts.journal.is_short:
@@ -91,10 +94,10 @@ class AlertmanagerIntake:
         work.add_done_callback(written)
         return future
 
-    def _entry(self, one: Notified) -> Firing | Ended:
+    def _entry(self, one: Notified, words: Words) -> Firing | Ended:
         if one.ends_at is not None:
             return Ended(one.fingerprint, one.starts_at, one.ends_at, one.labels.get("alertname", ""))
-        alert = alert_of(one, self.plan.words, self.parts.is_known)
+        alert = alert_of(one, words, self.parts.is_known)
         facts = alert.to_body()
         self.parts.say(CLIENT, alert.id, facts)
         return Firing(one.fingerprint, one.starts_at, firing_id(one), facts)

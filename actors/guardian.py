@@ -257,7 +257,7 @@ class GuardianActor(SupervisedActor):
             self._early += alerts
             return
         now = self.context.system.clock.moment()
-        self._desk.history.is_recovery_on = self._parts.is_enabled()
+        self._desk.look_up()
         made: list[Made] = []
         for alert in alerts:
             if alert.seq in self._seen and not again:
@@ -268,7 +268,7 @@ class GuardianActor(SupervisedActor):
 
     def _answer_waiting(self, alert: OpenAlert, passed: frozenset[Waits], pending: Pending) -> None:
         """Its time has come: it is asked about again, and need not wait for the same twice."""
-        self._desk.history.is_recovery_on = self._parts.is_enabled()
+        self._desk.look_up()
         now = self.context.system.clock.moment()
         if pending.waits is Waits.GROUP:
             alert = alert._replace(facts={**alert.facts, "severity": pending.severity})
@@ -279,7 +279,7 @@ class GuardianActor(SupervisedActor):
             return
         all_of_it = [one.verdict for one in made]
         is_plain = all(one.is_plain for one in all_of_it)
-        path, most = self.context.path, self._parts.max_concurrent
+        path, most = self.context.path, self._desk.history.max_concurrent
         future = self._parts.journal.submit(
             lambda db: verdicts.write(db, path, all_of_it, most, now), is_simple=is_plain, is_patient=is_plain
         )

@@ -52,11 +52,11 @@ class TokenFile:
         return None
 
 
-def tokens_of(files: Mapping[str, Path]) -> Callable[[], dict[str, str]]:
-    """The operators' tokens by name, read each time. It raises ValueError: one cannot be used."""
+def tokens_of(files: Callable[[], Mapping[str, Path]]) -> Callable[[], dict[str, str]]:
+    """The operators' tokens by name, by the files there are at each read. It raises ValueError: one cannot be used."""
 
     def read() -> dict[str, str]:
-        found = {name: TokenFile(path).read() for name, path in files.items()}
+        found = {name: TokenFile(path).read() for name, path in files().items()}
         return {name: token for name, token in found.items() if token is not None}
 
     return read

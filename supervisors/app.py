@@ -179,7 +179,6 @@ class App:
         self.system.board.listen(self._endpoint_return().look)
         self.usage = UsageBook(self.live)
         self.self_alerts = self._self_alerts()
-        self.token = TokenFile(config.links.alertmanager.token_file)
         self._listen_outside()
         self.log_keeper = LogKeeper(self._log_limits(config), self._log_writers)
         self.parts: TreeParts | None = None
@@ -325,9 +324,12 @@ class App:
         )
 
     def _heed(self, source: SystemConfig, by: str) -> Sequence[str]:
-        wanted = source.recovery
-        self.recovery.configured(enabled=wanted.enabled, policy=StopPolicy(wanted.on_switch_off), by=by)
-        return self.recovery.runbook_files.reread(by)
+        """What counts from now on; the rest of it is looked up in the catalog whenever it is needed."""
+        wanted, policy = source.recovery, StopPolicy(source.recovery.on_switch_off)
+        self.recovery.configured(enabled=wanted.enabled, policy=policy, max_concurrent=wanted.max_concurrent, by=by)
+        self.recovery.alertmanager.plan = alertmanager_plan(source.links.alertmanager)
+        self.recovery.keep(retention_of(source.journal))
+        return self.recovery.reread_runbooks(source.runbooks.directories, by)
 
     def _parts_now(self) -> TreeParts:
         if self.parts is None:
@@ -438,8 +440,8 @@ class App:
             create_app(
                 manager,
                 self._opening().is_open,
-                Door(self.recovery.alertmanager, self.token.read),
-                tokens_of(self.config.links.operator.tokens),
+                Door(self.recovery.alertmanager, lambda: self._token().read()),
+                tokens_of(lambda: self.catalog.config.links.operator.tokens),
             ),
             self.config.links.operator.address,
             self.places.root / "operator.sock",
@@ -480,6 +482,10 @@ class App:
         spec = build_tree(self.config, self.parts)
         return Supervisor.start_spec(spec, system=self.system)
 
+    def _token(self) -> TokenFile:
+        """What Alertmanager must have."""
+        return TokenFile(self.catalog.config.links.alertmanager.token_file)
+
     def _tree_parts(self, server: ApiServer) -> TreeParts:
         def begin() -> None:
             if not server.is_alive:
@@ -490,7 +496,7 @@ class App:
             lambda: server.is_alive,
             lambda: _quietly(server.close),
             lambda: server.address,
-            first_of(self.recovery.told("operator", server.look), self.token.trouble),
+            first_of(self.recovery.told("operator", server.look), lambda: self._token().trouble()),
         )
         links = (*self.recovery.links(), monitor("operator", NodeKind.LINK, operator))
         return TreeParts(

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from config.models import GroupConfig, ServiceConfig, SystemConfig
-from supervisors.plans import Action, Plan, group_of
+from supervisors.plans import LIVE, Action, Plan, group_of
 
-LIVE_SECTIONS: Final = ("services", "groups")
+M = TypeVar("M", bound=BaseModel)
+
+
+def settled(config: SystemConfig, wanted: SystemConfig) -> SystemConfig:
+    """With the settings of our own nodes as they are wanted (``plans.LIVE``)."""
+    for key in LIVE:
+        config = _taken_over(config, wanted, key.split("."))
+    return config
 
 
 def with_service(config: SystemConfig, wanted: SystemConfig, name: str) -> SystemConfig:
@@ -43,7 +53,7 @@ def arranged(config: SystemConfig, wanted: SystemConfig) -> SystemConfig:
 
 def result_of(plan: Plan, running: SystemConfig, wanted: SystemConfig) -> SystemConfig:
     """What runs when every step of the plan went well."""
-    config = running
+    config = settled(running, wanted)
     for entry in plan.changed:
         if entry.kind == "group" and entry.action is Action.CREATE:
             config = with_group(config, wanted, entry.node)
@@ -60,6 +70,13 @@ def with_group(config: SystemConfig, wanted: SystemConfig, name: str) -> SystemC
         return config
     empty = wanted.groups[name].model_copy(update={"services": ()})
     return _made(config, dict(config.services), {**config.groups, name: empty})
+
+
+def _taken_over(mine: M, other: M, key: Sequence[str]) -> M:
+    """With the other's value of this key."""
+    first, *rest = key
+    value = getattr(other, first)
+    return mine.model_copy(update={first: _taken_over(getattr(mine, first), value, rest) if rest else value})
 
 
 def _without(config: SystemConfig, name: str, *, but: str | None) -> dict[str, GroupConfig]:

@@ -29,6 +29,23 @@ class Action(enum.Enum):
 AT_ONCE: Final = frozenset({"recovery.enabled", "recovery.on_switch_off"})
 """What of the daemon's own settings counts as soon as the file is applied."""
 
+_JOURNAL: Final = ("root/journal", "journal")
+_OPERATOR: Final = ("root/links/operator", "link")
+LIVE: Final[Mapping[str, tuple[str, str]]] = {
+    "recovery.max_concurrent": ("root/links/alerts", "link"),
+    "links.operator.tokens": _OPERATOR,
+    "links.alertmanager": _OPERATOR,
+    "journal.keep": _JOURNAL,
+    "journal.max_alerts": _JOURNAL,
+    "journal.keep_ids": _JOURNAL,
+    "journal.max_ids": _JOURNAL,
+    "runbooks.directories": ("root/links/runbook-files", "link"),
+    "watch": ("root/runtimes/usage-watch", "runtime"),
+}
+"""What of the daemon's own settings is changed in place, each with the node that obeys it (its path) and its kind. All
+other settings need a restart of the daemon.
+"""
+
 
 class Need(enum.Enum):
     """What the change of a key asks for."""
@@ -86,7 +103,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What happens to one node. ``kind`` is service, group or services (their order)."""
+    """What happens to one node. ``kind`` is service, group, services (their order), or that of one of our own nodes
+    with a setting that is ``LIVE``.
+    """
 
     node: str
     kind: str
@@ -100,7 +119,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``entries``: nodes in their new start order, then what goes, newest first. ``daemon``: what a restart needs."""
+    """``entries``: our own nodes, the others in their new start order, then what goes, newest first. ``daemon``: what
+    needs a restart.
+    """
 
     entries: tuple[Entry, ...]
     daemon: tuple[Change, ...] = ()
@@ -113,6 +134,11 @@ class Plan:
     def is_empty(self) -> bool:
         return not self.changed and not self.daemon
 
+    @property
+    def own(self) -> tuple[Entry, ...]:
+        """Our own nodes that obey another setting from now on."""
+        return tuple(entry for entry in self.entries if (entry.node, entry.kind) in LIVE.values())
+
     def only(self, nodes: frozenset[str]) -> Plan:
         """The part of the plan that is about these services."""
         return Plan(tuple(one for one in self.entries if one.kind == "service" and one.node in nodes))
@@ -120,7 +146,7 @@ class Plan:
 
 def make_plan(running: SystemConfig, wanted: SystemConfig) -> Plan:
     """From the configuration that runs to the one that is wanted."""
-    kept = (*_groups(running, wanted), *_order(running, wanted), *_services(running, wanted))
+    kept = (*_own(running, wanted), *_groups(running, wanted), *_order(running, wanted), *_services(running, wanted))
     gone = tuple(
         Entry(name, "service", Action.REMOVE) for name in reversed(start_order(running)) if name not in wanted.services
     )
@@ -213,9 +239,25 @@ def _common(names: tuple[str, ...], others: tuple[str, ...]) -> list[str]:
     return [name for name in names if name in others]
 
 
+def _own(running: SystemConfig, wanted: SystemConfig) -> Iterator[Entry]:
+    """Our own nodes of which a setting changes."""
+    by_node: dict[tuple[str, str], tuple[Change, ...]] = {}
+    for change in _model_changes("", running, wanted):
+        for key, node in LIVE.items():
+            if _is_of(change.key, key):
+                by_node[node] = (*by_node.get(node, ()), change)
+    for (name, kind), changes in by_node.items():
+        yield Entry(name, kind, Action.UPDATE, changes)
+
+
+def _is_of(key: str, setting: str) -> bool:
+    return key == setting or key.startswith(f"{setting}.")
+
+
 def _daemon_changes(running: SystemConfig, wanted: SystemConfig) -> Iterator[Change]:
     for change in _model_changes("", running, wanted):
-        if change.key.partition(".")[0] not in ("services", "groups") and change.key not in AT_ONCE:
+        is_node = change.key.partition(".")[0] in ("services", "groups")
+        if not is_node and change.key not in AT_ONCE and not any(_is_of(change.key, setting) for setting in LIVE):
             yield change
 
 
@@ -230,9 +272,9 @@ def _veiled(value: Any) -> str | None:
 
 
 def _model_changes(prefix: str, old: BaseModel, new: BaseModel) -> Iterator[Change]:
-    for key in type(new).model_fields:
+    for key, field in type(new).model_fields.items():
         if getattr(old, key) != getattr(new, key):
-            yield from _value_changes(f"{prefix}{key}", getattr(old, key), getattr(new, key))
+            yield from _value_changes(f"{prefix}{field.alias or key}", getattr(old, key), getattr(new, key))
 
 
 def _value_changes(key: str, old: Any, new: Any) -> Iterator[Change]:

@@ -125,6 +125,7 @@ class Recovery:
         self, plan: RecoveryPlan, system: ActorSystem, services: Services, outside: Outside | None = None
     ) -> None:
         self._plan = plan
+        self._max_concurrent = plan.max_concurrent
         self._system = system
         room = Room(plan.state_dir, plan.room)
         self.plain = PlainAlerts(plan.sinks, system.clock.wall)
@@ -189,7 +190,7 @@ class Recovery:
                 system.waits,
                 system.clock,
                 self._ports,
-                library=lambda: load_library((SHIPPED, *plan.runbook_directories)),
+                library=lambda: load_library(self.runbook_files.directories),
                 granted=self._tell_guardian,
                 finished=self._tell_guardian,
                 alert=self._intake.take_mapping,
@@ -202,6 +203,10 @@ class Recovery:
             self._link_ports, system.io.run, system.clock.now, lambda: self._intake.bytes_in_flight
         )
         system.board.listen(Degradation(lambda path, event, text: self._event(path, event, text, {})).look)
+
+    def keep(self, retention: Retention) -> None:
+        """What the journal forgets from now on."""
+        self._journal.retention = retention
 
     # -- nodes of the tree --------------------------------------------------------------------------------------------
 
@@ -274,7 +279,7 @@ class Recovery:
             self._intake.decided,
             self._intake.finished,
             self.is_enabled,
-            self._plan.max_concurrent,
+            lambda: self._max_concurrent,
             self._decider_began,
             health=self.held.health,
             alert=self._intake.take_mapping,
@@ -344,11 +349,15 @@ class Recovery:
         alert = {"type": "runbook_refused", "service": "runbook-files", "message": trouble[:2000]}
         self._intake.take_mapping({**alert, "severity": "medium", "source": "selfheal"})
 
+    def reread_runbooks(self, directories: Sequence[Path], by: str) -> list[str]:
+        """Read all runbook files now, of these directories from now on; what came of it, in words. Blocks."""
+        return self.runbook_files.reread(by, (SHIPPED, *directories))
+
     def _runbooks_changed(self, found: Sequence[Difference], by: str) -> None:
         for one in found:
             hashes = {"old": one.old, "new": one.new}
             evidence = {key: runbook.sha256 for key, runbook in hashes.items() if runbook is not None}
-            self._event(FILES_PATH, "runbook_changed", f"{one}, by {by}", {"by": by, **evidence})
+            self._event(FILES_PATH, "runbook_changed", f"{one}, by {by}", {**who_asks(by), **evidence})
         self._tell_guardian(RunbooksChanged())
 
     # -- links --------------------------------------------------------------------------------------------------------
@@ -528,8 +537,9 @@ class Recovery:
         self._switch.switch(enabled=enabled, by=by, why=why)
         return self.status()
 
-    def configured(self, *, enabled: bool, policy: StopPolicy, by: str) -> None:
-        """The file was read again."""
+    def configured(self, *, enabled: bool, policy: StopPolicy, max_concurrent: int, by: str) -> None:
+        """The file was read again. More runs than ``max_concurrent`` that are at work go on."""
+        self._max_concurrent = max_concurrent
         self._switch.configured(enabled=enabled, policy=policy, by=by)
 
     def _switched(self, enabled: bool, stop: StopRun | None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
 import threading
@@ -22,6 +23,7 @@ from config import ConfigError, SystemConfig, load_config
 from config.models import MAX_REPLICAS
 from config.replicas import Expanded, expanded, scale_problem
 from supervisors.catalog import Catalog
+from supervisors.layouts import settled
 from supervisors.manager import (
     DEFAULT_TIMEOUT_S,
     SCHEMA,
@@ -79,7 +81,8 @@ def check_owner(path: Path) -> None:
 
 class Reloader:
     """Args: ``note``: told of every edit (path, command, by, why), for the record; ``heed``: told of every file that
-    is applied (what it says, by), for what counts at once; it returns what that changed beside the nodes, in words.
+    is applied (what it says, by), for what counts at once and for what our own nodes do otherwise from now on
+    (``plans.LIVE``); it returns what that changed beside the nodes, in words.
     """
 
     def __init__(
@@ -125,7 +128,10 @@ class Reloader:
                     f"the plan is another by now ({shown['plan']}, not {plan}): look at 'selfheal plan' again"
                 )
             self._note("root/services", "apply", by, str(path) if todo.changed else f"{path} (no node changes)")
+            for entry in todo.own:
+                self._note(entry.node, "apply", by, "; ".join(map(_said, entry.changes)))
             shown["notes"] += self._heed(source, by)  # before what takes long
+            self._catalog.become(settled(running, made.config))
             self._catalog.read(source, made.families)
             return _applied(shown, self._editor.carry_out(todo, made.config, timeout_s))
 
@@ -200,6 +206,11 @@ def _node(entry: Entry) -> NodeEdit:
 
 def _change(change: Change) -> dict[str, Any]:
     return {"key": change.key, "old": change.old, "new": change.new}
+
+
+def _said(change: Change) -> str:
+    old, new = (json.dumps(value, ensure_ascii=False) for value in (change.old, change.new))
+    return f"{change.key}: {old} -> {new}"
 
 
 def _applied(shown: PlanShown, errors: Mapping[str, str]) -> Applied:

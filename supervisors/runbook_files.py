@@ -23,7 +23,7 @@ BY_THE_FILES: Final = "their files"
 @dataclass
 class RunbookFiles:
     """Args:
-    directories: in their order; a later one's runbooks replace an earlier one's.
+    directories: in their order; a later one's runbooks replace an earlier one's. ``reread`` may change them.
     wall: Unix time in seconds.
     run: has the files looked at (on the I/O pool).
     changed: told of the runbooks that are others than before, and by whom; from whichever thread read them.
@@ -57,9 +57,13 @@ class RunbookFiles:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return f"{problems[0]}{more}"
 
-    def reread(self, by: str) -> list[str]:
-        """Read all of them now; what came of it, in words. Blocks."""
-        found = self._read(by, is_patient=False)
+    def reread(self, by: str, directories: Sequence[Path] | None = None) -> list[str]:
+        """Read all of them now; what came of it, in words. Blocks.
+
+        ``directories``: those that count from now on, all at once: whoever decides meanwhile has the runbooks of the
+        old ones or of the new ones, never a mixture.
+        """
+        found = self._read(by, is_patient=False, directories=directories)
         return [f"{one}, at once" for one in found] + [f"not used: {one}" for one in self.library.problems]
 
     def shown(self) -> Mapping[str, Any]:
@@ -89,10 +93,12 @@ class RunbookFiles:
         finally:
             self._is_looking = False
 
-    def _read(self, by: str, *, is_patient: bool) -> Sequence[Difference]:
+    def _read(self, by: str, *, is_patient: bool, directories: Sequence[Path] | None = None) -> Sequence[Difference]:
         with self._reading:
             before = self._shelf
-            self._shelf = read_again(self.directories, before, self._now_ns(), is_patient=is_patient)
+            wanted = self.directories if directories is None else directories
+            made = read_again(wanted, before, self._now_ns(), is_patient=is_patient)
+            self.directories, self._shelf = wanted, made
             found = differences(before.library, self.library)
             self._complain(before.library)
         for one in found:

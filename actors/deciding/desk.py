@@ -79,6 +79,11 @@ class Desk:
         """On the scale of deciding."""
         return self.moment().up_s
 
+    def look_up(self) -> None:
+        """What may have been set otherwise: whether recovery is on, and how many runs may be at work at once."""
+        self.history.is_recovery_on = self.parts.is_enabled()
+        self.history.max_concurrent = self.parts.max_concurrent()
+
     def runbook(self, runbook_id: str) -> Runbook | None:
         return self.library.get(runbook_id)
 
@@ -86,7 +91,7 @@ class Desk:
         """Forget what was known, and know this."""
         history = History(
             loaded.past,
-            self.parts.max_concurrent,
+            self.parts.max_concurrent(),
             self.parts.is_enabled(),
             silences=loaded.silences,
             latches=loaded.latches,

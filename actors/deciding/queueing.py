@@ -54,9 +54,10 @@ class RunQueue:
     def look(self) -> None:
         """Let begin what may; and show what waits, and why."""
         desk = self._desk
+        desk.look_up()
         history = desk.history
         now = desk.now()
-        if not desk.parts.is_enabled():
+        if not history.is_recovery_on:
             queued = in_order(history.queued, history, now)
             self._show(tuple(Waiting(run, place, "recovery is off") for place, run in enumerate(queued, 1)))
             return
@@ -73,7 +74,7 @@ class RunQueue:
         if not executions:
             return
         desk, claimed = self._desk, tuple(executions)
-        now, most, path = desk.moment(), desk.parts.max_concurrent, desk.context.path
+        now, most, path = desk.moment(), desk.history.max_concurrent, desk.context.path
         for one in claimed:
             self._put(one, Status.RUNNING)
         self._is_claiming = True

@@ -111,6 +111,7 @@ class GuardianParts:
 
     Args:
         library: the runbooks in use now; a change of them is told (``RunbooksChanged``).
+        max_concurrent: how many runs may be at work at once, as it is now.
         decided: what was decided about alerts.
         finished: an execution has ended.
         begun: an incarnation decides from here on.
@@ -127,7 +128,7 @@ class GuardianParts:
     decided: Callable[[Sequence[Decided]], object]
     finished: Callable[[ExecutionFinished], object]
     is_enabled: Callable[[], bool]
-    max_concurrent: int = 5
+    max_concurrent: Callable[[], int] = lambda: 5
     begun: Callable[[], object] = lambda: None
     asked: Callable[[str], object] = lambda _execution_id: None
     health: Callable[[], Health] | None = None

@@ -74,7 +74,7 @@ class Journal:
         on_open: called with the connection whenever the file was opened, before any work is done on it.
         on_commit: called on the writer's thread after each commit; it must only hand on.
         room: watched and made on the writer's thread.
-        retention: what is forgotten; None: nothing.
+        retention: what is forgotten; None: nothing. It may be set to another at any time.
         audit_key: what rows of the audit chain are sealed with, asked whenever the file was opened; None: there is no
             chain.
         on_sealed: called as ``on_commit`` after a commit with such rows.
@@ -95,7 +95,7 @@ class Journal:
         self._on_open = on_open
         self._on_commit = on_commit
         self._room = room
-        self._retention = retention
+        self.retention = retention
         self._audit_key = audit_key
         self._on_sealed = on_sealed
         self._has_chores = False
@@ -261,7 +261,7 @@ class Journal:
         """
         if self._room is not None:
             self._room.look()
-        self._has_chores = self._retention is not None and connection is not None
+        self._has_chores = self.retention is not None and connection is not None
         self._overlong = self._log_too_long()
         if connection is not None and self._checkpointer is not None:
             self._checkpointer.kick(connection.total_changes, at_least=1)
@@ -351,7 +351,7 @@ class Journal:
 
     def _do_chores(self, connection: sqlite3.Connection) -> None:
         """A little of what is to be forgotten goes with each transaction until nothing is left to do."""
-        keep = self._retention
+        keep = self.retention
         if not self._has_chores or keep is None:
             return
         chore = _Asked(lambda db: forget(db, keep, time.time()), Future())

@@ -207,7 +207,7 @@ def test_a_safe_action_begins_instead_and_the_plan_never(tmp_path: Path) -> None
         name, _plan = one.asked({**APPROVED, "approval": approval})
         one.clock.pass_s(61.0)
         one.until(name, "expired")
-        (granted,) = one.granted
+        (granted,) = eventually(lambda: tuple(one.granted))  # told after it is on the disk
         assert granted.execution is not None
         assert (granted.execution.runbook, granted.execution.sha256) == ("block_orders", safe.sha256)
         assert one.status(granted.execution_id) == "queued"

@@ -1,4 +1,6 @@
-"""Random configuration files for the reload tests: services that sleep, groups of all strategies, replicas."""
+"""Random configuration files for the reload tests: services that sleep, groups of all strategies, replicas, and the
+settings of our own that are changed in place.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,8 @@ from config.replicas import expanded
 
 NAMES = ("a", "b", "c", "d", "e")
 SLEEPS = ("1000", "1001")
+FOLDERS = ("/", "/proc", "/tmp")
+"""Places that are there: of each file some are its runbook directories."""
 STRATEGIES = ("one_for_one", "rest_for_one", "one_for_all")
 
 
@@ -35,7 +39,11 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
         members = [free.pop() for _ in range(draw(st.integers(0, 2))) if free]
         if members:
             groups[group] = {"strategy": draw(st.sampled_from(STRATEGIES)), "services": members}
-    return {"version": 1, "services": services, "groups": groups}
+    own = {
+        "runbooks": {"directories": draw(st.lists(st.sampled_from(FOLDERS), unique=True))},
+        "watch": {"every": draw(st.sampled_from(["5s", "6s"])), "box": {"cpu_percent": draw(st.integers(50, 52))}},
+    }
+    return {"version": 1, "services": services, "groups": groups} | own
 
 
 def parsed(data: dict[str, Any]) -> SystemConfig:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from pydantic import BaseModel
 
 from config.models import ServiceConfig, SystemConfig
 from config.private import HIDDEN
-from supervisors.layouts import result_of
-from supervisors.plans import SERVICE_KEYS, Action, Change, Plan, make_plan, start_order
+from supervisors.layouts import result_of, settled
+from supervisors.plans import AT_ONCE, LIVE, SERVICE_KEYS, Action, Change, Entry, Plan, make_plan, start_order
 from tests.reload.files import files, nodes
 
 SLEEP = {"command": ["sleep", "1000"]}
@@ -129,6 +133,54 @@ def test_what_only_a_restart_of_the_daemon_changes_is_said() -> None:
     assert made.changed == ()
     assert {change.key for change in made.daemon} == {"links.operator.address", "watchdog.frozen_after"}
     assert not made.is_empty
+
+
+def test_other_runbook_directories_are_an_update_in_place_of_the_node_that_reads_them() -> None:
+    made = plan(one(SLEEP, runbooks={"directories": ["/"]}), one(SLEEP, runbooks={"directories": ["/", "/tmp"]}))
+    change = Change("runbooks.directories", ["/"], ["/", "/tmp"])
+    assert made.changed == (Entry("root/links/runbook-files", "link", Action.UPDATE, (change,)),)
+    assert made.daemon == ()
+    turned = plan(
+        one(SLEEP, runbooks={"directories": ["/", "/tmp"]}), one(SLEEP, runbooks={"directories": ["/tmp", "/"]})
+    )
+    assert [entry.node for entry in turned.changed] == ["root/links/runbook-files"], (
+        "a later one replaces an earlier one's"
+    )
+
+
+def test_other_limits_of_the_watch_are_an_update_in_place_and_named_as_they_are_written() -> None:
+    made = plan(one(SLEEP), one(SLEEP, watch={"for": "5s", "box": {"disk_percent": 50}}))
+    changes = (Change("watch.for", 60.0, 5.0), Change("watch.box.disk_percent", 90.0, 50.0))
+    assert made.changed == (Entry("root/runtimes/usage-watch", "runtime", Action.UPDATE, changes),)
+    assert made.daemon == ()
+
+
+def test_beside_the_live_ones_a_setting_of_the_same_section_still_needs_a_restart() -> None:
+    more = {"directories": ["/"], "files": {"roots": ["/tmp"]}}
+    made = plan(one(SLEEP), one(SLEEP, runbooks=more))
+    assert [change.key for change in made.daemon] == ["runbooks.files.roots"]
+    assert settled(nodes(one(SLEEP)), nodes(one(SLEEP, runbooks=more))).runbooks.files.roots == ()
+
+
+def test_the_documentation_says_of_every_setting_whether_it_needs_a_restart() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reload.md").read_text(encoding="utf-8")
+    listed = text.partition("What needs a restart of the daemon: ")[2].partition("\n\n")[0]
+    said = (*re.findall(r"`([a-z_.]+)`", listed), *LIVE, *AT_ONCE, "version", "services", "groups")
+    keys = list(settings_below(SystemConfig))
+    for key in keys:
+        assert len([one for one in said if f"{key}.".startswith(f"{one}.")]) == 1, (key, "once")
+    for one in said:
+        assert any(f"{key}.".startswith(f"{one}.") for key in keys), (one, "is no setting")
+
+
+def settings_below(model: type[BaseModel]) -> Iterator[str]:
+    """Every setting, dotted."""
+    for key, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from (f"{key}.{one}" for one in settings_below(inner))
+        else:
+            yield key
 
 
 def test_scaling_is_a_plan_with_another_number() -> None:

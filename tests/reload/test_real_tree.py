@@ -107,6 +107,25 @@ def test_a_supervisor_started_anew_knows_the_edited_tree(tmp_path: Path, path: s
         assert here.ledger.record("gone").phase is Phase.NEVER
 
 
+def test_a_setting_of_our_own_is_in_force_from_its_apply_on_and_touches_no_service(tmp_path: Path) -> None:
+    before = {"services": {"a": SLEEP}, "runbooks": {"directories": ["/"]}}
+    with place(tmp_path, before) as here:
+        pids = here.until_ready()
+        made = here.apply(before | {"runbooks": {"directories": ["/tmp"]}, "watch": {"every": "9s"}})
+        assert [(one["node"], one["ok"]) for one in made["nodes"]] == [
+            ("root/links/runbook-files", True),
+            ("root/runtimes/usage-watch", True),
+        ]
+        assert (here.catalog.config.runbooks.directories, here.catalog.config.watch.every) == ((Path("/tmp"),), 9.0)
+        assert here.reloader.plan()["empty"]
+        assert here.until_ready() == pids
+        assert here.notes == [
+            ("root/services", "apply", "test", str(here.file)),
+            ("root/links/runbook-files", "apply", "test", 'runbooks.directories: ["/"] -> ["/tmp"]'),
+            ("root/runtimes/usage-watch", "apply", "test", "watch.every: 5.0 -> 9.0"),
+        ]
+
+
 def test_a_bad_file_changes_nothing_and_names_every_problem(tmp_path: Path) -> None:
     with place(tmp_path, {"services": {"a": SLEEP}}) as here:
         pids = here.until_ready()

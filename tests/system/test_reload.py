@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from supervisors.api.alertmanager import PATHS
 from supervisors.manager import BadConfig, CommandFailed, Node
 from supervisors.remote import Base, RemoteManager
+from tests.alertmanager.payloads import alert, notification
 from tests.support.eventually import eventually
-from tests.system.running import SLEEPER, Running, daemon, free_port, of_state, web_service, write_config
+from tests.system.running import LINKS, SLEEPER, Running, daemon, free_port, of_state, web_service, write_config
 
 LONG_S = 30.0
 
@@ -183,6 +186,58 @@ def test_commands_for_a_name_are_for_all_its_replicas(tmp_path: Path) -> None:
         assert (tree.returncode, "scaled to 0 by ann" in tree.stdout) == (0, True)
         with pytest.raises(CommandFailed, match="scaled to 0"):
             selfheal.manager.start("w", by="ann")
+
+
+def test_settings_of_our_own_are_in_force_without_a_restart(tmp_path: Path) -> None:
+    """Who may post alerts, who may say who asks, what names stand for; what needs a restart is said, and not used."""
+    state, token = tmp_path / "state", tmp_path / "token"
+    token.touch(0o600)
+    token.write_text("t" * 32)
+    config = write_config(tmp_path, {"a": SLEEPER})
+    with asked(config, state) as selfheal:
+        kept = selfheal.until_ready()["a"]
+        address = (state / "operator.address").read_text().strip()
+
+        def posted(name: str, **headers: str) -> int:
+            body = notification(alert(name))
+            return httpx.post(f"{address}{PATHS[0]}", json=body, headers=headers, timeout=30).status_code
+
+        def proven() -> str | None:
+            """Who the record says it was when somebody comes with the token."""
+            with RemoteManager(Base(address=address, token="t" * 32)) as ann:
+                ann.set_recovery(True, by="cli:ann")
+            said = [one for one in selfheal.manager.why("root/links/alerts") if one["text"] == "recovery on by cli:ann"]
+            found: str | None = said[0]["evidence"].get("proven")
+            return found
+
+        assert posted("Before") == 200
+        assert proven() is None
+        links = {
+            "alertmanager": {"token_file": str(token), "types": {"After": "mine"}, "services": {"After": "a"}},
+            "operator": {**LINKS["operator"], "tokens": {"ann": str(token)}},
+            "curve": False,
+        }
+        few = {"max_alerts": 1}
+        write_config(tmp_path, {"a": SLEEPER}, links={**LINKS, **links}, recovery={"max_concurrent": 7}, journal=few)
+        shown = selfheal.running.call("plan")
+        assert "~ root/links/operator  update in place (link)\n    links.operator.tokens.ann: none -> " in shown.stdout
+        assert "~ root/links/alerts    update in place (link)\n    recovery.max_concurrent: 5 -> 7" in shown.stdout
+        assert [line for line in shown.stdout.splitlines() if "restart" in line] == [
+            "* links.curve: true -> false: needs a restart of the daemon"
+        ]
+        assert selfheal.manager.apply(by="cli:bob")["ok"]
+        again = selfheal.manager.plan()
+        assert (actions(again), [one["key"] for one in again["daemon"]]) == ({}, ["links.curve"])
+        assert (posted("After"), posted("After", authorization=f"Bearer {'t' * 32}")) == (401, 200)
+        left = [("mine", "a")]
+        eventually(
+            lambda: [(one["type"], one["service"]) for one in selfheal.manager.alerts(9)] == left, within_s=LONG_S
+        )
+        assert proven() == "token:ann"
+        told = [one["text"] for one in selfheal.manager.why("root/links/operator")]
+        assert any(one.startswith("apply by cli:bob: links.operator.tokens.ann: null -> ") for one in told), told
+        now = selfheal.services()["a"]
+        assert (now["pid"], now["incarnation"]) == (kept["pid"], kept["incarnation"])
 
 
 def test_a_file_of_somebody_else_is_not_applied(tmp_path: Path) -> None:

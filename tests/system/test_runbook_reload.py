@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from tests.system.running import SLEEPER, Running, daemon, write_config
 pytestmark = pytest.mark.timeout(180)
 WELL = {"call": {"type": "command_ok", "with": {"argv": ["true"]}}}
 LONG_S = 30.0
+STRICT = {"every": "200ms", "for": "0s", "daemon": {"memory_mb": 1}}
+"""A watch that says of every daemon that it takes too much memory."""
 
 
 def touching(name: str, file: Path) -> dict[str, Any]:
@@ -57,7 +61,7 @@ class Books:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "books"
         self.marks = folder / "marks"
-        self.folder.mkdir()
+        self.folder.mkdir(parents=True)
         self.marks.mkdir()
 
     def quick(self, version: str) -> None:
@@ -89,6 +93,10 @@ def send(running: Running, kind: str, service: str) -> str | None:
 def status(running: Running, execution_id: str) -> str:
     (one,) = running.get(f"/v1/executions/{execution_id}")["executions"]
     return str(one["status"])
+
+
+def alerts(running: Running) -> list[str]:
+    return [one["type"] for one in running.get("/v1/alerts")["alerts"]]
 
 
 def node(running: Running) -> dict[str, Any]:
@@ -130,6 +138,100 @@ def test_edited_files_count_and_a_run_keeps_its_own(tmp_path: Path) -> None:
         holds_for(lambda: used(running)["slow"] == "2.0.0", 0.5)
 
 
+def test_other_directories_count_from_their_apply_on(tmp_path: Path) -> None:
+    """One daemon: a run under way, an approval, a watched edit, a bad file, a bad directory, SIGHUP, a new daemon."""
+    one, two = Books(tmp_path / "one"), Books(tmp_path / "two")
+    one.quick("1.0.0")
+    one.slow("1.0.0")
+    held = runbook("held", "1.0.0", touching("do", one.marks / "held"), approval={"timeout": "15m"})
+    one.write({**held, "requires_approval": True})
+    two.quick("2.0.0")
+    two.write(runbook("added", "1.0.0", touching("do", two.marks / "added")))
+    (two.folder / "bad.json").write_text("{")
+
+    def config(*books: Path, **more: Any) -> Path:
+        return write_config(tmp_path, {"a": SLEEPER}, runbooks={"directories": list(map(str, books))}, **more)
+
+    with daemon(
+        config(one.folder, recovery={"max_concurrent": 1}, watch={"every": "1h"}), tmp_path / "state"
+    ) as running:
+        kept = running.until_ready()["a"]
+        assert {"held", "quick", "slow"} <= used(running).keys()
+        execution_id, asked = send(running, "slow", "a"), send(running, "held", "a")
+        eventually(lambda: "plan" in running.get("/v1/approvals")["approvals"][0], within_s=LONG_S)
+        eventually(lambda: one.has("before-1.0.0"), within_s=LONG_S)
+        _a_directory_that_is_not_there_changes_nothing(running, config(one.folder, tmp_path / "none"))
+        assert used(running)["quick"] == "1.0.0"
+        path = config(two.folder)
+        shown = running.call("plan")
+        assert "~ root/links/runbook-files " in shown.stdout, shown
+        assert 'update in place (link)\n    runbooks.directories: ["' in shown.stdout, shown
+        assert "needs a restart" not in shown.stdout
+        done = running.call("apply", "--by", "ann")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "runbook slow is gone, at once" in done.stdout
+        assert f"not used: {two.folder / 'bad.json'}: /: is no JSON" in done.stdout
+        assert (used(running)["quick"], used(running)["added"]) == ("2.0.0", "1.0.0")
+        assert not {"held", "slow"} & used(running).keys()
+        assert running.json("plan")["empty"]
+        _what_counts_is_the_new_directory(running, one, two)
+        listed = running.call("runbook", "list", "--config", str(path))
+        assert ("added" in listed.stdout, "slow" in listed.stdout) == (True, False)
+        assert "the daemon" not in listed.stderr, "it uses what is here"
+        voted = running.call("approve", str(asked))
+        assert voted.returncode == 1, voted
+        assert status(running, str(asked)) == "rejected"
+        (one.marks / "go").touch()
+        eventually(lambda: status(running, str(execution_id)) == "succeeded", within_s=LONG_S)
+        assert one.has("after-1.0.0"), "it kept what it began with"
+        _it_is_on_record(running, one, two)
+        config(two.folder, one.folder, watch=STRICT)
+        running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: used(running)["quick"] == "1.0.0", within_s=LONG_S)
+        assert {"added", "slow"} <= used(running).keys(), "the later one's quick, and what each has alone"
+        eventually(lambda: "memory_exhaustion" in alerts(running), within_s=LONG_S)
+        now = running.until_ready()["a"]
+        assert (now["pid"], now["incarnation"]) == (kept["pid"], kept["incarnation"])
+        in_use = running.get("/v1/runbooks")["runbooks"]
+        running.process.kill()
+        running.process.wait()
+    with daemon(path, tmp_path / "state") as running:
+        assert running.get("/v1/runbooks")["runbooks"] == in_use, "as a start with the same file"
+
+
+def _a_directory_that_is_not_there_changes_nothing(running: Running, config: Path) -> None:
+    for command in ("plan", "apply"):
+        refused = running.call(command)
+        assert refused.returncode == 2, refused
+        assert f"{config}:" in refused.stderr
+        assert "runbooks.directories[1]: " in refused.stderr
+        assert f"{config.parent / 'none'} is no folder" in refused.stderr
+
+
+def _what_counts_is_the_new_directory(running: Running, one: Books, two: Books) -> None:
+    """For alerts, and for the watch of the files. And the run under way is no longer all that may be at work."""
+    assert send(running, "slow", "b") is None
+    send(running, "added", "a")
+    eventually(lambda: two.has("added"), within_s=LONG_S)
+    one.write(runbook("stray", "1.0.0", touching("do", one.marks / "stray")))
+    two.quick("2.1.0")
+    eventually(lambda: used(running)["quick"] == "2.1.0", within_s=LONG_S)
+    assert "stray" not in used(running)
+    eventually(lambda: node(running)["state"] == "degraded", within_s=LONG_S)
+    assert str(two.folder / "bad.json") in node(running)["detail"]
+
+
+def _it_is_on_record(running: Running, one: Books, two: Books) -> None:
+    text = f'apply by ann: runbooks.directories: ["{one.folder}"] -> ["{two.folder}"]'
+    told = running.get("/v1/why/runbook-files")["transitions"]
+    (moved,) = [told for told in told if told["text"] == text]
+    db = sqlite3.connect(running.state / "journal.db")
+    with closing(db):
+        bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM audit WHERE kind='command'")]
+    (said,) = [body for body in bodies if body["text"] == text]
+    assert (said["event"], said["by"], said["proven"]) == ("apply", "ann", moved["evidence"]["proven"])
+
+
 def _edits_are_taken_up(running: Running, books: Books) -> None:
     books.quick("2.0.0")
     books.write(runbook("added", "1.0.0", touching("do", books.marks / "added")))
@@ -162,8 +264,7 @@ def _a_bad_file_changes_nothing_and_is_told(running: Running, books: Books) -> N
     (books.marks / "quick-2.0.0").unlink()
     send(running, "quick", "three")
     eventually(lambda: books.has("quick-2.0.0"), within_s=LONG_S)
-    alerts = [one["type"] for one in running.get("/v1/alerts")["alerts"]]
-    assert alerts.count("runbook_refused") == 1
+    assert alerts(running).count("runbook_refused") == 1
     books.quick("3.0.0")
     eventually(lambda: node(running)["state"] == "ready" and used(running)["quick"] == "3.0.0", within_s=LONG_S)
 
@@ -249,3 +350,55 @@ def test_who_decides_meanwhile_has_one_state_of_all_files(tmp_path: Path) -> Non
     stop.set()
     reader.join()
     assert seen == {("quick", "slow")}
+
+
+def test_who_decides_meanwhile_has_the_runbooks_of_the_old_directories_or_of_the_new_ones(tmp_path: Path) -> None:
+    one, two, stop = Books(tmp_path / "one"), Books(tmp_path / "two"), threading.Event()
+    one.quick("1.0.0")
+    one.slow("1.0.0")
+    two.quick("2.0.0")
+    files = shelved(one.folder, [])
+    seen: set[tuple[tuple[str, str], ...]] = set()
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.add(tuple((one.id, one.version) for one in files.library.runbooks))
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for _ in range(30):
+        files.reread("a", (two.folder,))
+        files.reread("a", (one.folder,))
+        files.reread("a", (one.folder, two.folder))
+    stop.set()
+    reader.join()
+    assert [one.version for one in files.library.runbooks] == ["2.0.0", "1.0.0"]
+    assert seen <= {
+        (("quick", "1.0.0"), ("slow", "1.0.0")),
+        (("quick", "2.0.0"),),
+        (("quick", "2.0.0"), ("slow", "1.0.0")),
+    }
+
+
+def test_other_directories_are_read_as_at_a_start_and_told_once(tmp_path: Path) -> None:
+    one, two, told = Books(tmp_path / "one"), Books(tmp_path / "two"), list[tuple[list[str], str]]()
+    one.quick("1.0.0")
+    two.slow("1.0.0")
+    (two.folder / "twin.json").write_bytes((two.folder / "slow.json").read_bytes())
+    files = shelved(one.folder, told)
+    said = files.reread("ann", (one.folder, two.folder))
+    assert files.library == load_library((one.folder, two.folder))
+    assert [text.partition(" (")[0] for text in said] == [
+        "runbook slow 1.0.0",
+        f"not used: {two.folder / 'twin.json'}: /id: 'slow' is taken by another file of this directory",
+    ]
+    assert files.reread("ann") == said[1:], "they stay those"
+    assert len(told) == 1
+    assert files.reread("ann", (one.folder,)) == ["runbook slow is gone, at once"]
+    assert files.trouble() is None, "what is wrong elsewhere is nobody's business any more"
+    (two.folder / "slow.json").write_text("{")
+    (two.folder / "twin.json").unlink()
+    files.reread("ann", (one.folder, two.folder))
+    assert [one.id for one in files.library.runbooks] == ["quick"], (
+        "what was good there once is no version to go on with"
+    )
