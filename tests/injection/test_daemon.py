@@ -17,7 +17,7 @@ from guardian_link.messages import BadAlert
 from tests.actions.web import Web, web
 from tests.injection.books import RECORD, raw, recording, step
 from tests.injection.corpus import load
-from tests.injection.test_corpus import is_argument
+from tests.injection.hearing import is_argument
 from tests.support.eventually import eventually
 from tests.system.running import SLEEPER, Running, daemon, write_config
 
