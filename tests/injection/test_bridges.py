@@ -5,16 +5,12 @@ What is looked at is what comes over the wire, read by other means than the link
 
 from __future__ import annotations
 
-import json
 import queue
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgpack
 import pytest
 import zmq
 
@@ -35,22 +31,16 @@ from tests.bridge.desk import desk
 from tests.bridge.test_bridge_endpoint import Endpoint, Peer, line, tcp
 from tests.injection.books import made, step
 from tests.injection.hearing import bound, listening
+from tests.injection.peers import SAID, Far, lines_of, read_json, read_msgpack, said, working
 from tests.links.guarded import raw_client
 from tests.support.eventually import eventually
 from tests.support.plain_links import key_file
 
 __all__ = ["key_file"]
 
-SAID: Final = {"value": "{value}", "why": "because {value}.", "deep": [{"value": "{value}"}, "{value}{value}"]}
-LONG_S: Final = 20.0
-
 
 def command(**more: Any) -> Runbook:
     return made("bridge", step("bridge_command", {"endpoint": "mql4", "command": "work", "parameters": SAID, **more}))
-
-
-def said(value: str) -> dict[str, Any]:
-    return {"value": value, "why": f"because {value}.", "deep": [{"value": value}, value + value]}
 
 
 def ports_of(sessions: BridgeSessions) -> Ports:
@@ -74,61 +64,13 @@ def accepted(book: Runbook, corpus: tuple[str, ...]) -> list[tuple[str, Action]]
 # -- peers ------------------------------------------------------------------------------------------------------------
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    assert len(found) == len(pairs), f"a key stands there twice: {pairs}"
-    return found
-
-
-def read_json(raw: bytes) -> Any:
-    return json.loads(raw, object_pairs_hook=once)
-
-
-def read_msgpack(raw: bytes) -> Any:
-    return msgpack.unpackb(raw, object_pairs_hook=once)
-
-
-@dataclass
-class Far:
-    """``heard``: what came, as (request id, body); ``troubles``: what the peer could not read."""
-
-    sessions: BridgeSessions
-    heard: queue.SimpleQueue[tuple[str, Any]] = field(default_factory=queue.SimpleQueue)
-    troubles: list[BaseException] = field(default_factory=list)
-
-    def take(self) -> tuple[str, Any]:
-        assert self.troubles == []
-        return self.heard.get(timeout=LONG_S)
-
-
 @contextmanager
-def working(far: Far, work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """``work`` on a thread, until the event is set."""
-    closed = threading.Event()
-
-    def run() -> None:
-        try:
-            work(closed)
-        except BaseException as trouble:
-            far.troubles.append(trouble)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        closed.set()
-        thread.join(LONG_S)
-        assert far.troubles == []
-
-
-@contextmanager
-def on_the_link(encoding: ContentType, *, commands: list[str] | None) -> Iterator[Far]:
+def on_the_link(encoding: ContentType, *, commands: list[str] | None) -> Iterator[tuple[Far, BridgeSessions]]:
     """A client in whatever language: it sees bare frames."""
     read = read_json if encoding is ContentType.JSON else read_msgpack
     hello = {"name": "mql4", "session": new_id(), "commands": commands}
     with desk() as daemon, raw_client(daemon.address, None) as dealer:
-        far = Far(daemon.sessions)
+        far = Far()
         dealer.send_multipart(encode(Message(Kind.HELLO, new_id(), hello, encoding)))
         answer = dealer.recv_multipart()
         assert answer[1] == b"ANSWER"
@@ -144,42 +86,25 @@ def on_the_link(encoding: ContentType, *, commands: list[str] | None) -> Iterato
                 dealer.send_multipart(encode(reply))
 
         with working(far, work):
-            yield far
+            yield far, daemon.sessions
 
 
 @contextmanager
-def over_tcp() -> Iterator[Far]:
+def over_tcp() -> Iterator[tuple[Far, BridgeSessions]]:
     """A peer that speaks lines."""
     system = ActorSystem()
     try:
         with Peer() as peer:
             endpoint = Endpoint(system, tcp(peer.address))
-            far = Far(endpoint.sessions)
+            far = Far()
             with peer.accept() as connection:
                 connection.sendall(line(kind="hello", name="mql4", commands=["work"]) + line(kind="heartbeat"))
                 eventually(lambda: endpoint.sessions.session("mql4"))
                 with working(far, lambda closed: lines_of(connection, far, closed)):
-                    yield far
+                    yield far, endpoint.sessions
                 endpoint.stop()
     finally:
         system.close()
-
-
-def lines_of(connection: socket.socket, far: Far, closed: threading.Event) -> None:
-    connection.settimeout(0.05)
-    text = b""
-    while not closed.is_set():
-        try:
-            text += connection.recv(65536)
-        except TimeoutError:
-            continue
-        *whole, text = text.split(b"\n")
-        for one in whole:
-            body = read_json(one)
-            if body.pop("kind") == "command":
-                request = body.pop("id")
-                far.heard.put((request, body))
-                connection.sendall(line(kind="reply", id=request, state="done"))
 
 
 PEERS: Final[Mapping[str, Callable[[], Any]]] = {
@@ -192,8 +117,8 @@ PEERS: Final[Mapping[str, Callable[[], Any]]] = {
 @pytest.mark.parametrize("kind", PEERS)
 def test_a_peer_gets_one_command_with_the_value_inside_its_text(kind: str, corpus: tuple[str, ...]) -> None:
     fixed = {"command": "work", "instead_of": [], "asked_before": False}
-    with PEERS[kind]() as far, listening() as heard:
-        ports = ports_of(far.sessions)
+    with PEERS[kind]() as (far, sessions), listening() as heard:
+        ports = ports_of(sessions)
         for number, (value, action) in enumerate(accepted(command(), corpus)):
             done = outcome(action, ports, number)
             assert done.ok, (value, done)
@@ -220,8 +145,8 @@ def test_a_command_or_endpoint_that_is_none_is_not_even_sent(corpus: tuple[str, 
     other_command = command(command="{value}")
     elsewhere = {"endpoint": "{value}", "command": "work", "parameters": SAID}
     other_endpoint = made("bridge", step("bridge_command", elsewhere, timeout="1ms"))
-    with on_the_link(ContentType.JSON, commands=["work"]) as far:
-        ports = ports_of(far.sessions)
+    with on_the_link(ContentType.JSON, commands=["work"]) as (far, sessions):
+        ports = ports_of(sessions)
         for book, said_of_it in ((other_command, "has no command"), (other_endpoint, "nobody speaks for it")):
             for number, (value, action) in enumerate(accepted(book, corpus)):
                 done = outcome(action, ports, number)
@@ -230,8 +155,8 @@ def test_a_command_or_endpoint_that_is_none_is_not_even_sent(corpus: tuple[str, 
 
 
 def test_a_command_is_one_text_to_a_peer_that_does_not_say_what_it_knows(corpus: tuple[str, ...]) -> None:
-    with on_the_link(ContentType.JSON, commands=None) as far:
-        ports = ports_of(far.sessions)
+    with on_the_link(ContentType.JSON, commands=None) as (far, sessions):
+        ports = ports_of(sessions)
         for number, (value, action) in enumerate(accepted(command(command="{value}", parameters={}), corpus)):
             assert outcome(action, ports, number).ok
             _, body = far.take()
