@@ -29,7 +29,7 @@ def seconds(text: str) -> float:
         number = float(squeezed)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
+    if not math.isfinite(number) or number < 0:
         raise ValueError("is no duration; write it as 5s, 200ms or 1m30s")
     return number
 

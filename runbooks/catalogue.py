@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from runbooks.model import CallType
+from runbooks.templating import placeholders
 
 PLACEHOLDER: Final = re.compile(r"\{[a-z][a-z0-9_]*\}")
 SECRET: Final = "secret"  # noqa: S105  the key, no secret
@@ -279,5 +280,5 @@ def _fits(call_type: CallType, name: str, value: Any) -> bool:
     if is_secret(value):
         return True
     if name == "url":
-        return _is_url(value) if call_type in _URLS else _is_text(value)
+        return _is_url(value) if call_type in _URLS else _is_text(value) and not any(placeholders(value))
     return _FITS[name](value)

@@ -10,15 +10,22 @@ from runbooks.ports import PortError
 
 def amount_bytes(given: Any, whole_bytes: int) -> int:
     """Raises PortError for what is no amount."""
+    try:
+        found = _amount_bytes(given, whole_bytes)
+    except (ValueError, OverflowError) as error:
+        raise PortError(f"{given!r} {error}") from error
+    if found < 0:
+        raise PortError(f"{given!r} is no amount: it is less than nothing")
+    return found
+
+
+def _amount_bytes(given: Any, whole_bytes: int) -> int:
     if isinstance(given, (int, float)) and not isinstance(given, bool):
         return round(given)
-    try:
-        text = str(given)
-        if text.endswith("%"):
-            return round(whole_bytes * float(text[:-1]) / 100)
-        return size_bytes(text)
-    except ValueError as error:
-        raise PortError(f"{given!r} {error}") from error
+    text = str(given)
+    if text.endswith("%"):
+        return round(whole_bytes * float(text[:-1]) / 100)
+    return size_bytes(text)
 
 
 def duration_s(given: Any) -> float:

@@ -79,7 +79,7 @@ def _known(call: Call, context: Context) -> Database | None:
 def _seconds(given: Mapping[str, Any], name: str, default_s: float) -> float:
     value = given.get(name, default_s)
     try:
-        return float(value) if isinstance(value, (int, float)) else seconds(str(value))
+        return seconds(str(value))
     except ValueError as error:
         raise PortError(f"{name} {value!r:.40} {error}") from None
 

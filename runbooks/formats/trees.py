@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, MutableMapping, MutableSequence
 from decimal import Decimal
+from itertools import islice
 from typing import Any, Final
 
 import tomlkit
@@ -231,14 +232,24 @@ def _for_yaml(new: Any, old: Any) -> Any:
 
 
 def _quoted(new: str, old: Any) -> str:
+    try:
+        new.encode()
+    except UnicodeEncodeError:  # it would be written as an escape that other readers refuse
+        raise BadChange("cannot be said in YAML: half a character") from None
     if isinstance(old, (SingleQuotedScalarString, DoubleQuotedScalarString)):
         quoted: str = type(old)(new)
         return quoted
+    return new if _is_plain(new) else DoubleQuotedScalarString(new)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether YAML 1.1 reads the bare text as itself. What begins as a list or table is not read to its end."""
     try:
-        is_plain = yaml_1_1.safe_load(new) == new and isinstance(yaml_1_1.safe_load(new), str)
+        tokens = yaml_1_1.scan(text)
+        first = next(islice(tokens, 1, None), None)  # behind the start of the stream
+        return isinstance(first, yaml_1_1.ScalarToken) and bool(yaml_1_1.safe_load(text) == text)
     except (yaml_1_1.YAMLError, ValueError):
-        is_plain = False
-    return new if is_plain else DoubleQuotedScalarString(new)
+        return False
 
 
 def _plain(value: Any) -> Any:

@@ -154,6 +154,18 @@ def test_a_text_stays_a_text_for_every_yaml_reader(text: str) -> None:
     assert yaml.safe_load(made)["database"]["mode"] == text
 
 
+@pytest.mark.parametrize("text", ["[" * 4096, "{" * 4096, "- " * 2000, "? " * 2000])
+def test_a_text_that_looks_like_deep_yaml_is_a_text(text: str) -> None:
+    """Read as YAML it would be nested too deeply."""
+    made = _changed(YAML, "yaml", {"database.mode": text})
+    assert yaml.safe_load(made)["database"]["mode"] == text
+
+
+def test_half_a_character_is_refused_in_yaml() -> None:
+    with pytest.raises(BadChange, match="half a character"):
+        _changed(YAML, "yaml", {"database.mode": "\ud800"})
+
+
 def test_an_alias_is_not_changed_by_the_back_door() -> None:
     with pytest.raises(BadChange, match="would change more than it says"):
         _changed("a: &x {b: 1}\nc: *x\n", "yaml", {"c.b": 2})

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ class Desk:
 
     def _take(self, incoming: Incoming) -> None:
         self.heard.append(incoming.message)
-        self.sessions.take(incoming, lambda reply: self.pump.send(incoming.peer, reply))
+        peer, encoding = incoming.peer, incoming.message.content_type
+        self.sessions.take(incoming, lambda reply: self.pump.send(peer, replace(reply, content_type=encoding)))
 
     def order(self, request: BridgeRequest, timeout_s: float = 20.0, **parameters: Any) -> BridgeAnswer:
         return self.commands.command("mql4", "work", parameters, request, timeout_s)

@@ -228,7 +228,7 @@ def test_durations(written: str, read: float) -> None:
     assert seconds(written) == pytest.approx(read)
 
 
-@pytest.mark.parametrize("written", ["", "s", "5 parsecs", "nan", "-", "5s5"])
+@pytest.mark.parametrize("written", ["", "s", "5 parsecs", "nan", "-", "5s5", "-9", "-1s"])
 def test_what_is_no_duration(written: str) -> None:
     with pytest.raises(ValueError, match="duration"):
         seconds(written)

@@ -7,88 +7,34 @@ written, connections. What programs get is written down by a program.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 import pytest
+import yaml
 
 from guardian_link.messages import Alert, BadAlert, facts_of
 from runbooks import command_host
+from runbooks.calls.amounts import amount_bytes, duration_s
 from runbooks.deciding.words import Decision, History, Outcome
 from runbooks.formats import BadChange, Changes, changed, holds
 from runbooks.matching import decide
-from runbooks.model import Action, CallType, Runbook
-from runbooks.parameters import BadParameter, resolve
+from runbooks.model import CallType
 from runbooks.parse import Library
 from runbooks.plan import Plan, bind, bound_action
 from runbooks.ports import PortError
 from runbooks.steps import make_call
-from runbooks.templating import BadTemplate
 from tests.actions.place import TOKEN, do, ports_of
 from tests.actions.web import web
-from tests.injection.audited import STARTS, wrapped_host
+from tests.injection.audited import wrapped_host
 from tests.injection.books import everywhere, made, recording, step
-from tests.injection.corpus import load
-
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-
-
-@dataclass
-class Heard:
-    is_on: bool = False
-    processes: list[tuple[str, Any]] = field(default_factory=list)
-    written: list[str] = field(default_factory=list)
-    connections: list[Any] = field(default_factory=list)
-
-
-HEARD = Heard()
-
-
-def _hear(event: str, given: tuple[Any, ...]) -> None:
-    if not HEARD.is_on:
-        return
-    if event in STARTS:
-        HEARD.processes.append((event, given[:2]))
-    elif event == "open" and isinstance(given[2], int) and given[2] & WRITES:
-        HEARD.written.append(str(given[0]))
-    elif event == "socket.connect":
-        HEARD.connections.append(given[1])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _hook() -> None:
-    """A hook cannot be taken away: it does nothing while nobody listens."""
-    sys.addaudithook(_hear)
-
-
-@contextmanager
-def listening() -> Iterator[Heard]:
-    HEARD.processes, HEARD.written, HEARD.connections = [], [], []
-    HEARD.is_on = True
-    try:
-        yield HEARD
-    finally:
-        HEARD.is_on = False
-
-
-@pytest.fixture
-def mark(tmp_path: Path) -> Iterator[Path]:
-    """The path that strings try to make; nothing may be there afterwards."""
-    folder = tmp_path / "marks"
-    folder.mkdir()
-    yield folder / "made"
-    assert list(folder.iterdir()) == []
-
-
-@pytest.fixture
-def corpus(mark: Path) -> tuple[str, ...]:
-    return load(mark)
+from tests.injection.hearing import bound, is_argument, listening
 
 
 def test_there_are_enough_of_them_and_no_two_are_the_same(corpus: tuple[str, ...]) -> None:
@@ -180,19 +126,6 @@ def test_what_programs_get_is_what_was_said(
     assert [one[6:] for one in theirs] == groups
 
 
-ANY = made("some", step("command", {}, command=["true"]))
-
-
-def is_argument(value: str) -> bool:
-    """Whether a step can have it as a value at all: else it is refused long before (see the test above)."""
-    try:
-        value.encode()
-        resolve(ANY.parameters, {"labels": {"value": value}})
-    except (BadParameter, UnicodeEncodeError):
-        return False
-    return not value.startswith("-")
-
-
 def test_what_no_program_can_be_given_is_refused_and_nothing_starts(corpus: tuple[str, ...], tmp_path: Path) -> None:
     ports = ports_of(tmp_path / "state")
     for value in ("a\0b", "\ud800"):
@@ -202,15 +135,6 @@ def test_what_no_program_can_be_given_is_refused_and_nothing_starts(corpus: tupl
 
 
 # -- the other actions ------------------------------------------------------------------------------------------------
-
-
-def bound(book: Runbook, value: str) -> Action | None:
-    """The step with the string as its value; None where that is refused."""
-    try:
-        values = resolve(book.parameters, {"type": "t", "labels": {"value": value}})
-        return bound_action(bind(book, values), 0, {})
-    except (BadParameter, BadTemplate):
-        return None
 
 
 def test_a_server_gets_one_request_with_the_value_where_it_belongs(corpus: tuple[str, ...], tmp_path: Path) -> None:
@@ -244,6 +168,14 @@ def test_a_server_gets_one_request_with_the_value_where_it_belongs(corpus: tuple
             assert not {"x-injected", "x", "transfer-encoding"} & {name.lower() for name in request_.headers}
 
 
+READERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "json": json.loads,
+    "yaml": lambda text: yaml.load(text, yaml.CSafeLoader),
+    "toml": tomllib.loads,
+}
+"""Others than those that wrote the file."""
+
+
 @pytest.mark.parametrize("form", ["json", "yaml", "toml", "ini", "systemd"])
 def test_a_configuration_file_has_the_value_at_its_key_and_nothing_else_changed(
     corpus: tuple[str, ...], form: str
@@ -255,19 +187,35 @@ def test_a_configuration_file_has_the_value_at_its_key_and_nothing_else_changed(
         "ini": "[a]\nb = old\nc = 1\n[d]\ne = 2\n",
         "systemd": "[a]\nb=old\nc=1\n[d]\ne=2\n",
     }[form].encode()
-    others = {"a.c": 1, "d": [1, 2]} if form in ("json", "yaml", "toml") else {"a.c": "1", "d.e": "2"}
-    refused, strings = 0, corpus[:: {"yaml": 8, "toml": 2}.get(form, 1)]  # these two take long
+    refused = 0
     with listening() as heard:
-        for value in strings:
+        for value in corpus:
             try:
                 new = changed(text, form, Changes({"a.b": value}))
             except BadChange:
                 refused += 1
                 continue
-            assert holds(new, form, Changes({"a.b": value, **others})) == []
+            if form in READERS:
+                assert READERS[form](new.decode()) == {"a": {"b": value, "c": 1}, "d": [1, 2]}
+            else:
+                assert holds(new, form, Changes({"a.b": value, "a.c": "1", "d.e": "2"})) == []
             assert new.count(b"\n[") == text.count(b"\n[")
+            assert new.count(b"# kept") == text.count(b"# kept") + value.count("# kept")
     assert (heard.processes, heard.written) == ([], [])
-    assert refused < len(strings) * (0.1 if form in ("json", "yaml", "toml") else 0.4)
+    assert refused < len(corpus) * (0.01 if form in READERS else 0.4)
+
+
+def test_what_is_no_amount_and_no_duration_is_refused(corpus: tuple[str, ...]) -> None:
+    """``-9`` seconds ago everything was old enough to go."""
+    fits = 0
+    for value in (*corpus, *(f"{one}%" for one in corpus)):
+        for read in (lambda text: amount_bytes(text, 1000), duration_s):
+            try:
+                assert 0 <= read(value) < math.inf, value
+            except PortError:
+                continue
+            fits += 1
+    assert 0 < fits < len(corpus) * 0.1
 
 
 def test_no_path_leads_out_of_its_root(corpus: tuple[str, ...], tmp_path: Path) -> None:

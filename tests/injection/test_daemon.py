@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from guardian_link import Alert, GuardianClient
 from guardian_link.errors import AlertRefused
 from guardian_link.messages import BadAlert
 from tests.actions.web import Web, web
+from tests.bridge.test_bridge_endpoint import Peer
+from tests.bridge.test_bridge_endpoint import line as as_line
+from tests.faults.redis import Redis, running_redis
 from tests.injection.books import RECORD, raw, recording, step
 from tests.injection.corpus import load
-from tests.injection.test_corpus import is_argument
+from tests.injection.hearing import is_argument
+from tests.injection.peers import SAID, Far, lines_of, said, working
 from tests.support.eventually import eventually
 from tests.system.running import SLEEPER, Running, daemon, write_config
 
@@ -26,6 +31,16 @@ PROGRAM = (sys.executable, "-m", "tests.injection.audited")
 RUNS = 12
 TOLD = 150
 LONG_S = 120.0
+LOCKS = {"service": "a", "keys": ["lock:{value}"]}
+
+
+@dataclass
+class Outside:
+    """What the daemon's steps reach."""
+
+    web: Web
+    peer: Far
+    redis: Redis
 
 
 def acting(folder: Path, it: Web) -> dict[str, Any]:
@@ -37,11 +52,17 @@ def acting(folder: Path, it: Web) -> dict[str, Any]:
         "call": {"type": "configuration_restore", "with": {"file": config}},
         "verify": {"call": {"type": "configuration_restored", "with": {"file": config}}},
     }
+    restoring = {
+        "call": {"type": "database_operation", "with": {"operation": "restore_locks", **LOCKS}},
+        "verify": {"call": {"type": "database_restored", "with": LOCKS}},
+    }
     url = f"{it.base}/x/{{value}}"
     steps = [
         recording(folder / "argv", "{value}", "--message={message}", "{source}"),
         step("http_request", {"method": "POST", "url": url, "body": {"value": "{value}"}}, on_failure="continue"),
         step("configuration_change", given, effect="mutating", probe=look, verify=look, rollback=back),
+        step("bridge_command", {"endpoint": "peer", "command": "work", "parameters": SAID}),
+        step("database_operation", {"operation": "clear_locks", **LOCKS, "blocked_for": 0}, rollback=restoring),
         step("notify", {"channel": "default", "message": "{value}"}),
         step("notify", {"channel": "program", "message": "{value}"}),
     ]
@@ -51,24 +72,35 @@ def acting(folder: Path, it: Web) -> dict[str, Any]:
 
 
 @contextmanager
-def place(folder: Path) -> Iterator[tuple[Running, Web]]:
+def place(folder: Path) -> Iterator[tuple[Running, Outside]]:
     for name in ("books", "files", "audit", "marks"):
         (folder / name).mkdir()
     (folder / "files" / "app.json").write_text('{"db": {"name": "old"}}')
-    with web() as it:
+    with web() as it, Peer() as peer, running_redis(folder) as store:
         (folder / "books" / "hostile.json").write_text(json.dumps(acting(folder, it)))
         program = [sys.executable, "-I", "-S", "-c", RECORD, str(folder / "program")]
         config = write_config(
             folder,
             {"a": SLEEPER},
             recovery={"enabled": True, "max_concurrent": 1},  # all change one file
-            runbooks={"directories": [str(folder / "books")], "files": {"roots": [str(folder / "files")]}},
+            runbooks={
+                "directories": [str(folder / "books")],
+                "files": {"roots": [str(folder / "files")]},
+                "databases": {"a": {"url": store.url()}},
+            },
+            bridges={"peer": {"kind": "tcp", "address": peer.address, "silence": f"{LONG_S:g}s"}},
             notifications={"channels": {"program": {"command": program}}},
             alerting={"sinks": [{"log": {}}, {"webhook": f"{it.base}/plain"}]},
         )
         environment = {"SELFHEAL_TEST_AUDIT": str(folder / "audit")}
-        with daemon(config, folder / "state", program=PROGRAM, environment=environment) as running:
-            yield running, it
+        with (
+            daemon(config, folder / "state", program=PROGRAM, environment=environment) as running,
+            peer.accept() as far_end,
+        ):
+            far_end.sendall(as_line(kind="hello", name="peer", commands=["work"]) + as_line(kind="heartbeat"))
+            far = Far()
+            with working(far, lambda closed: lines_of(far_end, far, closed)):
+                yield running, Outside(it, far, store)
 
 
 def lines(file: Path) -> list[list[str]]:
@@ -107,7 +139,8 @@ def test_a_part_of_the_corpus(tmp_path: Path) -> None:
     usable = [one for one in corpus if is_argument(one) and one and len(one) < 1000]
     values = usable[:: len(usable) // RUNS][:RUNS]
     others = [one for one in corpus if len(one) < 1000][:: len(corpus) // TOLD]
-    with place(tmp_path) as (running, it):
+    with place(tmp_path) as (running, outside), outside.redis.connect() as store:
+        store.mset({"price": "1.1", **{f"lock:{value}": "held" for value in values}})
         started = len(lines(tmp_path / "audit" / "daemon"))
         begun = send(running, values, others)
 
@@ -119,7 +152,10 @@ def test_a_part_of_the_corpus(tmp_path: Path) -> None:
         statuses = eventually(ended, within_s=LONG_S)
         assert set(statuses.values()) == {"succeeded"}, running.get("/v1/executions?limit=100")
         only_what_the_runbook_names(tmp_path, started, values)
-        one_request_each(it, values)
+        one_request_each(outside.web, values)
+        one_command_each(outside.peer, values)
+        left: Any = store.keys()
+        assert set(left) - {f"lock:{value}" for value in values if set(value) & set("*?[\\")} == {"price"}
         lines_stay_lines(running, tmp_path)
         assert list((tmp_path / "marks").iterdir()) == []
         assert sorted(one.name for one in (tmp_path / "files").iterdir()) == ["app.json"]
@@ -146,6 +182,18 @@ def one_request_each(it: Web, values: list[str]) -> None:
     assert len(bodies) == len(set(bodies)) >= len(values) - 3
     assert set(bodies) <= set(values), "some a path cannot hold"
     assert {one.path for one in it.seen if not one.path.startswith("/x/")} == {"/plain"}
+
+
+def canonical(body: dict[str, Any]) -> str:
+    return json.dumps(body, sort_keys=True)
+
+
+def one_command_each(far: Far, values: list[str]) -> None:
+    bodies = [far.take()[1] for _ in values]
+    assert far.heard.empty()
+    fixed = {"command": "work", "instead_of": [], "asked_before": False}
+    wanted = [{**fixed, "parameters": said(value)} for value in values]
+    assert sorted(bodies, key=canonical) == sorted(wanted, key=canonical)
 
 
 def lines_stay_lines(running: Running, folder: Path) -> None:
