@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
-import time
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
@@ -16,7 +16,6 @@ import httpx
 from runbooks.ports import HttpAnswer, PortError
 
 MAX_BODY_BYTES: Final = 65536
-CHUNK_BYTES: Final = 4096
 
 
 class LocalHttp:
@@ -29,17 +28,42 @@ class LocalHttp:
     def request(
         self, method: str, url: str, timeout_s: float, headers: Mapping[str, str], body: Any = None
     ) -> HttpAnswer:
-        deadline_s = time.monotonic() + timeout_s
+        """One request, in ``timeout_s`` seconds in all: to the end of the head, or the beginning of the body.
+
+        Raises:
+            PortError: there was no answer.
+        """
         try:
-            with (
-                httpx.Client(verify=_trusted(), timeout=timeout_s, trust_env=False, follow_redirects=False) as client,
-                client.stream(method, url, headers=dict(headers), json=body) as answer,
-            ):
-                return HttpAnswer(answer.status_code, _read(answer, deadline_s))
+            return asyncio.run(_asked(method, url, timeout_s, dict(headers), body))
+        except TimeoutError as error:
+            raise PortError(f"{method} {url}: no answer within {timeout_s:g} s") from error
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             raise PortError(f"{method} {url}: no connection: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise PortError(f"{method} {url}: {type(error).__name__}: {error}") from error
+
+
+async def _asked(method: str, url: str, timeout_s: float, headers: dict[str, str], body: Any) -> HttpAnswer:
+    """The limits of httpx are each read's: a server that sends one byte at a time would never reach them."""
+    read = bytearray()
+    answer: httpx.Response | None = None
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            httpx.AsyncClient(verify=_trusted(), timeout=None, trust_env=False, follow_redirects=False) as client,  # noqa: S113  the line above
+        ):
+            answer = await client.send(client.build_request(method, url, headers=headers, json=body), stream=True)
+            try:
+                async for chunk in answer.aiter_bytes():
+                    read += chunk
+                    if len(read) >= MAX_BODY_BYTES:
+                        break
+            finally:
+                await answer.aclose()
+    except TimeoutError:  # a body that goes on for ever is listened to until now
+        if answer is None:
+            raise
+    return HttpAnswer(answer.status_code, read[:MAX_BODY_BYTES].decode(errors="replace"))
 
 
 def _trusted() -> ssl.SSLContext:
@@ -53,16 +77,6 @@ def _context(file: str | None, folder: str | None) -> ssl.SSLContext:
     if file is None and folder is None:
         context.load_verify_locations(certifi.where())
     return context
-
-
-def _read(answer: httpx.Response, deadline_s: float) -> str:
-    """The beginning of the body: a server that sends for ever is not listened to for ever."""
-    read = b""
-    for chunk in answer.iter_bytes(CHUNK_BYTES):
-        read += chunk
-        if len(read) >= MAX_BODY_BYTES or time.monotonic() >= deadline_s:
-            break
-    return read[:MAX_BODY_BYTES].decode(errors="replace")
 
 
 class LocalTcp:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,7 +20,8 @@ import pytest
 
 from runbooks.engine_words import Answer, Try
 from runbooks.model import Call, CallType, Trouble
-from runbooks.network import MAX_BODY_BYTES
+from runbooks.network import MAX_BODY_BYTES, LocalHttp
+from runbooks.ports import PortError
 from runbooks.steps import make_call
 from tests.actions.place import TOKEN, answer, do, ports_of
 from tests.actions.web import web
@@ -59,6 +63,40 @@ def test_what_it_expects(tmp_path: Path) -> None:
         assert do(ports, CallType.HTTP_REQUEST, url=it.base, expect=[409]).ok
         assert answer(ports, CallType.HTTP_OK, url=it.base) is Answer.UNKNOWN
         assert answer(ports, CallType.HTTP_OK, url=it.base, expect=[409]) is Answer.YES
+
+
+@pytest.mark.parametrize(
+    ("sends", "each", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n", "no answer within 0.5 s"),
+        (b"", b"H", "no answer within 0.5 s"),
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", b"x", None),
+    ],
+    ids=["head", "first line", "body"],
+)
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(sends: bytes, each: bytes, said: str | None) -> None:
+    is_over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        with listener.accept()[0] as peer, contextlib.suppress(OSError):
+            peer.recv(4096)
+            peer.sendall(sends)
+            while not is_over.wait(0.1):
+                peer.sendall(each)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip, args=(listener,), daemon=True).start()
+        began = time.monotonic()
+        try:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            if said is None:
+                assert LocalHttp().request("GET", url, 0.5, {}).body.startswith("hello")
+            else:
+                with pytest.raises(PortError, match=said):
+                    LocalHttp().request("GET", url, 0.5, {})
+        finally:
+            is_over.set()
+        assert time.monotonic() - began < 5
 
 
 @contextmanager
