@@ -139,6 +139,7 @@ class SelfAlerts:
                 raised = self._raised.get(subject)
                 if change is Change.BEGAN:
                     raised = self._raised[subject] = _Raised(self.parts.alerts.clock.wall(), float("-inf"))
+                    self._ending.discard(subject)  # an end that could not be written is none any more
                 if change is Change.ENDED:
                     over.append(subject)
                 elif raised is not None and now_s - raised.told_s >= RETELL_S:

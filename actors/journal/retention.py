@@ -19,6 +19,8 @@ AT_ONCE: Final = 500
 FORGOTTEN_TO: Final = "forgotten_to"
 IDS_FORGOTTEN_TO: Final = "ids_forgotten_to"
 """Up to here ids are gone, but for those whose execution is kept: they go with it."""
+_OPEN: Final = "SELECT alert_seq FROM executions WHERE ended_at IS NULL UNION SELECT alert_seq FROM pending"
+"""Alerts whose body will be asked for. Of the few that are open when its turn comes it goes with the id."""
 _FREE: Final = "NOT EXISTS (SELECT 1 FROM executions WHERE alert_seq = alerts.seq)"
 
 
@@ -67,7 +69,7 @@ def _bodies(db: sqlite3.Connection, keep: Retention, now: float) -> int:
     due = due if undecided is None else min(due, undecided - 1)
     if due <= done:
         return 0
-    query = "UPDATE alerts SET body='', reason=NULL WHERE seq > ? AND seq <= ?"
+    query = f"UPDATE alerts SET body='', reason=NULL WHERE seq > ? AND seq <= ? AND seq NOT IN ({_OPEN})"  # noqa: S608
     count = db.execute(query, (done, due)).rowcount
     set_setting(db, FORGOTTEN_TO, due)
     return count

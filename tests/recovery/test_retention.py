@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.journal import holds, rows
+from actors.journal import consents, holds, rows
 from actors.journal.alert_batches import NewDecision, new_alert, record_decisions, store_alerts
 from actors.journal.journal import Journal
 from actors.journal.retention import AT_ONCE, Retention, forget
@@ -17,6 +17,7 @@ from actors.journal.rows import AlertConflict, Execution, StoredAlert
 from actors.journal.schema import open_writer
 from guardian_link import Alert, AlertRefused, GuardianClient
 from runbooks.deciding.timing import Moment
+from runbooks.deciding.words import Pending, Waits
 from runbooks.model import Status
 from supervisors.recovery import RecoveryPlan
 from tests.recovery.place import recovering
@@ -98,6 +99,21 @@ def test_the_undecided_is_never_forgotten(db: sqlite3.Connection) -> None:
     record_decisions(db, [NewDecision(5, DECISION, None, NOW)])
     forget_all(db, Retention(bodies=1, ids=1))
     assert seqs(db) == [30]
+
+
+def test_what_is_at_work_or_waits_keeps_its_facts(db: sqlite3.Connection) -> None:
+    """Whether an approval still holds, and what is waited for, is asked of the alert's body."""
+    fill_up(db, 30, undecided=(1, 2, 3))
+    for seq, status in ((1, Status.AWAITING_APPROVAL), (2, Status.RUNNING)):
+        one = Execution(f"x-{seq}", seq, "r", b"{}", "s", "t", {}, "f", "high", 50, status, NOW)
+        record_decisions(db, [NewDecision(seq, {**DECISION, "execution_id": one.id}, one, NOW)])
+    record_decisions(db, [NewDecision(3, {**DECISION, "outcome": "pending"}, None, NOW)])
+    holds.keep_pending(db, Pending("k", Waits.FOR, "r", 3, 1.0, 1.0, 60.0), Moment(NOW, "boot", 1.0))
+    forget_all(db, Retention(bodies=10))
+    assert bodies(db) == [1, 2, 3, *range(21, 31)]
+    case = consents.case(db, "x-1")
+    assert case is not None
+    assert case.facts["n"] == 1
 
 
 def test_an_alert_stays_with_its_execution_until_that_has_ended_long_ago(db: sqlite3.Connection) -> None:
