@@ -200,7 +200,7 @@ def test_a_frozen_daemon_is_replaced_and_the_services_live(tmp_path: Path) -> No
         before = selfheal.until_ready()
         selfheal.process.send_signal(signal.SIGSTOP)
         assert selfheal.process.wait(LONG_S) == -signal.SIGKILL
-        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=LONG_S)
+        selfheal.until_well()
         with replaced(selfheal):
             after = selfheal.until_ready()
             assert after["a"]["pid"] == before["a"]["pid"]
@@ -268,7 +268,7 @@ def test_a_killed_daemon_is_back_when_that_is_wished_and_not_after_an_orderly_st
         before = selfheal.until_ready()
         keeper = keeper_of(before["a"]["pid"])
         killed(selfheal)
-        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=LONG_S)
+        selfheal.until_well()
         after = selfheal.until_ready()
         assert {name: one["pid"] for name, one in after.items()} == {name: one["pid"] for name, one in before.items()}
         assert [one["restarts"] for one in after.values()] == [0, 0]
@@ -299,6 +299,6 @@ def test_a_daemon_that_cannot_start_again_is_tried_until_its_file_is_mended(tmp_
         eventually(lambda: log.exists() and log.read_text().count("comand") >= 2, within_s=LONG_S, every_s=0.1)
         assert len(of_state(state)) == 1
         config.write_text(good)
-        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=LONG_S)
+        selfheal.until_well()
         with replaced(selfheal):
             assert selfheal.until_ready()["a"]["pid"] == before["a"]["pid"]

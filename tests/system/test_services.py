@@ -276,7 +276,7 @@ def test_the_demo_as_shipped(tmp_path: Path) -> None:
     """Ports are the demo's own, so this runs alone on a machine."""
     with daemon(DEMO, tmp_path / "state") as selfheal:
         selfheal.until_ready(within_s=40)
-        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=20)
+        selfheal.until_well()
         assert len(selfheal.services()) == 16
         simulator = [sys.executable, str(DEMO.parents[1] / "examples" / "bridge_simulator.py"), "--simulate-errors"]
         done = subprocess.run(
