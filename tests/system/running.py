@@ -75,6 +75,7 @@ class Running:
         ways = [(httpx.HTTPTransport(uds=str(socket_file), verify=False), "http://127.0.0.1")]
         if address_file.exists():  # a read-only state directory has a stale socket
             ways.append((httpx.HTTPTransport(verify=False), address_file.read_text().strip()))
+        ways += [(httpx.HTTPTransport(verify=False), word) for word in self.ready_line.split()[1:2]]  # cannot write any
         for transport, base in ways:
             with httpx.Client(transport=transport, base_url=base, timeout=60) as client:
                 try:
