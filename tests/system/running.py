@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -139,6 +139,7 @@ def daemon(
     terminal: int | None = None,
     before: Sequence[str] = (),
     environment: Mapping[str, str] = MappingProxyType({}),
+    in_order: bool = True,
 ) -> Iterator[Running]:
     """Start the daemon on ``config``; ended and swept when the block is left.
 
@@ -147,6 +148,8 @@ def daemon(
         terminal: a descriptor of the terminal it reads from; it has none without.
         before: what runs it (another user's, in another namespace).
         environment: more of it.
+        in_order: it is stopped in order at the end; else killed with all that it started, which takes no time: where
+            the test has shown before how it ends, or nothing is to be seen of it. Not for containers.
     """
     log = state.parent / f"{state.name}.log"
     environ = {**os.environ, "SELFHEAL_STATE": str(state), "PYTHONUNBUFFERED": "1"} | dict(environment)
@@ -167,6 +170,9 @@ def daemon(
             assert running.ready_line.startswith("ready"), (running.ready_line, log.read_text()[-3000:])
         yield running
     finally:
+        if process.poll() is None and not in_order:
+            _end_at_once(psutil.Process(process.pid), state)
+            process.wait()
         if process.poll() is None:
             process.terminate()
             try:
@@ -179,6 +185,14 @@ def daemon(
         for left in (*keepers_of(state), *of_state(state)):  # a keeper would start an armed service again
             left.kill()
         _clear_groups(state)
+
+
+def _end_at_once(process: psutil.Process, state: Path) -> None:
+    """Frozen first: neither shall start the other anew."""
+    process.suspend()
+    for one in (*keepers_of(state), *process.children(recursive=True), process):
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
 
 
 def _clear_groups(state: Path) -> None:

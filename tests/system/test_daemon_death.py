@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -15,8 +16,10 @@ import psutil
 import pytest
 
 from tests.support.eventually import eventually, holds_for
-from tests.system.running import SLEEPER, Running, daemon, free_port, of_state, web_service, write_config
+from tests.system.running import SLEEPER, Running, free_port, of_state, web_service, write_config
+from tests.system.running import daemon as any_daemon
 
+daemon = functools.partial(any_daemon, in_order=False)
 LONG_S = 30.0
 pytestmark = pytest.mark.timeout(180)
 STUBBORN = {"command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "graceful_shutdown_timeout": "1s"}
