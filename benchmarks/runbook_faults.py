@@ -2,11 +2,11 @@
 
     python benchmarks/runbook_faults.py [--runs 20] [--toothless 20] [--only WORD]
 
-In each round all cases that can share a daemon are played at once in a new one, on the busy box that this makes; the
-others one after the other. Times are from the fault to the end of the run: the alert, the decision, the cure, and the
-time for which it must hold. ``--toothless``: rounds in which all acting calls do nothing and say they did; a cure that
-is told as a success there shows nothing. Needs root, a Docker engine, PostgreSQL, Redis and iptables, or skips the
-cases that do, and says so. Exits with 1 when a run did not end as it must.
+In each round all cases are played at once in a new daemon, on the busy box that this makes. Times are from the fault to
+the end of the run: the alert, the decision, the cure, and the time for which it must hold. ``--toothless``: rounds in
+which all acting calls do nothing and say they did; a cure that is told as a success there shows nothing. Needs root, a
+Docker engine, PostgreSQL, Redis and iptables, or skips the cases that do, and says so. Exits with 1 when a run did not
+end as it must.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.faults.registry import Case, Kind, all_cases, play_shared
+from tests.faults.registry import Case, Kind, all_cases, play_all
 from tests.faults.ward import Outcome
 
 
@@ -68,18 +68,9 @@ HEAD = f"{'case':<52} {'kind':<9} {'runs':>4} {'right':>5} {'p50 s':>7} {'max s'
 def play_round(cases: Sequence[Case], *, acts: bool) -> dict[str, Outcome]:
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
         try:
-            outcomes = play_shared(cases, Path(folder), acts=acts)
+            return play_all(cases, Path(folder), acts=acts)
         except Exception as error:  # the daemon of all of them
-            outcomes = {case.id: Outcome(error=error) for case in cases if case.play is not None}
-    return outcomes | {case.id: alone(case, acts=acts) for case in cases if case.play is None}
-
-
-def alone(case: Case, *, acts: bool) -> Outcome:
-    with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
-        try:
-            return Outcome(case.run(Path(folder), acts=acts))
-        except Exception as error:
-            return Outcome(error=error)
+            return {case.id: Outcome(error=error) for case in cases}
 
 
 def main() -> int:

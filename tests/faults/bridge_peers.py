@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--spool", type=Path)
     parser.add_argument("--cure", default="")
     parser.add_argument("--error", default="it failed")
+    parser.add_argument("--system", default="")
     parser.add_argument("--for-good", action="store_true")
     options = parser.parse_args()
     health, wrong = Health(options), threading.Event()
@@ -180,7 +181,7 @@ def main() -> None:
         if peer is not None:
             peer.report(error)
         elif client is not None:
-            client.post_error(error | {"endpoint": options.name, "system": options.name})
+            client.post_error(error | {"endpoint": options.name, "system": options.system})
     elif client is not None:
         os.kill(os.getpid(), signal.SIGSTOP)
     _pause.wait()

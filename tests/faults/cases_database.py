@@ -21,7 +21,7 @@ from tests.faults.postgres import MOST as MOST_SESSIONS
 from tests.faults.postgres import RESERVED, Postgres
 from tests.faults.redis import MOST as MOST_CLIENTS
 from tests.faults.redis import Redis
-from tests.faults.registry import Case, Kind, shared
+from tests.faults.registry import Case, Kind
 from tests.faults.ward import Bed, Part
 from tests.support.eventually import eventually
 
@@ -350,7 +350,7 @@ UNREADY: Final[dict[str, Any]] = {"health_check": {"tcp": "127.0.0.1:1"}}
 def _of_postgres(
     name: str, kind: Kind, run: Callable[[Stage[Postgres]], Ended], wanted: tuple[str, ...], **more: Any
 ) -> Case:
-    return shared(MAIN, f"postgresql_{name}", kind, _postgres(run, **more), wanted, _no_postgres)
+    return Case(MAIN, f"postgresql_{name}", kind, _postgres(run, **more), wanted, _no_postgres)
 
 
 def _of_redis(
@@ -361,7 +361,7 @@ def _of_redis(
     runbook: str = MAIN,
     **more: Any,
 ) -> Case:
-    return shared(runbook, f"redis_{name}", kind, _redis(run, **more), wanted, _no_redis)
+    return Case(runbook, f"redis_{name}", kind, _redis(run, **more), wanted, _no_redis)
 
 
 CASES: Final[tuple[Case, ...]] = (

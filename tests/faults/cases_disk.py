@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.faults.ended import Ended
-from tests.faults.registry import Case, Kind, shared
-from tests.faults.stage import is_root
+from tests.faults.registry import Case, Kind, is_root
 from tests.faults.ward import LONG_S, Bed, Part
 from tests.support.eventually import eventually
 from tests.system.running import SLEEPER
@@ -145,8 +144,8 @@ def nothing_may_go(bed: Bed) -> Iterator[Part]:
 
 
 CASES: tuple[Case, ...] = (
-    shared(RUNBOOK, "old-logs", Kind.SUCCESS, old_logs, ("succeeded",), is_root),
-    shared(RUNBOOK, "rollback", Kind.ROLLBACK, full_of_something_else, ("rolled_back",), is_root),
-    shared(RUNBOOK, "no-match", Kind.NO_MATCH, has_room, ("rejected",), is_root),
-    shared(f"{RUNBOOK}_told", "told", Kind.OBSERVED, nothing_may_go, ("succeeded",), is_root),
+    Case(RUNBOOK, "old-logs", Kind.SUCCESS, old_logs, ("succeeded",), is_root),
+    Case(RUNBOOK, "rollback", Kind.ROLLBACK, full_of_something_else, ("rolled_back",), is_root),
+    Case(RUNBOOK, "no-match", Kind.NO_MATCH, has_room, ("rejected",), is_root),
+    Case(f"{RUNBOOK}_told", "told", Kind.OBSERVED, nothing_may_go, ("succeeded",), is_root),
 )

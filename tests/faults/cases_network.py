@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.faults.ended import Ended
-from tests.faults.registry import Case, Kind, shared
-from tests.faults.stage import is_root
+from tests.faults.registry import Case, Kind, is_root
 from tests.faults.tunnel import rule
 from tests.faults.ward import LONG_S, Bed, Part, Ward
 from tests.support.eventually import eventually
@@ -172,7 +171,7 @@ def answers_already(bed: Bed) -> Iterator[Part]:
 
 
 CASES: tuple[Case, ...] = (
-    shared(RUNBOOK, "dropped", Kind.SUCCESS, dropped, ("succeeded",), trouble, PLACE),
-    shared(RUNBOOK, "rollback", Kind.ROLLBACK, stays_dropped, ("rolled_back",), trouble, PLACE),
-    shared(RUNBOOK, "no-match", Kind.NO_MATCH, answers_already, ("rejected",), trouble, PLACE),
+    Case(RUNBOOK, "dropped", Kind.SUCCESS, dropped, ("succeeded",), trouble, PLACE),
+    Case(RUNBOOK, "rollback", Kind.ROLLBACK, stays_dropped, ("rolled_back",), trouble, PLACE),
+    Case(RUNBOOK, "no-match", Kind.NO_MATCH, answers_already, ("rejected",), trouble, PLACE),
 )

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from tests.faults.ended import Ended
 from tests.faults.programs import command
-from tests.faults.registry import Case, Kind, shared
+from tests.faults.registry import Case, Kind
 from tests.faults.ward import LONG_S, Bed, Part
 from tests.support.docker_engine import IMAGE, engine_client
 from tests.support.docker_engine import trouble as no_engine
@@ -205,11 +205,11 @@ def container_gone_for_good(bed: Bed) -> Iterator[Part]:
 
 
 CASES: tuple[Case, ...] = (
-    shared(RUNBOOK, "process", Kind.SUCCESS, killed, ("succeeded",)),
-    shared(RUNBOOK, "hangs", Kind.SUCCESS, hangs, ("succeeded",)),
-    shared(RUNBOOK, "process-rollback", Kind.ROLLBACK, gone_for_good, ("rolled_back",)),
-    shared(RUNBOOK, "no-match", Kind.NO_MATCH, nobody_of_ours, ("no_match",)),
-    shared(RUNBOOK, "stopped", Kind.LEFT, stopped_by_a_person, ("rejected",)),
-    shared(RUNBOOK, "container", Kind.SUCCESS, container_killed, ("succeeded",), no_engine),
-    shared(RUNBOOK, "container-rollback", Kind.ROLLBACK, container_gone_for_good, ("rolled_back",), no_engine),
+    Case(RUNBOOK, "process", Kind.SUCCESS, killed, ("succeeded",)),
+    Case(RUNBOOK, "hangs", Kind.SUCCESS, hangs, ("succeeded",)),
+    Case(RUNBOOK, "process-rollback", Kind.ROLLBACK, gone_for_good, ("rolled_back",)),
+    Case(RUNBOOK, "no-match", Kind.NO_MATCH, nobody_of_ours, ("no_match",)),
+    Case(RUNBOOK, "stopped", Kind.LEFT, stopped_by_a_person, ("rejected",)),
+    Case(RUNBOOK, "container", Kind.SUCCESS, container_killed, ("succeeded",), no_engine),
+    Case(RUNBOOK, "container-rollback", Kind.ROLLBACK, container_gone_for_good, ("rolled_back",), no_engine),
 )

@@ -19,7 +19,7 @@ from supervisors.manager import CommandFailed
 from supervisors.remote import Base, RemoteManager
 from tests.faults.ended import Ended
 from tests.faults.patience import LATE
-from tests.faults.registry import Case, Kind, shared
+from tests.faults.registry import Case, Kind
 from tests.faults.ward import APPROVER, LONG_S, Bed, Part, Ward
 from tests.support.eventually import eventually
 from tests.system.running import free_port
@@ -342,21 +342,21 @@ def _failed_then_blocked(run: Callable[[Desk], Ended]) -> Callable[[Desk], Ended
 
 OK: Final = ("succeeded",)
 CASES: tuple[Case, ...] = (
-    shared(POSITION, "reduced", Kind.SUCCESS, _play(reduced), OK),
-    shared(POSITION, "less-by-then", Kind.SUCCESS, _play(reduced_by_what_is_too_much_by_then), OK),
-    shared(POSITION, "within-by-then", Kind.NO_MATCH, _play(within_by_then), OK),
-    shared(POSITION, "refused-by-broker", Kind.ROLLBACK, _play(_failed_then_blocked(not_reduced)), ("failed",)),
-    shared(POSITION, "broker-lies", Kind.ROLLBACK, _play(_failed_then_blocked(said_and_not_reduced)), ("failed",)),
-    shared(POSITION, "rejected", Kind.REFUSED, _play(rejected), ("rejected",)),
-    shared(POSITION, "nobody-answers", Kind.REFUSED, _play(nobody_answers, f"{LATE}-"), ("expired",)),
-    shared(POSITION, "no-match", Kind.NO_MATCH, _play(without_symbol), ("rejected",)),
-    shared(MARGIN, "freed", Kind.SUCCESS, _play(freed), OK),
-    shared(MARGIN, "refused-by-broker", Kind.ROLLBACK, _play(_failed_then_blocked(not_freed)), ("failed",)),
-    shared(MARGIN, "enough-by-then", Kind.NO_MATCH, _play(enough_by_then), OK),
-    shared(DRAWDOWN, "closed", Kind.SUCCESS, _play(closed), OK),
-    shared(DRAWDOWN, "refused-by-broker", Kind.ROLLBACK, _play(_failed_then_blocked(not_closed)), ("failed",)),
-    shared(DRAWDOWN, "regained-by-then", Kind.NO_MATCH, _play(regained_by_then), OK),
-    shared(BLOCK, "blocked", Kind.SUCCESS, _play(blocked), OK),
-    shared(BLOCK, "rollback", Kind.ROLLBACK, _play(said_and_not_blocked), ("rolled_back",)),
-    shared(BLOCK, "no-match", Kind.NO_MATCH, _play(endpoint_of_nobody), ("rejected",)),
+    Case(POSITION, "reduced", Kind.SUCCESS, _play(reduced), OK),
+    Case(POSITION, "less-by-then", Kind.SUCCESS, _play(reduced_by_what_is_too_much_by_then), OK),
+    Case(POSITION, "within-by-then", Kind.NO_MATCH, _play(within_by_then), OK),
+    Case(POSITION, "refused-by-broker", Kind.ROLLBACK, _play(_failed_then_blocked(not_reduced)), ("failed",)),
+    Case(POSITION, "broker-lies", Kind.ROLLBACK, _play(_failed_then_blocked(said_and_not_reduced)), ("failed",)),
+    Case(POSITION, "rejected", Kind.REFUSED, _play(rejected), ("rejected",)),
+    Case(POSITION, "nobody-answers", Kind.REFUSED, _play(nobody_answers, f"{LATE}-"), ("expired",)),
+    Case(POSITION, "no-match", Kind.NO_MATCH, _play(without_symbol), ("rejected",)),
+    Case(MARGIN, "freed", Kind.SUCCESS, _play(freed), OK),
+    Case(MARGIN, "refused-by-broker", Kind.ROLLBACK, _play(_failed_then_blocked(not_freed)), ("failed",)),
+    Case(MARGIN, "enough-by-then", Kind.NO_MATCH, _play(enough_by_then), OK),
+    Case(DRAWDOWN, "closed", Kind.SUCCESS, _play(closed), OK),
+    Case(DRAWDOWN, "refused-by-broker", Kind.ROLLBACK, _play(_failed_then_blocked(not_closed)), ("failed",)),
+    Case(DRAWDOWN, "regained-by-then", Kind.NO_MATCH, _play(regained_by_then), OK),
+    Case(BLOCK, "blocked", Kind.SUCCESS, _play(blocked), OK),
+    Case(BLOCK, "rollback", Kind.ROLLBACK, _play(said_and_not_blocked), ("rolled_back",)),
+    Case(BLOCK, "no-match", Kind.NO_MATCH, _play(endpoint_of_nobody), ("rejected",)),
 )

@@ -11,7 +11,7 @@ import psutil
 
 from tests.faults.ended import Ended
 from tests.faults.programs import command
-from tests.faults.registry import Case, Kind, shared
+from tests.faults.registry import Case, Kind
 from tests.faults.ward import LONG_S, Bed, Part
 from tests.support.eventually import eventually
 from tests.system.running import SLEEPER
@@ -111,10 +111,10 @@ def _of(kind: str) -> Iterator[Case]:
         return made
 
     runbook = RUNBOOK[kind]
-    yield shared(runbook, "success", Kind.SUCCESS, play(cured), ("succeeded",))
-    yield shared(runbook, "rollback", Kind.ROLLBACK, play(not_cured), ("rolled_back",))
-    yield shared(runbook, "no-match", Kind.NO_MATCH, play(below_the_limit), ("rejected",))
-    yield shared(f"{runbook}_box", "told", Kind.OBSERVED, play(of_the_box), ("succeeded",))
+    yield Case(runbook, "success", Kind.SUCCESS, play(cured), ("succeeded",))
+    yield Case(runbook, "rollback", Kind.ROLLBACK, play(not_cured), ("rolled_back",))
+    yield Case(runbook, "no-match", Kind.NO_MATCH, play(below_the_limit), ("rejected",))
+    yield Case(f"{runbook}_box", "told", Kind.OBSERVED, play(of_the_box), ("succeeded",))
 
 
 CASES: tuple[Case, ...] = (*_of("burn"), *_of("leak"))

@@ -1,14 +1,13 @@
 """Every case in which a shipped runbook meets a real fault, in one list: tests run each once, the benchmark often.
 
 To add cases write ``tests/faults/cases_WHAT.py`` with ``CASES: tuple[Case, ...]``; nothing else is needed. A case's
-``run(folder, acts)`` makes its world in the empty ``folder`` (a real daemon: ``tests.faults.stage``), breaks it for
-real, waits for what becomes of the alert, holds the world against what it must be (AssertionError: it is wrong) and
-leaves nothing behind. It returns how the execution ended and how long that took from the fault on. A case that can
-share its daemon with others has a ``play`` besides (``shared``, ``tests.faults.ward``): all of those go at once.
+``play`` makes its world in the bed that it is given (``tests.faults.ward``), beside all others in one real daemon,
+breaks it for real, waits for what becomes of the alert, holds the world against what it must be (AssertionError: it is
+wrong) and leaves nothing behind. It tells how the execution ended and how long that took from the fault on.
 
-* ``Kind.SUCCESS``: the fault is cured, ``status`` is succeeded. The same case is run with ``acts=False``, a daemon
-  whose acting calls do nothing and say they did (``tests.faults.stage``): then ``status`` must not be succeeded, and
-  ``run`` must not hold the world against anything (nothing was mended).
+* ``Kind.SUCCESS``: the fault is cured, ``status`` is succeeded. The same case is played without teeth, in a daemon
+  whose acting calls do nothing and say they did (``tests.faults.toothless``): then ``status`` must not be succeeded,
+  and the world must not be held against anything (nothing was mended).
 * ``Kind.ROLLBACK``: the cure does not help (or fails), what was done is undone and the world is as it was before.
 * ``Kind.NO_MATCH``: an alert much like it that must not start anything: ``status`` is the decision's outcome.
 * ``Kind.OBSERVED``: it is only told to people; nothing is changed.
@@ -20,18 +19,18 @@ from __future__ import annotations
 
 import enum
 import importlib
+import os
 import pkgutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import tests.faults
 from tests.faults.ended import Ended
 from tests.faults.ward import Outcome, Play, played
 
-__all__ = ["Case", "Ended", "Kind", "Run", "all_cases", "play_shared", "shared"]
+__all__ = ["Case", "Ended", "Kind", "all_cases", "is_root", "play_all"]
 
 
 class Kind(enum.Enum):
@@ -43,57 +42,40 @@ class Kind(enum.Enum):
     LEFT = "left"
 
 
-class Run(Protocol):
-    def __call__(self, folder: Path, *, acts: bool) -> Ended: ...
+def is_root() -> str | None:
+    return None if os.geteuid() == 0 else "needs root"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """``wanted``: the statuses that are right. ``trouble``: why it cannot be tried on this machine; None: it can.
 
-    ``play``: how it goes beside others, in the daemon of its ``place``. ``hasty``: with the less patient runbooks.
+    ``play``: how it goes beside others, in the daemon of its ``place``.
     """
 
     runbook: str
     name: str
     kind: Kind
-    run: Run
+    play: Play
     wanted: tuple[str, ...]
     trouble: Callable[[], str | None] = lambda: None
-    play: Play | None = None
     place: str = ""
-    hasty: bool = False
 
     @property
     def id(self) -> str:
         return f"{self.runbook}-{self.name}"
 
-
-def shared(
-    runbook: str,
-    name: str,
-    kind: Kind,
-    play: Play,
-    wanted: tuple[str, ...],
-    trouble: Callable[[], str | None] = lambda: None,
-    place: str = "",
-) -> Case:
-    """A case that can share its daemon; alone it has one to itself. What must fail meets less patient runbooks."""
-    hasty = kind in (Kind.ROLLBACK, Kind.LEFT)
-
-    def run(folder: Path, *, acts: bool) -> Ended:
-        return played({f"{runbook}-{name}": (play, hasty)}, folder, acts=acts)[f"{runbook}-{name}"].result()
-
-    return Case(runbook, name, kind, run, wanted, trouble, play, place, hasty)
+    @property
+    def hasty(self) -> bool:
+        """What must fail meets less patient runbooks."""
+        return self.kind in (Kind.ROLLBACK, Kind.LEFT)
 
 
-def play_shared(cases: Iterable[Case], folder: Path, *, acts: bool) -> dict[str, Outcome]:
-    """All cases that can share, each once, by their ids: one daemon for each place, all at once."""
-    sharing = [(case.place, case.id, case.play, case.hasty) for case in cases]
+def play_all(cases: Iterable[Case], folder: Path, *, acts: bool) -> dict[str, Outcome]:
+    """Each once, by their ids: one daemon for each place, all at once."""
     places: dict[str, dict[str, tuple[Play, bool]]] = {}
-    for place, name, play, hasty in sharing:
-        if play is not None:
-            places.setdefault(place, {})[name] = (play, hasty)
+    for case in cases:
+        places.setdefault(case.place, {})[case.id] = (case.play, case.hasty)
     if not places:
         return {}
     for place in places:

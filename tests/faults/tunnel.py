@@ -21,11 +21,16 @@ def rule(port: int) -> tuple[str, ...]:
     return ("INPUT", "-p", "tcp", "--dport", str(port), "-j", "ACCEPT")
 
 
+def is_open(port: int) -> bool:
+    """A run that was killed left its rule: with two, one that is taken away would drop nothing."""
+    return subprocess.run(["iptables", "-w", "-C", *rule(port)], check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+
 def main() -> None:
     port, broken = int(sys.argv[1]), Path(sys.argv[2])
     signal.signal(signal.SIGTERM, lambda *_: _end.set())
     opens = not broken.exists()
-    if opens:
+    if opens and not is_open(port):
         subprocess.run(["iptables", "-w", "-I", *rule(port)], check=True)
     listen(port)
     _end.wait()

@@ -1,7 +1,7 @@
 """One real daemon for many cases, side by side: each has services of its own, and its fault touches only those.
 
-A case that can share says so by its ``play``: given a ``Bed`` it makes its world, says what it needs of the daemon's
-configuration, and how the case goes. All threads here are the cases'; the daemon is a process.
+A case is its ``play``: given a ``Bed`` it makes its world, says what it needs of the daemon's configuration, and how
+the case goes. All threads here are the cases'; the daemon is a process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from tests.system.running import LINKS, SELFHEAL, Running, daemon, write_config
 TOOTHLESS: Final = (sys.executable, "-m", "tests.faults.toothless")
 LONG_S: Final = 60.0
 ENDS_WITHIN_S: Final = 150.0
-FRESH_S: Final = 0.2
+FRESH_S: Final = 0.4
+"""Dozens of cases ask: the daemon is to mend them, not to answer."""
 APPROVER: Final = "ann"
 UNDECIDED: Final = "undecided"
 TERMINAL: Final = frozenset(

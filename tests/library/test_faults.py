@@ -1,7 +1,7 @@
 """Every case of every shipped runbook against its real fault, once; and that it shows something: the same case with
 acting calls that do nothing is never told as a success.
 
-Cases that can share a daemon are all played when the first of them is asked for.
+All are played when the first of them is asked for, beside each other in one daemon.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from runbooks.model import CallType, Mode, Runbook
 from runbooks.parse import SHIPPED, load_library
 from tests.faults.database_stage import holds_no_password
-from tests.faults.registry import Case, Kind, all_cases, play_shared
+from tests.faults.registry import Case, Kind, all_cases, play_all
 from tests.faults.ward import Outcome
 
 CASES = all_cases()
@@ -24,13 +24,10 @@ CURED = [case for case in CASES if case.kind is Kind.SUCCESS]
 Wards = Callable[[Case, bool], Outcome]
 
 
-def _mark(case: Case, *, acts: bool) -> list[pytest.MarkDecorator]:
-    """Those that share go to one worker."""
-    return [pytest.mark.xdist_group(f"faults-{acts}")] if case.play is not None else []
-
-
 def params(cases: list[Case], *, acts: bool) -> list[object]:
-    return [pytest.param(case, id=case.id, marks=_mark(case, acts=acts)) for case in cases]
+    """Those that share a daemon go to one worker."""
+    together = pytest.mark.xdist_group(f"faults-{acts}")
+    return [pytest.param(case, id=case.id, marks=together) for case in cases]
 
 
 def possible(case: Case) -> None:
@@ -54,7 +51,7 @@ def wards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wards]:
             folder = tmp_path_factory.mktemp("wards")
             folders.append(folder)
             mine = [one for one in (CASES if acts else CURED) if one.trouble() is None]
-            known[acts] = play_shared(mine, folder, acts=acts)
+            known[acts] = play_all(mine, folder, acts=acts)
             holds_no_password(folder / "ward-")
         return known[acts][case.id]
 
@@ -65,9 +62,9 @@ def wards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wards]:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("case", params([*CASES], acts=True))
-def test_a_real_fault_ends_as_it_must(case: Case, tmp_path: Path, wards: Wards) -> None:
+def test_a_real_fault_ends_as_it_must(case: Case, wards: Wards) -> None:
     possible(case)
-    end = case.run(tmp_path, acts=True) if case.play is None else wards(case, True).result()
+    end = wards(case, True).result()
     assert end.status in case.wanted, end
     if case.kind is Kind.SUCCESS:
         assert end.took_s is not None
@@ -75,9 +72,9 @@ def test_a_real_fault_ends_as_it_must(case: Case, tmp_path: Path, wards: Wards) 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("case", params(CURED, acts=False))
-def test_a_runbook_that_does_nothing_is_never_told_as_a_success(case: Case, tmp_path: Path, wards: Wards) -> None:
+def test_a_runbook_that_does_nothing_is_never_told_as_a_success(case: Case, wards: Wards) -> None:
     possible(case)
-    end = case.run(tmp_path, acts=False) if case.play is None else wards(case, False).result()
+    end = wards(case, False).result()
     assert end.status != "succeeded", end
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -15,8 +16,10 @@ import psutil
 import pytest
 
 from tests.support.eventually import eventually, holds_for
-from tests.system.running import SLEEPER, Running, daemon, free_port, of_state, web_service, write_config
+from tests.system.running import SLEEPER, Running, free_port, of_state, web_service, write_config
+from tests.system.running import daemon as any_daemon
 
+daemon = functools.partial(any_daemon, in_order=False)
 LONG_S = 30.0
 pytestmark = pytest.mark.timeout(180)
 STUBBORN = {"command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "graceful_shutdown_timeout": "1s"}
@@ -200,7 +203,7 @@ def test_a_frozen_daemon_is_replaced_and_the_services_live(tmp_path: Path) -> No
         before = selfheal.until_ready()
         selfheal.process.send_signal(signal.SIGSTOP)
         assert selfheal.process.wait(LONG_S) == -signal.SIGKILL
-        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=LONG_S)
+        selfheal.until_well()
         with replaced(selfheal):
             after = selfheal.until_ready()
             assert after["a"]["pid"] == before["a"]["pid"]
@@ -268,7 +271,7 @@ def test_a_killed_daemon_is_back_when_that_is_wished_and_not_after_an_orderly_st
         before = selfheal.until_ready()
         keeper = keeper_of(before["a"]["pid"])
         killed(selfheal)
-        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=LONG_S)
+        selfheal.until_well()
         after = selfheal.until_ready()
         assert {name: one["pid"] for name, one in after.items()} == {name: one["pid"] for name, one in before.items()}
         assert [one["restarts"] for one in after.values()] == [0, 0]
@@ -299,6 +302,6 @@ def test_a_daemon_that_cannot_start_again_is_tried_until_its_file_is_mended(tmp_
         eventually(lambda: log.exists() and log.read_text().count("comand") >= 2, within_s=LONG_S, every_s=0.1)
         assert len(of_state(state)) == 1
         config.write_text(good)
-        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=LONG_S)
+        selfheal.until_well()
         with replaced(selfheal):
             assert selfheal.until_ready()["a"]["pid"] == before["a"]["pid"]

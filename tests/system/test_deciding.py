@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from guardian_link import Alert, GuardianClient
 from tests.runbooks.files import COMMAND, GOOD
 from tests.support.eventually import eventually
-from tests.system.running import SLEEPER, Running, daemon, write_config
+from tests.system.running import SLEEPER, Running, write_config
+from tests.system.running import daemon as any_daemon
 
+daemon = functools.partial(any_daemon, in_order=False)
 pytestmark = pytest.mark.timeout(240)
 HOUR = 3600.0
 
@@ -28,9 +32,12 @@ def book(name: str, argv: list[str], **more: Any) -> dict[str, Any]:
     } | more
 
 
-def sent(running: Running, kind: str, service: str = "a", *more: str) -> tuple[str, str]:
-    """Outcome and reason of an alert sent by the command line."""
-    running.call("alert", "send", "--type", kind, "--service", service, "--wait", "--timeout", "60s", *more)
+def sent(running: Running, kind: str, service: str = "a") -> tuple[str, str]:
+    """Outcome and reason of an alert, once what it started is over."""
+    with GuardianClient(state_dir=running.state) as guardian:
+        ack = guardian.send(Alert(type=kind, service=service), timeout_s=60)
+        if ack.execution_id is not None:
+            guardian.wait(ack.execution_id, 60)
     newest = running.get("/v1/alerts?limit=1")["alerts"][0]
     return newest["outcome"], newest.get("reason", "")
 

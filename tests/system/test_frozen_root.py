@@ -44,7 +44,7 @@ def test_a_daemon_with_a_hung_supervisor_is_replaced_and_the_services_live(
             holds_for(lambda: selfheal.process.poll() is None, 6.0, every_s=0.2)  # a well one is left alone
         selfheal.process.send_signal(signal.SIGUSR2)
         assert selfheal.process.wait(LONG_S) == -signal.SIGKILL
-        eventually(lambda: selfheal.call("tree").returncode == 0, within_s=LONG_S)
+        selfheal.until_well()
         with replaced(selfheal):
             after = selfheal.until_ready()
             assert (after["a"]["pid"], after["a"]["restarts"]) == (before["a"]["pid"], 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -15,11 +16,14 @@ import psutil
 import pytest
 
 from actors.runtimes.recognising import environ_of
+from supervisors.manager import Node
 from supervisors.tree_json import find
 from tests.support.eventually import eventually
-from tests.system.running import LINKS, SLEEPER, Running, daemon, free_port, of_state, write_config
+from tests.system.running import LINKS, SLEEPER, Running, free_port, of_state, write_config
+from tests.system.running import daemon as any_daemon
 from tests.system.small_disk import fill, make_room, make_writable, needs_root, read_only, small_disk
 
+daemon = functools.partial(any_daemon, in_order=False)
 pytestmark = pytest.mark.timeout(240)
 LONG_S = 30.0
 CRITICAL = '"level": "critical"'
@@ -58,27 +62,25 @@ def a_crash_is_answered(state: Path, *, but: int | None = None) -> int:
 
 
 def degraded(running: Running, path: str, words: str, *more: str) -> None:
-    """The tree shows the trouble, and its exit code says that something is wrong."""
+    """The tree shows the trouble, and the exit code of the command says that something is wrong."""
 
-    def look() -> bool:
-        done = running.call("tree", "--json", *more)
-        assert done.stdout, done.stderr
-        node = find(json.loads(done.stdout)["root"], path)
+    def look(root: Node) -> bool:
+        node = find(root, path)
         assert node["state"] == "degraded", node
         assert words in node["detail"], node
-        assert done.returncode == 3
         return True
 
-    eventually(look, within_s=LONG_S)
+    eventually(lambda: look(running.get("/v1/tree")["root"]), within_s=LONG_S, every_s=0.1)
+    done = running.call("tree", "--json", *more)
+    assert done.stdout, done.stderr
+    assert look(json.loads(done.stdout)["root"])
+    assert done.returncode == 3
 
 
 def well(running: Running) -> None:
-    def look() -> bool:
-        done = running.call("tree")
-        assert done.returncode == 0, done.stdout + done.stderr
-        return True
-
-    eventually(look, within_s=LONG_S)
+    running.until_well(LONG_S)
+    done = running.call("tree")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # -- the disk is full --------------------------------------------------------------------------------------------------
@@ -298,7 +300,7 @@ def test_a_forged_record_names_a_stranger(tmp_path: Path) -> None:
         }
         line = json.dumps({"is": "record", "service": "a", "record": record, "format": 1})
         (state / "ledger.jsonl").write_text(line + "\n")
-        with daemon(config, state) as selfheal:
+        with any_daemon(config, state) as selfheal:  # nor is it when the daemon is stopped in order
             assert selfheal.until_ready()["a"]["pid"] != stranger.pid
             a_crash_is_answered(state)
         assert stranger.poll() is None
