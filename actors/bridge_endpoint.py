@@ -126,6 +126,7 @@ class BridgeEndpointActor(SupervisedActor):
             match effect:
                 case SayReady():
                     self._ready_since = system.clock.wall()
+                    self._past.is_awaited = False  # it has come: its next silence is one
                     self.ready()
                 case LookAt(at_s):
                     system.timers.after(at_s - system.clock.now(), self.ref, Wake("look"))

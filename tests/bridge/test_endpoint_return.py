@@ -88,6 +88,23 @@ def test_it_is_tried_at_once_and_given_time() -> None:
         assert place.past.runs == runs + 1
 
 
+def test_what_has_come_is_not_given_time_when_it_falls_silent() -> None:
+    """Its service became ready while the endpoint looked for it already: as at the start of a daemon."""
+    with parked(lambda system: system.io.run) as place:
+        place.service("gateway", NodeState.READY)
+        eventually(lambda: place.state() is NodeState.STARTING)
+        place.service("gateway", NodeState.STARTING)
+        place.service("gateway", NodeState.READY)
+        assert place.past.is_awaited
+        with socket.create_server(("127.0.0.1", place.port)) as listener:
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(b'{"kind": "heartbeat"}\n')
+                eventually(lambda: place.state() is NodeState.READY)
+        eventually(lambda: not place.past.is_awaited)
+        eventually(lambda: place.state() is NodeState.CRASH_LOOP)  # not after the 10 s of a start
+
+
 def test_a_daemon_that_ends_tries_nothing() -> None:
     def closed(_system: ActorSystem) -> Callable[[Callable[[], object]], object]:
         def refuse(_job: Callable[[], object]) -> object:
