@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -13,7 +14,9 @@ import psutil
 
 from actors.clock import Clock
 from actors.runtimes.base import Usage
-from config.models import SystemConfig
+from actors.service_logs import log_path
+from config.models import ServiceConfig, SystemConfig
+from supervisors.disk_use import DiskUse
 from supervisors.self_words import (
     BOX_SCOPE,
     DAEMON,
@@ -26,6 +29,8 @@ from supervisors.self_words import (
     Subject,
     cpu_figure,
     cpu_limit,
+    disk_figure,
+    disk_limit,
     memory_figure,
     memory_limit,
     share_figure,
@@ -61,7 +66,11 @@ class Measures:
     _box: tuple[float, float] | None = None
     _own: tuple[float, float] | None = None
     _seen: frozenset[str] = frozenset()
+    _disk: DiskUse = field(init=False)
     _process: psutil.Process = field(default_factory=psutil.Process)
+
+    def __post_init__(self) -> None:
+        self._disk = DiskUse(self.sources.clock)
 
     def measure(self) -> Measured:
         """Everything that has a limit."""
@@ -81,7 +90,13 @@ class Measures:
 
     def _services(self, config: SystemConfig, usage: Mapping[str, Usage]) -> Measured:
         found: Measured = {}
+        self._disk.forget_all_but(config.services)
         for name, service in config.services.items():
+            disk = disk_limit(service.required_resources)
+            if disk is not None:
+                places = tuple(self._places(name, service))
+                taken = self._disk.of(name, places)
+                found[Subject(DISK, SERVICE_SCOPE, name)] = disk_figure(taken, disk, config.watch, str(places[0]))
             used = usage.get(name, _STILL if self.sources.is_down(name) else None)
             cpu = cpu_limit(service.required_resources, config.watch)
             memory = memory_limit(service.required_resources, config.watch)
@@ -95,6 +110,14 @@ class Measures:
                 size = None if used is None else used.memory_bytes
                 found[Subject(MEMORY, SERVICE_SCOPE, name)] = memory_figure(size, memory, config.watch)
         return found
+
+    def _places(self, name: str, service: ServiceConfig) -> Iterator[Path]:
+        """Where the files of a service lie, as far as this machine's folders are its own."""
+        if service.working_dir is not None and service.runtime == "process":
+            yield service.working_dir
+        log = log_path(self.sources.state_dir, name)
+        yield log
+        yield from log.parent.glob(f"{glob.escape(log.name)}.*")
 
     def _of_box(self, config: SystemConfig, usage: Mapping[str, Usage]) -> Measured:
         watch, found = config.watch, Measured()

@@ -79,6 +79,11 @@ def memory_limit(resources: ResourcesConfig | None, watch: WatchConfig) -> int |
     return watch.service.memory_mb if own is None else own
 
 
+def disk_limit(resources: ResourcesConfig | None) -> int | None:
+    """MiB the files of a service may take: only what it states itself."""
+    return None if resources is None else resources.disk_mb
+
+
 def cpu_figure(of: str, percent: float | None, most: float, watch: WatchConfig, **labels: Any) -> Figure:
     """``of``: what the percentage is of ("one core", "all cores")."""
     said = f"CPU {0.0 if percent is None else percent:.0f} % of {of} for {watch.for_:g} s; the limit is {most:g} %"
@@ -93,6 +98,13 @@ def memory_figure(used: int | None, most_mb: int, watch: WatchConfig) -> Figure:
     shown = {} if mib is None else {"value": mib}
     labels = {**shown, "limit": most_mb, "unit": "MiB", "limit_memory_mb": most_mb}
     return Figure(mib, limit_of(most_mb, watch), said, labels)
+
+
+def disk_figure(used: int, most_mb: int, watch: WatchConfig, path: str) -> Figure:
+    """``used``: bytes on disk; ``path``: where most of them may lie."""
+    mib = round(used / MIB, 1)
+    said = f"its files take {mib:.0f} MiB for {watch.for_:g} s; the limit is {most_mb} MiB"
+    return Figure(mib, limit_of(most_mb, watch), said, {"value": mib, "limit": most_mb, "unit": "MiB", "path": path})
 
 
 def share_figure(what: str, percent: float, most: float, watch: WatchConfig, **labels: Any) -> Figure:
