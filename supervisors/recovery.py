@@ -79,7 +79,8 @@ from supervisors.tree_json import rfc3339
 GUARDIAN_PATH: Final = "root/links/alerts"
 FILES_PATH: Final = "root/links/runbook-files"
 BRIDGES_PATH: Final = "root/bridges"
-OPEN: Final = frozenset({"queued", "running"})
+ENDED: Final = frozenset(status.value for status in Status if status.is_terminal)
+ACTIVE: Final = frozenset({Status.QUEUED.value, Status.RUNNING.value})
 UPPER: Final = {"journal": "root/journal", "ledger": "root/runtimes/exit-watcher", "keeper": "root/runtimes/keeper"}
 """Nodes whose troubles are told by these words; all others are links."""
 OUTER: Final = ("root/services/", "root/bridges/")
@@ -633,12 +634,12 @@ class Recovery:
     def statistics(self) -> Mapping[str, Any]:
         """The platform's five figures, and executions by status."""
         figures = self._journal.read(rows.counts)
-        ended = sum(count for status, count in figures.items() if status not in OPEN)
+        ended = sum(count for status, count in figures.items() if status in ENDED)
         return {
             "total_runbooks": len(self.runbook_files.library.runbooks),
             "total_executions": sum(figures.values()),
             "success_rate": figures.get("succeeded", 0) / ended if ended else 0.0,
-            "active_executions": sum(figures.get(status, 0) for status in OPEN),
+            "active_executions": sum(figures.get(status, 0) for status in ACTIVE),
             "auto_execution_enabled": self.is_enabled(),
             "by_status": figures,
             "intake": asdict(self._intake.counters),

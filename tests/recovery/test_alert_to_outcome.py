@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 
+from actors.journal import rows
+from actors.journal.rows import Execution
 from actors.messages import ExitNow
 from actors.spec import ExitReason
 from bridge_link.keys import find_key
 from bridge_link.sockets import make_dealer
 from bridge_link.wire import Kind, Message, decode, encode
 from guardian_link import Alert, AlertRefused, DaemonUnreachable, GuardianClient
+from runbooks.model import Status
 from tests.recovery.place import Place, World, recovering
 from tests.support.eventually import eventually, holds_for
 
@@ -36,6 +41,20 @@ def test_an_alert_restarts_its_service_and_its_outcome_comes_back(tmp_path: Path
         (shown,) = place.recovery.records.alerts(10)
         assert (shown["id"], shown["outcome"], shown["execution_id"]) == (ack.id, "run", ack.execution_id)
         assert guardian.statistics()["success_rate"] == 1.0
+
+
+def test_what_waits_for_a_person_has_not_ended_and_spoils_no_rate(tmp_path: Path) -> None:
+    with recovering(tmp_path) as place, GuardianClient(place.address) as guardian:
+        ack = guardian.send(failure())
+        assert guardian.wait(ack.execution_id or "", timeout_s=30).status == "succeeded"
+        place.recovery._journal.submit(_one_more_that_waits).result(10)
+        figures = guardian.statistics()
+        assert (figures["success_rate"], figures["total_executions"], figures["active_executions"]) == (1.0, 2, 0)
+
+
+def _one_more_that_waits(db: sqlite3.Connection) -> None:
+    asked = Execution("x-2", 1, "r", b"{}", "s", "t", {}, "f", "high", 50, Status.AWAITING_APPROVAL, time.time())
+    rows.add_execution(db, asked)
 
 
 def test_the_same_alert_again_is_answered_and_does_nothing(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import jsonschema
 import pytest
 
 from runbooks import json_schema
-from runbooks.parse import SHIPPED
+from runbooks.parse import SHIPPED, read
 from tests.runbooks.files import COMMAND, GOOD, changed, problems
+from tests.runbooks.old_files import DATABASE
 
 ROOT = Path(json_schema.__file__).parent.parent
 SCHEMA = json.loads(json_schema.SHIPPED.read_text())
@@ -73,6 +74,19 @@ def test_the_faulty_ones_are_marked_and_refused(name: str) -> None:
 def test_good_ones_are_not_marked(raw: dict[str, Any]) -> None:
     assert [error.message for error in VALIDATOR.iter_errors(raw)] == []
     assert problems(raw) == {}
+
+
+def test_a_file_of_the_earlier_version_is_not_marked_and_a_wrong_one_is() -> None:
+    for old in (DATABASE, {**DATABASE, "schema_version": 1}):
+        assert [error.message for error in VALIDATOR.iter_errors(old)] == []
+        read(json.dumps(old).encode(), "old.json")
+    for wrong in (
+        {**DATABASE, "error_patterns": "refused"},
+        {**DATABASE, "actions": []},
+        {**DATABASE, "schema_version": 3},
+        {"id": "x"},
+    ):
+        assert not VALIDATOR.is_valid(wrong)
 
 
 def test_the_editor_is_told_which_files() -> None:
