@@ -316,7 +316,7 @@ class AlertIntake:
         waiting: list[OpenAlert] = []
         askers: list[tuple[int, Asker]] = []
         told: list[_Told] = []
-        foregone: list[NewAlert] = []
+        foregone: list[tuple[Mapping[str, Any], list[str]]] = []
         at = 0
         for taken in arrived:
             asker, first, at = taken.asker, at, at + len(taken.rows)
@@ -336,9 +336,11 @@ class AlertIntake:
                     if asker is not None:
                         askers.append((seq, asker.about(row.msg_id)))
                     continue
-                if is_new:
-                    foregone.append(row)
-                by_decision.setdefault(id(decision), (decision, []))[1].append(row.msg_id)
+                if (alike := by_decision.get(id(decision))) is None:
+                    alike = by_decision[id(decision)] = (decision, [])
+                    if is_new:
+                        foregone.append(alike)
+                alike[1].append(row.msg_id)
             self.counters.duplicates += len(ids[False])
             self.counters.stored += len(ids[True])
             if asker is not None:
@@ -360,14 +362,11 @@ class AlertIntake:
                 self._by_alert.setdefault(seq, []).append(asker)
             _bound(self._by_alert)
 
-    def _log(self, foregone: list[NewAlert]) -> None:
-        """As the guardian actor logs what it decides."""
-        by_outcome: dict[str, list[NewAlert]] = {}
-        for one in foregone:
-            by_outcome.setdefault(str((one.decision or {}).get("outcome")), []).append(one)
-        for outcome, alerts in by_outcome.items():
-            for one in alerts[: self._sayer.may_say_some(outcome, len(alerts))]:
-                structlog.get_logger().info("alert decided", alert=one.msg_id, **(one.decision or {}))
+    def _log(self, foregone: list[tuple[Mapping[str, Any], list[str]]]) -> None:
+        """As the guardian actor logs what it decides. Of each decision the ids it is about."""
+        for decision, ids in foregone:
+            for msg_id in ids[: self._sayer.may_say_some(str(decision.get("outcome")), len(ids))]:
+                structlog.get_logger().info("alert decided", alert=msg_id, **decision)
 
     def _hint(self, waiting: list[OpenAlert]) -> None:
         if not waiting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from actors.journal import audit, events, rows
@@ -28,16 +28,19 @@ def take_alerts(
         facts: of each alert.
     """
     stored = store_alerts(db, alerts)
-    fresh = [
-        (came.seq, alert, about, alert.decision)
-        for came, alert, about in zip(stored, alerts, facts, strict=True)
-        if alert.decision is not None and not isinstance(came, AlertConflict) and came.is_new
-    ]
+    fresh: list[int] = []
+    by_outcome: dict[str, list[str]] = {}
+    for number, (came, alert) in enumerate(zip(stored, alerts, strict=True)):
+        if alert.decision is not None and not isinstance(came, AlertConflict) and came.is_new:
+            fresh.append(number)
+            by_outcome.setdefault(str(alert.decision["outcome"]), []).append(alert.msg_id)
     if len(fresh) > FEW:
-        _sum_up(db, path, fresh[0][1].at, ((str(body["outcome"]), alert.msg_id) for _, alert, _, body in fresh))
+        _sum_up(db, path, alerts[fresh[0]].at, by_outcome)
         return stored
-    for seq, alert, about, body in fresh:
-        _tell(db, path, OpenAlert(seq, alert.msg_id, about), NewDecision(seq, body, None, alert.at))
+    for number in fresh:
+        alert = alerts[number]
+        told = NewDecision(0, alert.decision or {}, None, alert.at)
+        _tell(db, path, OpenAlert(0, alert.msg_id, facts[number]), told)
     return stored
 
 
@@ -49,9 +52,11 @@ def decide_alerts(
     ours = {id(one.body) for one in decisions}
     fresh = [pair for pair, body in zip(zip(alerts, decisions, strict=True), stands, strict=True) if id(body) in ours]
     if len(fresh) > FEW:
-        told = [(alert, one) for alert, one in fresh if one.execution is None]
-        if told:
-            _sum_up(db, path, told[0][1].at, ((str(one.body["outcome"]), alert.msg_id) for alert, one in told))
+        by_outcome: dict[str, list[str]] = {}
+        for alert, one in fresh:
+            if one.execution is None:
+                by_outcome.setdefault(str(one.body["outcome"]), []).append(alert.msg_id)
+        _sum_up(db, path, fresh[0][1].at, by_outcome)
         fresh = [(alert, one) for alert, one in fresh if one.execution is not None]
     for alert, one in fresh:
         _tell(db, path, alert, one)
@@ -67,11 +72,8 @@ def _tell(db: sqlite3.Connection, path: str, alert: OpenAlert, decided: NewDecis
     events.add(db, decided.at, path, "alert_decided", f"{about}: {decided.body['outcome']}", evidence)
 
 
-def _sum_up(db: sqlite3.Connection, path: str, at: float, decided: Iterable[tuple[str, str]]) -> None:
-    """``decided``: outcome and message id of each."""
-    by_outcome: dict[str, list[str]] = {}
-    for outcome, msg_id in decided:
-        by_outcome.setdefault(outcome, []).append(msg_id)
+def _sum_up(db: sqlite3.Connection, path: str, at: float, by_outcome: Mapping[str, Sequence[str]]) -> None:
+    """``by_outcome``: the message ids."""
     for outcome, ids in by_outcome.items():
         for first in range(0, len(ids), AT_ONCE):
             part = ids[first : first + AT_ONCE]
