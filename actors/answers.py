@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
@@ -52,6 +52,10 @@ class Asker(NamedTuple):
     batch_id: str | None = None
     encoding: ContentType = ContentType.MSGPACK
 
+    def about(self, msg_id: str) -> Asker:
+        """The same, about another alert of its message."""
+        return Asker(self.pump, self.peer, msg_id, self.batch_id, self.encoding)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -70,7 +74,7 @@ class _Batch:
     stored: list[str] = field(default_factory=list)
     duplicate: list[str] = field(default_factory=list)
     refused: dict[str, dict[str, Any]] = field(default_factory=dict)
-    decided: dict[str, dict[str, Any]] = field(default_factory=dict)
+    decided: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def messages(self, batch_id: str) -> list[Message]:
         made = []
@@ -90,11 +94,16 @@ class Replies:
     _batches: dict[tuple[Pump, bytes, str, ContentType], _Batch] = field(default_factory=dict)
 
     def stored(self, asker: Asker, *, is_new: bool) -> None:
-        if asker.batch_id is not None:
+        self.all_stored(asker, [asker.msg_id], is_new=is_new)
+
+    def all_stored(self, asker: Asker, ids: Sequence[str], *, is_new: bool) -> None:
+        """Of one message's alerts, by their ids."""
+        if asker.batch_id is None:
+            for msg_id in ids:
+                self._put(asker.about(msg_id), Kind.STORED, _STORED[is_new, asker.encoding])
+        elif ids:
             batch = self._batch(asker, asker.batch_id)
-            (batch.stored if is_new else batch.duplicate).append(asker.msg_id)
-        else:
-            self._put(asker, Kind.STORED, _STORED[is_new, asker.encoding])
+            (batch.stored if is_new else batch.duplicate).extend(ids)
 
     def refused(self, asker: Asker, refusal: Refusal) -> None:
         message = nack(
@@ -111,13 +120,18 @@ class Replies:
             self._try_put(asker, Kind.NACK, _PACK[asker.encoding], message.body)
 
     def decided(self, asker: Asker, body: Mapping[str, Any]) -> None:
-        if asker.batch_id is not None:
-            told = {key: value for key, value in body.items() if value is not None}
-            if "reason" in told:
-                told["reason"] = _short(told["reason"])
-            self._batch(asker, asker.batch_id).decided[asker.msg_id] = told
-        else:
-            self._try_put(asker, Kind.DECIDED, _PACK_DECISION[asker.encoding], body)
+        self.all_decided(asker, [asker.msg_id], body)
+
+    def all_decided(self, asker: Asker, ids: Sequence[str], body: Mapping[str, Any]) -> None:
+        """The same about some of one message's alerts, by their ids."""
+        if asker.batch_id is None:
+            for msg_id in ids:
+                self._try_put(asker.about(msg_id), Kind.DECIDED, _PACK_DECISION[asker.encoding], body)
+            return
+        told = {key: value for key, value in body.items() if value is not None}
+        if "reason" in told:
+            told["reason"] = _short(told["reason"])
+        self._batch(asker, asker.batch_id).decided.update(dict.fromkeys(ids, told))
 
     def send(self) -> None:
         """Never raises: an answer that cannot be written is said, and costs nobody else his own."""

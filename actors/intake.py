@@ -14,19 +14,23 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
+import structlog
+
 from actors.access.book import Judge, unjudged
 from actors.access.rules import Denied
 from actors.answers import Asker, Pump, Refusal, Replies
 from actors.clock import Clock
-from actors.deciding.words import INSIDE, OPERATOR, AlertsStored, Decided, LookAgain
+from actors.deciding.words import DECIDER_PATH, INSIDE, OPERATOR, AlertsStored, Decided, LookAgain
 from actors.fitting import fitted
 from actors.iopool import IoPool
-from actors.journal.alert_batches import NewAlert, Stored, new_alert, store_alerts
+from actors.journal import happened
+from actors.journal.alert_batches import NewAlert, Stored, new_alert
 from actors.journal.journal import Journal
 from actors.journal.rows import AlertConflict, OpenAlert
 from actors.journal.schema import JournalFull
 from actors.questions import Questions
 from actors.runbook import ExecutionFinished
+from actors.saying import Sayer
 from bridge_link.batch import alerts_of
 from bridge_link.errors import WireError
 from bridge_link.pump import Incoming
@@ -66,8 +70,12 @@ class IntakeParts:
     bridge: Callable[[Incoming, Answer], object]
     judge: Judge = unjudged
     may_answer: Callable[[str], bool] = lambda _client: True
-    say: Callable[[str, str, Mapping[str, Any]], object] = lambda _client, _msg_id, _facts: None
-    """Tells people of an alert (client, id, facts) before anything else is done with it; it must only hand over."""
+    say: Callable[[str, Sequence[tuple[str, Mapping[str, Any]]]], object] = lambda _client, _alerts: None
+    """Tells people of a client's alerts (id, facts) before anything else is done with them; it must only hand over."""
+    foregone: Callable[[str], Mapping[str, Any] | None] = lambda _type: None
+    """What is decided about every client's alert of a type now (the wire's DECIDED), whatever was before; None: the
+    guardian actor decides.
+    """
 
 
 @dataclass(slots=True)
@@ -84,19 +92,32 @@ class IntakeCounters:
     disk_full: int = 0
 
 
-class _Arrival(NamedTuple):
-    """An alert on its way into the journal. ``asker``: None for the daemon's own."""
+@dataclass(slots=True)
+class _Taken:
+    """The alerts of one message on their way into the journal. ``asker``: of the message; None for the daemon's own."""
 
-    row: NewAlert
-    facts: Mapping[str, Any]
     asker: Asker | None
+    rows: list[NewAlert]
+    facts: list[Mapping[str, Any]]
+
+    def asker_of(self, row: NewAlert) -> Asker | None:
+        return None if self.asker is None else self.asker.about(row.msg_id)
+
+
+class _Told(NamedTuple):
+    """One decision about alerts of one message."""
+
+    asker: Asker
+    ids: list[str]
+    body: Mapping[str, Any]
 
 
 class _Here(threading.local):
     """What a pump's thread has taken since it last handed on."""
 
     def __init__(self) -> None:
-        self.arrived: list[_Arrival] = []
+        self.arrived: list[_Taken] = []
+        self.count = 0
         self.replies = Replies()
 
 
@@ -116,9 +137,11 @@ class AlertIntake:
     _by_alert: OrderedDict[int, list[Asker]] = field(default_factory=OrderedDict)
     _by_execution: OrderedDict[str, list[Asker]] = field(default_factory=OrderedDict)
     _questions: Questions = field(init=False)
+    _sayer: Sayer = field(init=False)
 
     def __post_init__(self) -> None:
         self._questions = Questions(self.parts.io, self.parts.ask)
+        self._sayer = Sayer(_sum_up)
 
     # -- from the links -----------------------------------------------------------------------------------------------
 
@@ -127,7 +150,7 @@ class AlertIntake:
         message, peer = incoming.message, incoming.peer
         if message.kind is Kind.ALERT:  # what its type is counts too
             asker = Asker(pump, peer, message.id, encoding=message.content_type)
-            self._take_alert(incoming.client, asker, message.body)
+            self._take_some(incoming.client, asker, {message.id: message.body})
             return
         if message.kind is Kind.ALERTS:
             self._take_alerts(pump, incoming)
@@ -153,7 +176,7 @@ class AlertIntake:
     def drained(self) -> None:
         """For now nothing more has come: all that was taken goes to the journal. On the pump's thread."""
         here = self._here
-        arrived, here.arrived = here.arrived, []
+        arrived, here.arrived, here.count = here.arrived, [], 0
         replies, here.replies = here.replies, Replies()
         if arrived:
             replies.send_singles()
@@ -168,9 +191,9 @@ class AlertIntake:
         """
         alert = Alert.from_mapping(raw)
         facts = alert.to_body()
-        self.parts.say(client, alert.id, facts)
+        self.parts.say(client, [(alert.id, facts)])
         row = new_alert(client, alert.id, facts, self.parts.clock.wall())
-        self._store([_Arrival(row, facts, None)], Replies())
+        self._store([_Taken(None, [row], [facts])], Replies())
         return alert.id
 
     def take_asked(self, raw: Mapping[str, Any]) -> tuple[str, Future[Mapping[str, Any]]]:
@@ -196,107 +219,154 @@ class AlertIntake:
             refusal = nack(message.id, error.code, error.text, permanent=True)
             pump.send(peer, replace(refusal, content_type=message.content_type))
             return
-        for msg_id, body in alerts.items():
-            self._take_alert(incoming.client, Asker(pump, peer, msg_id, message.id, message.content_type), body)
+        asker = Asker(pump, peer, "", message.id, message.content_type)
+        self._take_some(incoming.client, asker, alerts)
 
-    def _take_alert(self, client: str, asker: Asker, body: Any) -> None:
-        self.counters.received += 1
-        here = self._here
-        try:
-            facts = facts_of(body)
-        except BadAlert as bad:
-            self.counters.malformed += 1
-            here.replies.refused(asker, Refusal("malformed", str(bad), permanent=True))
-            return
-        denied = self.parts.judge(client, Kind.ALERT, facts["type"])
-        if denied is not None:
+    def _take_some(self, client: str, asker: Asker, alerts: Mapping[str, Any]) -> None:
+        """The alerts of one message, by their ids."""
+        self.counters.received += len(alerts)
+        here, judge, refused = self._here, self.parts.judge, self._here.replies.refused
+        heard: list[tuple[str, dict[str, Any]]] = []
+        for msg_id, body in alerts.items():
+            try:
+                facts = facts_of(body)
+            except BadAlert as bad:
+                self.counters.malformed += 1
+                refused(asker.about(msg_id), Refusal("malformed", str(bad), permanent=True))
+                continue
+            denied = judge(client, Kind.ALERT, facts["type"])
+            if denied is None:
+                heard.append((msg_id, facts))
+                continue
             self.counters.denied += 1
             refusal = Refusal(denied.code, denied.text, denied.permanent, denied.retry_after_ms)
-            here.replies.refused(asker, refusal)
+            refused(asker.about(msg_id), refusal)
+        if not heard:
             return
-        self.parts.say(client, asker.msg_id, facts)
-        no_room = self._no_room(len(here.arrived))
-        if no_room is not None:
-            here.replies.refused(asker, no_room)
-            return
-        row = new_alert(client, asker.msg_id, facts, self.parts.clock.wall())
-        here.arrived.append(_Arrival(row, facts, asker))
+        self.parts.say(client, heard)
+        room = self._room(here.count)
+        for msg_id, _facts in heard[room:]:
+            refused(asker.about(msg_id), self._no_room())
+        if room:
+            here.arrived.append(self._taken(client, asker, heard[:room]))
+            here.count += min(room, len(heard))
 
-    def _no_room(self, taken: int) -> Refusal | None:
-        """Before harm: what cannot be kept is not taken, and its sender knows at once."""
+    def _taken(self, client: str, asker: Asker, heard: list[tuple[str, dict[str, Any]]]) -> _Taken:
+        at = self.parts.clock.wall()
+        foregone: dict[str, Mapping[str, Any] | None] = {}  # of this message: what is switched or edited counts at once
+        taken = _Taken(asker, [], [])
+        for msg_id, facts in heard:
+            kind = facts["type"]
+            if kind not in foregone:
+                foregone[kind] = self.parts.foregone(kind)
+            taken.rows.append(new_alert(client, msg_id, facts, at, foregone[kind]))
+            taken.facts.append(facts)
+        return taken
+
+    def _room(self, taken: int) -> int:
+        """How many more alerts can be kept: what cannot is not taken, and its sender knows at once."""
+        return 0 if self.parts.journal.is_short else max(0, MAX_IN_FLIGHT - self._in_flight - taken)
+
+    def _no_room(self) -> Refusal:
         if self.parts.journal.is_short:
             self.counters.disk_full += 1
             return Refusal("disk_full", "the daemon's disk is nearly full", retry_after_ms=FULL_MS)
-        if self._in_flight + taken >= MAX_IN_FLIGHT:
-            self.counters.busy += 1
-            return Refusal("busy", f"{MAX_IN_FLIGHT} alerts wait for the disk", retry_after_ms=BUSY_MS)
-        return None
+        self.counters.busy += 1
+        return Refusal("busy", f"{MAX_IN_FLIGHT} alerts wait for the disk", retry_after_ms=BUSY_MS)
 
     # -- to the journal and back --------------------------------------------------------------------------------------
 
-    def _store(self, arrived: list[_Arrival], replies: Replies) -> None:
-        rows = [one.row for one in arrived]
+    def _store(self, arrived: list[_Taken], replies: Replies) -> None:
+        rows = [row for taken in arrived for row in taken.rows]
+        facts = [one for taken in arrived for one in taken.facts]
         size = sum(len(row.body) for row in rows)
         with self._lock:
-            self._in_flight += len(arrived)
+            self._in_flight += len(rows)
             self._bytes_in_flight += size
-        future = self.parts.journal.submit(lambda db: store_alerts(db, rows), is_simple=True)
-        future.add_done_callback(lambda done: self._stored(done, arrived, replies, size))
+        future = self.parts.journal.submit(
+            lambda db: happened.take_alerts(db, DECIDER_PATH, rows, facts), is_simple=True
+        )
+        future.add_done_callback(lambda done: self._stored(done, arrived, replies, (len(rows), size)))
 
-    def _stored(self, done: Future[list[Stored]], arrived: list[_Arrival], replies: Replies, size: int) -> None:
-        """On the journal's thread, after the commit."""
+    def _stored(
+        self, done: Future[list[Stored]], arrived: list[_Taken], replies: Replies, size: tuple[int, int]
+    ) -> None:
+        """On the journal's thread, after the commit. ``size``: how many they are, and how long."""
         with self._lock:
-            self._in_flight -= len(arrived)
-            self._bytes_in_flight -= size
+            self._in_flight -= size[0]
+            self._bytes_in_flight -= size[1]
         error = done.exception()
         if error is None:
             self._answer(arrived, done.result(), replies)
             return
         is_full = isinstance(error, JournalFull)
         refusal = Refusal("disk_full" if is_full else "busy", str(error), retry_after_ms=FULL_MS if is_full else 1000)
-        self.counters.disk_full += len(arrived) if is_full else 0
-        self.counters.busy += 0 if is_full else len(arrived)
-        for one in arrived:
-            if one.asker is not None:
-                replies.refused(one.asker, refusal)
-            asked = self._asked.pop(one.row.msg_id, None)
-            if asked is not None:
-                asked.set_exception(error)
+        self.counters.disk_full += size[0] if is_full else 0
+        self.counters.busy += 0 if is_full else size[0]
+        for taken in arrived:
+            for row in taken.rows:
+                if (asker := taken.asker_of(row)) is not None:
+                    replies.refused(asker, refusal)
+                asked = self._asked.pop(row.msg_id, None)
+                if asked is not None:
+                    asked.set_exception(error)
         replies.send()
 
-    def _answer(self, arrived: list[_Arrival], stored: list[Stored], replies: Replies) -> None:
+    def _answer(self, arrived: list[_Taken], stored: list[Stored], replies: Replies) -> None:
         waiting: list[OpenAlert] = []
-        decided: list[tuple[Asker, Mapping[str, Any]]] = []
-        with self._lock:
-            for one, came in zip(arrived, stored, strict=True):
-                self._count(came)
+        askers: list[tuple[int, Asker]] = []
+        told: list[_Told] = []
+        foregone: list[tuple[Mapping[str, Any], list[str]]] = []
+        at = 0
+        for taken in arrived:
+            asker, first, at = taken.asker, at, at + len(taken.rows)
+            ids: tuple[list[str], list[str]] = ([], [])
+            by_decision: dict[int, tuple[Mapping[str, Any], list[str]]] = {}
+            for row, facts, came in zip(taken.rows, taken.facts, stored[first:at], strict=True):
                 if isinstance(came, AlertConflict):
-                    if one.asker is not None:
-                        replies.refused(one.asker, Refusal("conflict", str(came), permanent=True))
+                    self.counters.conflicts += 1
+                    if asker is not None:
+                        refusal = Refusal("conflict", str(came), permanent=True)
+                        replies.refused(asker.about(row.msg_id), refusal)
                     continue
-                if came.decision is None:
-                    waiting.append(OpenAlert(came.seq, one.row.msg_id, one.facts, one.row.client))
-                if one.asker is None:
+                seq, is_new, decision = came
+                ids[is_new].append(row.msg_id)
+                if decision is None:
+                    waiting.append(OpenAlert(seq, row.msg_id, facts, row.client))
+                    if asker is not None:
+                        askers.append((seq, asker.about(row.msg_id)))
                     continue
-                replies.stored(one.asker, is_new=came.is_new)
-                if came.decision is not None:
-                    decided.append((one.asker, came.decision))
-                else:
-                    self._by_alert.setdefault(came.seq, []).append(one.asker)
-            _bound(self._by_alert)
+                if (alike := by_decision.get(id(decision))) is None:
+                    alike = by_decision[id(decision)] = (decision, [])
+                    if is_new:
+                        foregone.append(alike)
+                alike[1].append(row.msg_id)
+            self.counters.duplicates += len(ids[False])
+            self.counters.stored += len(ids[True])
+            if asker is not None:
+                replies.all_stored(asker, ids[True], is_new=True)
+                replies.all_stored(asker, ids[False], is_new=False)
+                told += [_Told(asker, some, decision) for decision, some in by_decision.values()]
+        self._await_decisions(askers)
         try:
-            replies.send()
-            self._tell_decisions(decided)
+            self._tell_decisions(told, replies)
+            self._log(foregone)
         finally:  # they are stored: whatever becomes of answers, they are decided
             self._hint(waiting)
 
-    def _count(self, came: Stored) -> None:
-        if isinstance(came, AlertConflict):
-            self.counters.conflicts += 1
-        elif came.is_new:
-            self.counters.stored += 1
-        else:
-            self.counters.duplicates += 1
+    def _await_decisions(self, askers: list[tuple[int, Asker]]) -> None:
+        if not askers:
+            return
+        with self._lock:
+            for seq, asker in askers:
+                self._by_alert.setdefault(seq, []).append(asker)
+            _bound(self._by_alert)
+
+    def _log(self, foregone: list[tuple[Mapping[str, Any], list[str]]]) -> None:
+        """As the guardian actor logs what it decides. Of each decision the ids it is about."""
+        for decision, ids in foregone:
+            for msg_id in ids[: self._sayer.may_say_some(str(decision.get("outcome")), len(ids))]:
+                structlog.get_logger().info("alert decided", alert=msg_id, **decision)
 
     def _hint(self, waiting: list[OpenAlert]) -> None:
         if not waiting:
@@ -318,17 +388,18 @@ class AlertIntake:
 
     def decided(self, decided: Sequence[Decided]) -> None:
         """From the guardian actor: the decisions are on disk."""
-        told: list[tuple[Asker, Mapping[str, Any]]] = []
+        told: list[_Told] = []
         asked: list[tuple[Future[Mapping[str, Any]], Mapping[str, Any]]] = []
         with self._lock:
             for one in decided:
                 if one.alert.client == OPERATOR and (wish := self._asked.pop(one.alert.msg_id, None)) is not None:
                     asked.append((wish, one.body))
-                told += [(asker, one.body) for asker in self._by_alert.pop(one.alert.seq, ())]
+                askers = self._by_alert.pop(one.alert.seq, ())
+                told += [_Told(asker, [asker.msg_id], one.body) for asker in askers]
                 self._told.discard(one.alert.seq)
             look_again = self._is_untold and len(self._told) < MAX_TOLD // 2
             self._is_untold = self._is_untold and not look_again
-        self._tell_decisions(told)
+        self._tell_decisions(told, Replies())
         for wish, body in asked:
             wish.set_result(body)
         if look_again:
@@ -346,13 +417,14 @@ class AlertIntake:
         for asker in waiting:
             asker.pump.send(asker.peer, Message(Kind.OUTCOME, new_id(), body, asker.encoding))
 
-    def _tell_decisions(self, decided: Iterable[tuple[Asker, Mapping[str, Any]]]) -> None:
-        replies = Replies()
-        for asker, body in decided:
+    def _tell_decisions(self, told: Iterable[_Told], replies: Replies) -> None:
+        """After what is in ``replies`` already."""
+        for asker, ids, body in told:
             execution_id = body.get("execution_id")
             if isinstance(execution_id, str):
-                self._wait_for_end(execution_id, asker)
-            replies.decided(asker, body)
+                for msg_id in ids:
+                    self._wait_for_end(execution_id, asker.about(msg_id))
+            replies.all_decided(asker, ids, body)
         replies.send()
 
     def _wait_for_end(self, execution_id: str, asker: Asker) -> None:
@@ -363,6 +435,10 @@ class AlertIntake:
 
 def _refusal(message_id: str, denied: Denied) -> Message:
     return nack(message_id, denied.code, denied.text, permanent=denied.permanent, retry_after_ms=denied.retry_after_ms)
+
+
+def _sum_up(count: int, outcomes: Mapping[str, int]) -> None:
+    structlog.get_logger().info("alerts decided", more=count, outcomes=dict(outcomes))
 
 
 def _bound(waiting: OrderedDict[Any, Any]) -> None:

@@ -138,14 +138,28 @@ class PlainAlerts:
 
     def offer(self, client: str, msg_id: str, facts: Told) -> None:
         """Tell this alert, unless it was told. Never blocks, never raises."""
-        key = (client, msg_id)
-        if key in self._known:
+        self.offer_all(client, [(msg_id, facts)])
+
+    def offer_all(self, client: str, alerts: Sequence[tuple[str, Told]]) -> None:
+        """As ``offer`` each of them (id, facts)."""
+        known = self._known
+        fresh = [one for one in alerts if (client, one[0]) not in known]
+        counts = Counter((facts.get("severity") == CRITICAL, str(facts.get("type"))) for _, facts in fresh)
+        room = {
+            kind: (self._worst if kind[0] else self._others).may_say_some(kind[1], count)
+            for kind, count in counts.items()
+        }
+        if not any(room.values()):
             return
-        sayer = self._worst if facts.get("severity") == CRITICAL else self._others
-        if not sayer.may_say(str(facts.get("type"))):
-            return
+        for msg_id, facts in fresh:
+            kind = (facts.get("severity") == CRITICAL, str(facts.get("type")))
+            if room[kind]:
+                room[kind] -= 1
+                self._tell(client, msg_id, facts)
+
+    def _tell(self, client: str, msg_id: str, facts: Told) -> None:
         with self._known_lock:
-            self._known.add(key)
+            self._known.add((client, msg_id))
         if self._offered.qsize() >= MOST_WAITING:
             self._dropped += 1
             return

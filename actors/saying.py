@@ -33,22 +33,38 @@ class Sayer:
     def may_say(self, kind: str) -> bool:
         """False: it is counted instead."""
         with self._lock:
-            second = int(time.monotonic())
-            if second != self._second:
-                self._second, self._said = second, 0
-                self._tell()
+            self._begin_second()
             self._said += 1
             if self._said <= self._per_second:
                 return True
-            known = kind in self._unsaid or len(self._unsaid) < MOST_KINDS
-            self._unsaid[kind if known else "others"] += 1
+            self._count(kind, 1)
             return False
+
+    def may_say_some(self, kind: str, count: int) -> int:
+        """How many of so many of one kind, as if each was asked for by itself."""
+        with self._lock:
+            self._begin_second()
+            room = max(0, min(count, self._per_second - self._said))
+            self._said += count
+            if count > room:
+                self._count(kind, count - room)
+            return room
 
     def look(self) -> None:
         """Say what was counted in the seconds before."""
         with self._lock:
             if int(time.monotonic()) != self._second:
                 self._tell()
+
+    def _begin_second(self) -> None:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._said = second, 0
+            self._tell()
+
+    def _count(self, kind: str, count: int) -> None:
+        known = kind in self._unsaid or len(self._unsaid) < MOST_KINDS
+        self._unsaid[kind if known else "others"] += count
 
     def _tell(self) -> None:
         unsaid, self._unsaid = self._unsaid, Counter()

@@ -34,6 +34,7 @@ from stamps import percentile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.deciding.words import INSIDE
 from actors.journal.schema import open_writer
 from bridge_link import bodies
 from bridge_link.batch import MOST_ALERTS, batch_of
@@ -160,7 +161,9 @@ class Daemon:
             while database.execute("SELECT count(*) FROM alerts WHERE outcome IS NULL").fetchone()[0]:
                 time.sleep(0.05)
             took = time.perf_counter() - began
-            (count,) = database.execute("SELECT count(*) FROM alerts").fetchone()
+            (count,) = database.execute("SELECT count(*) FROM alerts WHERE client <> ?", (INSIDE,)).fetchone()
+            for (own,) in database.execute("SELECT body FROM alerts WHERE client = ?", (INSIDE,)):
+                print(f"of its own the daemon says: {json.loads(own).get('message')}")
         finally:
             database.close()
         if count != self._number:

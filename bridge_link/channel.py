@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -194,15 +194,23 @@ class DealerChannel:
             WireError: it is too large or cannot be written; nothing was sent.
             LinkClosed: the channel is closed.
         """
-        answers: dict[Kind, Future[Answer]] = {kind: Future() for kind in expects}
-        exchange = Exchange(message, answers, encode(message), self.address, is_patient=is_patient)
-        self._put(exchange)
+        exchange = self.prepared(message, expects, is_patient=is_patient)
+        self.begin_all([exchange])
         return exchange
+
+    def prepared(self, message: Message, expects: tuple[Kind, ...], *, is_patient: bool = False) -> Exchange:
+        """One for ``begin_all``; nothing is sent yet. Raises WireError as ``begin``."""
+        answers: dict[Kind, Future[Answer]] = {kind: Future() for kind in expects}
+        return Exchange(message, answers, encode(message), self.address, is_patient=is_patient)
+
+    def begin_all(self, exchanges: Sequence[Exchange]) -> None:
+        """Send these at the same time: what can go in one message does. Raises LinkClosed."""
+        self._put(exchanges)
 
     def say(self, message: Message) -> None:
         """Send once, without waiting for anything. Raises as ``begin``."""
         encode(message)
-        self._put(message)
+        self._put([message])
 
     def close(self, timeout_s: float = 2.0) -> None:
         """End the thread; what is unanswered fails with LinkClosed."""
@@ -210,11 +218,11 @@ class DealerChannel:
         self._wake.ring()
         self._thread.join(timeout_s)
 
-    def _put(self, item: Exchange | Message) -> None:
+    def _put(self, items: Sequence[Exchange | Message]) -> None:
         with self._lock:
             if self._closing.is_set():
                 raise LinkClosed(f"the channel to {self.address} is closed")
-            self._new.append(item)
+            self._new.extend(items)
             self._wake.ring()
 
     # -- the thread -------------------------------------------------------------------------------------------------

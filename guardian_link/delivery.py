@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -141,21 +141,28 @@ class Delivery:
             return
         with self._lock:
             handed = set(self._handed)
-        for alert in self._outbox.waiting(self._window):
-            if alert.id not in self._flying and alert.id not in handed and len(self._flying) < self._window:
-                self._send(reach, alert)
+        room = self._window - len(self._flying)
+        wanted = (one for one in self._outbox.waiting(self._window) if one.id not in self._flying)
+        self._send(reach, [one for one in wanted if one.id not in handed][:room])
 
-    def _send(self, reach: _Reach, alert: Alert) -> None:
-        try:
-            message = Message(Kind.ALERT, alert.id, alert.to_body())
-            exchange = reach.channel.begin(message, (Kind.STORED,), is_patient=True)
-        except WireError as error:
-            self._outbox.bury(alert.id, error.code, error.text)
+    def _send(self, reach: _Reach, alerts: Sequence[Alert]) -> None:
+        """All at once, so that they go together."""
+        exchanges: dict[str, Exchange] = {}
+        for alert in alerts:
+            try:
+                message = Message(Kind.ALERT, alert.id, alert.to_body())
+                exchange = reach.channel.prepared(message, (Kind.STORED,), is_patient=True)
+            except WireError as error:
+                self._outbox.bury(alert.id, error.code, error.text)
+                continue
+            exchange.answers[Kind.STORED].add_done_callback(lambda _future: self._wake.set())
+            exchanges[alert.id] = exchange
+        if not exchanges:
             return
         if not self._flying:
             reach.heard_at = time.monotonic()  # the silence begins with the question
-        exchange.answers[Kind.STORED].add_done_callback(lambda _future: self._wake.set())
-        self._flying[alert.id] = exchange
+        reach.channel.begin_all(list(exchanges.values()))
+        self._flying |= exchanges
 
     def _settle(self) -> None:
         """What came back: the acknowledged leave, the refused are buried, the rest is still on its way."""

@@ -1,7 +1,8 @@
 """What a sender has promised to deliver, in one small SQLite file: it outlives the sender, the daemon and a power cut.
 
 Needs the standard library only. Any thread and any number of processes may use the same file; one of them delivers at a
-time (``Outbox.take_office``). A commit is on disk when a method returns (``synchronous=FULL``).
+time (``Outbox.take_office``). A commit is on disk when a method returns (``synchronous=FULL``);
+only that of ``delivered`` may be later.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ CREATE TABLE IF NOT EXISTS dead (
     at REAL NOT NULL
 );
 """
+_PUT: Final = "INSERT INTO letters (id, alert, posted_s) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING"
 _LATE: Final = "SELECT id, alert FROM letters WHERE is_told = 0 AND (posted_s <= ? OR posted_s > ?)"
 _FIELDS: Final = frozenset(field.name for field in fields(Alert))
 
@@ -106,17 +108,14 @@ class Outbox:
         with self._transaction() as database:
             (count,) = database.execute("SELECT count(*) FROM letters").fetchone()
             for message_id, text in written:
-                known = database.execute("SELECT alert FROM letters WHERE id = ?", (message_id,)).fetchone()
-                if known is not None and known[0] != text:
-                    raise AlertRefused("conflict", f"another alert with id {message_id} waits in {self.path}")
-                if known is not None:
+                if database.execute(_PUT, (message_id, text, time.monotonic())).rowcount == 0:
+                    known = database.execute("SELECT alert FROM letters WHERE id = ?", (message_id,)).fetchone()
+                    if known[0] != text:
+                        raise AlertRefused("conflict", f"another alert with id {message_id} waits in {self.path}")
                     continue
                 if count >= self._most:
                     raise OutboxFull(f"{self.path}: {count} alerts wait already; is the daemon running?")
                 count += 1
-                database.execute(
-                    "INSERT INTO letters (id, alert, posted_s) VALUES (?, ?, ?)", (message_id, text, time.monotonic())
-                )
 
     def waiting(self, most: int) -> list[Alert]:
         """The oldest that are not delivered, in the order they were put."""
@@ -125,8 +124,8 @@ class Outbox:
         return [_read(message_id, text) for message_id, text in rows]
 
     def delivered(self, ids: Iterable[str]) -> None:
-        """The daemon has them on disk: they leave."""
-        with self._transaction() as database:
+        """The daemon has them on disk: they leave. A power cut just then may bring some back: it knows them again."""
+        with self._transaction(is_durable=False) as database:
             database.executemany("DELETE FROM letters WHERE id = ?", [(one,) for one in ids])
 
     def bury(self, message_id: str, code: str, why: str) -> None:
@@ -225,16 +224,23 @@ class Outbox:
                 raise OutboxUnusable(f"{self.path}: {error}") from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, is_durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """``is_durable``: it outlives a power cut when this is left; else once the next durable one does."""
         with self._troubles():
-            self._database.execute("BEGIN IMMEDIATE")
+            if not is_durable:
+                self._database.execute("PRAGMA synchronous = NORMAL")
             try:
-                yield self._database
-                self._database.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):  # a full disk may have ended it already
-                    self._database.execute("ROLLBACK")
-                raise
+                self._database.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._database
+                    self._database.execute("COMMIT")
+                except BaseException:
+                    with contextlib.suppress(sqlite3.Error):  # a full disk may have ended it already
+                        self._database.execute("ROLLBACK")
+                    raise
+            finally:
+                if not is_durable:
+                    self._database.execute("PRAGMA synchronous = FULL")
 
 
 def _written(alert: Alert) -> str:

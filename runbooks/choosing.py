@@ -42,12 +42,12 @@ def chosen(alert: Facts, runbooks: Sequence[Runbook]) -> Chosen | None:
     kind = alert.get("type")
     if type(kind) is not str or type(runbooks) is not tuple:
         return chosen_plainly(alert, runbooks)
-    index = _indexes.get(id(runbooks))
-    if index is None:
-        if len(_indexes) >= MOST_INDEXES:
-            _indexes.clear()
-        index = _indexes[id(runbooks)] = _Index(runbooks)
-    return index.about(kind).chosen(alert)
+    return _index(runbooks).about(kind).chosen(alert)
+
+
+def may_fit(kind: str, runbooks: tuple[Runbook, ...]) -> bool:
+    """Whether ``chosen`` can be anything but None for an alert of this type. From any thread."""
+    return not _index(runbooks).about(kind).is_empty
 
 
 def chosen_plainly(alert: Facts, runbooks: Sequence[Runbook]) -> Chosen | None:
@@ -98,6 +98,10 @@ class _About:
         self._pointers = tuple(looked_at)
         self._known: dict[tuple[object, ...], tuple[Chosen | None]] = {}
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._runbooks
+
     def chosen(self, alert: Facts) -> Chosen | None:
         if not self._runbooks:  # as nearly always
             return None
@@ -131,6 +135,15 @@ class _Index:
 
 _indexes: dict[int, _Index] = {}
 """By the identity of what they are about, which they hold: a library is loaded once."""
+
+
+def _index(runbooks: Sequence[Runbook]) -> _Index:
+    index = _indexes.get(id(runbooks))
+    if index is None:
+        if len(_indexes) >= MOST_INDEXES:
+            _indexes.clear()
+        index = _indexes[id(runbooks)] = _Index(runbooks)
+    return index
 
 
 def _looked_at(runbook: Runbook) -> Iterator[str]:

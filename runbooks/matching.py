@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from runbooks.approval import needs_approval
-from runbooks.choosing import Chosen, chosen, fingerprint, first_of, is_in_use, rank
+from runbooks.choosing import Chosen, chosen, fingerprint, first_of, is_in_use, may_fit, rank
 from runbooks.deciding import breaker, gate, holding, limits, quiet, radius, repeats
 from runbooks.deciding.words import Decision, Health, History, Outcome, PastRun, Silence, Waits
 from runbooks.model import SEVERITIES, Action, Facts, Mode, OnRepeat, Runbook, Status
@@ -31,6 +31,7 @@ __all__ = [
     "decide",
     "explain",
     "fingerprint",
+    "foregone",
     "is_in_use",
     "rank",
     "severity_of",
@@ -81,6 +82,16 @@ def decide(
         return _limited(found, found.runbook, alert, history, now, _Asked(seq, passed))
     except Exception as error:  # a limiter that breaks must not let runs through
         return Decision(Outcome.REJECTED, f"the alert could not be decided: {type(error).__name__}: {error}")
+
+
+def foregone(kind: str, library: Rules) -> Decision | None:
+    """What ``decide`` says about every alert of this type while recovery is on, whatever was before: that no runbook
+    asks for it. None: it has to be asked. From any thread.
+    """
+    try:
+        return None if may_fit(kind, library.runbooks) else _no_match({"type": kind}, library.runbooks)
+    except Exception:  # ``decide`` finds it too, and says it
+        return None
 
 
 class _Asked(NamedTuple):

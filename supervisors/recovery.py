@@ -26,7 +26,8 @@ from actors.bridge_commands import BridgeCommands
 from actors.bridge_sessions import BridgeSessions
 from actors.chain.anchor import Anchor, AnchorParts
 from actors.context import ActorSystem
-from actors.deciding.words import WARM_UP_S
+from actors.deciding.making import body_of
+from actors.deciding.words import DECIDER_PATH, WARM_UP_S
 from actors.endpoints.tcp import CLIENT
 from actors.guardian import RUNBOOKS_PATH, EndUnbegun, GuardianActor, GuardianParts, RecoverySwitched, RunbooksChanged
 from actors.intake import AlertIntake, IntakeParts
@@ -51,6 +52,7 @@ from config.models import JournalConfig
 from guardian_link.messages import BadAlert
 from runbooks.approval import Say
 from runbooks.asking import asked_facts
+from runbooks.matching import foregone
 from runbooks.model import Status
 from runbooks.parameters import BadParameter
 from runbooks.parse import SHIPPED, load_library
@@ -76,7 +78,7 @@ from supervisors.runbook_files import RunbookFiles
 from supervisors.telling import Telling
 from supervisors.tree_json import rfc3339
 
-GUARDIAN_PATH: Final = "root/links/alerts"
+GUARDIAN_PATH: Final = DECIDER_PATH
 FILES_PATH: Final = "root/links/runbook-files"
 BRIDGES_PATH: Final = "root/bridges"
 ENDED: Final = frozenset(status.value for status in Status if status.is_terminal)
@@ -167,7 +169,8 @@ class Recovery:
                 bridge=self.sessions.take,
                 judge=self._book.judge,
                 may_answer=self._may_answer,
-                say=self.plain.offer,
+                say=self.plain.offer_all,
+                foregone=self._foregone,
             )
         )
         self.alertmanager = AlertmanagerIntake(
@@ -502,6 +505,11 @@ class Recovery:
                 structlog.get_logger().warning("event not recorded", path=path, text=text, error=str(error))
 
         future.add_done_callback(written)
+
+    def _foregone(self, kind: str) -> Mapping[str, Any] | None:
+        """On pumps: what no past has a word in is decided with the commit that stores it."""
+        decision = foregone(kind, self.runbook_files.library) if self.is_enabled() else None
+        return None if decision is None else body_of(decision)
 
     def _tell_guardian(self, message: object) -> None:
         guardian = self._system.whereis(GUARDIAN_PATH)

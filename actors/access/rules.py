@@ -48,12 +48,20 @@ class Client:
     revoked_at: float | None = None
     kinds: frozenset[Kind] = field(init=False)
     _takes: re.Pattern[str] | None = field(init=False)
+    _is_free: bool = field(init=False)
 
     def __post_init__(self) -> None:
         globs = self.alert_types
         object.__setattr__(self, "kinds", frozenset().union(*(KINDS[role] for role in self.roles)))
         pattern = None if "*" in globs else re.compile("|".join(map(fnmatch.translate, globs)) or "(?!)")
         object.__setattr__(self, "_takes", pattern)
+        is_alive = self.revoked_at is None and self.not_after is None
+        object.__setattr__(self, "_is_free", is_alive and pattern is None and Kind.ALERT in self.kinds)
+
+    @property
+    def may_alert_anything(self) -> bool:
+        """Always, and of any type: as nearly all."""
+        return self._is_free
 
     def may_alert(self, alert_type: str) -> bool:
         return self._takes is None or self._takes.match(alert_type) is not None
@@ -79,6 +87,8 @@ ALLOWED: Final = Allowed()
 
 def decide(client: Client, kind: Kind, alert_type: str | None, now: float) -> Allowed | Denied:
     """Whether a client may say this now (Unix seconds). What no client may say at all is not judged here."""
+    if kind is Kind.ALERT and client.may_alert_anything:
+        return ALLOWED
     if (denied := lapsed(client, now)) is not None:
         return denied
     if kind not in client.kinds and kind in FROM_CLIENTS:

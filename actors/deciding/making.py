@@ -64,7 +64,7 @@ def make(
     settled = history.pending.pop(key, None) if key else None
     if pending is not None:
         history.pending[pending.key] = pending
-    new = NewDecision(alert.seq, _body(decision, execution), execution, now.wall_s)
+    new = NewDecision(alert.seq, body_of(decision, execution), execution, now.wall_s)
     return Made(Verdict(alert, new, pending, settled, rung), before)
 
 
@@ -153,7 +153,8 @@ def lost_rung_alert(rung: StoredRung, facts: Mapping[str, Any], reason: str) -> 
     return {**told, **about, "id": f"escalation-{rung.root}-{rung.rung}-lost", "labels": labels}
 
 
-def _body(decision: Decision, execution: Execution | None) -> dict[str, Any]:
+def body_of(decision: Decision, execution: Execution | None = None) -> dict[str, Any]:
+    """A decision as the wire's DECIDED; ``execution``: the one it starts."""
     return {
         "outcome": decision.outcome.value,
         "execution_id": execution.id if execution is not None else decision.execution_id,

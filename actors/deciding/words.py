@@ -15,6 +15,8 @@ from runbooks.parse import Library
 
 INSIDE: Final = "selfheal"
 """The daemon itself as a sender; no client is named so."""
+DECIDER_PATH: Final = "root/links/alerts"
+"""Where decisions are events of."""
 OPERATOR: Final = "selfheal operator"
 """A person who asked for a run, as its alert's sender; no client's name has a blank."""
 ESCALATED_FROM: Final = "escalated_from"

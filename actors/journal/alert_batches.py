@@ -18,6 +18,7 @@ from actors.journal.rows import AlertConflict, Execution, JsonMap, StoredAlert, 
 T = TypeVar("T")
 _SIZES: Final = (256, 64, 16, 4, 1)
 """Rows written by one statement: few sizes, so that each stays prepared."""
+_INSERT: Final = "INSERT INTO alerts(client,msg_id,sha256,body,received_at,outcome,reason,decided_at)"
 _encoder: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, default=str)
 _make_pieces: Final[Any] = getattr(json.encoder, "c_make_encoder", None)
 _pieces: Final = _make_pieces and _make_pieces(
@@ -31,13 +32,16 @@ def _encode(facts: JsonMap) -> str:
 
 
 class NewAlert(NamedTuple):
-    """An alert as it is stored. ``client``: the sender's authenticated name; ``at``: Unix seconds."""
+    """An alert as it is stored. ``client``: the sender's authenticated name; ``at``: Unix seconds; ``decision``: what
+    is decided about it already, and starts nothing.
+    """
 
     client: str
     msg_id: str
     sha256: str
     body: str
     at: float
+    decision: JsonMap | None = None
 
 
 class NewDecision(NamedTuple):
@@ -52,10 +56,10 @@ class NewDecision(NamedTuple):
 Stored = StoredAlert | AlertConflict
 
 
-def new_alert(client: str, msg_id: str, facts: JsonMap, at: float) -> NewAlert:
+def new_alert(client: str, msg_id: str, facts: JsonMap, at: float, decision: JsonMap | None = None) -> NewAlert:
     """Equal facts have equal hashes, whatever they came in as."""
     body = _encode(facts)
-    return NewAlert(client, msg_id, hashlib.sha256(body.encode()).hexdigest(), body, at)
+    return NewAlert(client, msg_id, hashlib.sha256(body.encode()).hexdigest(), body, at, decision)
 
 
 def store_alerts(db: sqlite3.Connection, alerts: Sequence[NewAlert]) -> list[Stored]:
@@ -67,16 +71,21 @@ def store_alerts(db: sqlite3.Connection, alerts: Sequence[NewAlert]) -> list[Sto
 
 
 def _store(db: sqlite3.Connection, alerts: Sequence[NewAlert]) -> list[Stored]:
-    values = ",".join(("(?,?,?,?,?)",) * len(alerts))
-    row = [value for one in alerts for value in (one.client, one.msg_id, one.sha256, one.body, one.at)]
+    values = ",".join(("(?,?,?,?,?,?,?,?)",) * len(alerts))
+    row: list[Any] = []
+    for client, msg_id, sha256, body, at, decision in alerts:
+        if decision is None:
+            row += (client, msg_id, sha256, body, at, None, None, None)
+        else:
+            row += (client, msg_id, sha256, body, at, decision["outcome"], decision["reason"], at)
     try:
-        last = db.execute(f"INSERT INTO alerts(client,msg_id,sha256,body,received_at) VALUES {values}", row).lastrowid  # noqa: S608
+        last = db.execute(f"{_INSERT} VALUES {values}", row).lastrowid
     except sqlite3.IntegrityError:  # SQLite took the whole statement back: some are known
         if len(alerts) > 1:
             return [stored for one in alerts for stored in _store(db, (one,))]
         return [_known(db, alerts[0])]
     first = (last or 0) - len(alerts) + 1  # one writer, one statement: consecutive numbers
-    return [StoredAlert(first + number, is_new=True) for number in range(len(alerts))]
+    return [StoredAlert(seq, True, one.decision) for seq, one in enumerate(alerts, first)]
 
 
 def _known(db: sqlite3.Connection, alert: NewAlert) -> Stored:

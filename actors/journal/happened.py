@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from actors.journal import audit, events, rows
-from actors.journal.alert_batches import NewDecision, record_decisions
-from actors.journal.rows import Execution, OpenAlert
+from actors.journal.alert_batches import NewAlert, NewDecision, Stored, record_decisions, store_alerts
+from actors.journal.rows import AlertConflict, Execution, OpenAlert
 from runbooks.model import Status
 
 FEW: Final = 8
@@ -19,6 +19,31 @@ AT_ONCE: Final = 500
 """Alerts one sum names: it must fit into a message."""
 
 
+def take_alerts(
+    db: sqlite3.Connection, path: str, alerts: Sequence[NewAlert], facts: Sequence[rows.JsonMap]
+) -> list[Stored]:
+    """``store_alerts``; those that came with their decision are told as ``decide_alerts`` tells them.
+
+    Args:
+        facts: of each alert.
+    """
+    stored = store_alerts(db, alerts)
+    fresh: list[int] = []
+    by_outcome: dict[str, list[str]] = {}
+    for number, (came, alert) in enumerate(zip(stored, alerts, strict=True)):
+        if alert.decision is not None and not isinstance(came, AlertConflict) and came.is_new:
+            fresh.append(number)
+            by_outcome.setdefault(str(alert.decision["outcome"]), []).append(alert.msg_id)
+    if len(fresh) > FEW:
+        _sum_up(db, path, alerts[fresh[0]].at, by_outcome)
+        return stored
+    for number in fresh:
+        alert = alerts[number]
+        told = NewDecision(0, alert.decision or {}, None, alert.at)
+        _tell(db, path, OpenAlert(0, alert.msg_id, facts[number]), told)
+    return stored
+
+
 def decide_alerts(
     db: sqlite3.Connection, path: str, alerts: Sequence[OpenAlert], decisions: Sequence[NewDecision]
 ) -> list[Mapping[str, Any]]:
@@ -27,7 +52,11 @@ def decide_alerts(
     ours = {id(one.body) for one in decisions}
     fresh = [pair for pair, body in zip(zip(alerts, decisions, strict=True), stands, strict=True) if id(body) in ours]
     if len(fresh) > FEW:
-        _sum_up(db, path, [(alert, one) for alert, one in fresh if one.execution is None])
+        by_outcome: dict[str, list[str]] = {}
+        for alert, one in fresh:
+            if one.execution is None:
+                by_outcome.setdefault(str(one.body["outcome"]), []).append(alert.msg_id)
+        _sum_up(db, path, fresh[0][1].at, by_outcome)
         fresh = [(alert, one) for alert, one in fresh if one.execution is not None]
     for alert, one in fresh:
         _tell(db, path, alert, one)
@@ -43,15 +72,13 @@ def _tell(db: sqlite3.Connection, path: str, alert: OpenAlert, decided: NewDecis
     events.add(db, decided.at, path, "alert_decided", f"{about}: {decided.body['outcome']}", evidence)
 
 
-def _sum_up(db: sqlite3.Connection, path: str, decided: Sequence[tuple[OpenAlert, NewDecision]]) -> None:
-    by_outcome: dict[str, list[tuple[OpenAlert, NewDecision]]] = {}
-    for alert, one in decided:
-        by_outcome.setdefault(str(one.body["outcome"]), []).append((alert, one))
-    for outcome, pairs in by_outcome.items():
-        for first in range(0, len(pairs), AT_ONCE):
-            part = pairs[first : first + AT_ONCE]
-            evidence = {"outcome": outcome, "count": len(part), "alerts": [alert.msg_id for alert, _ in part]}
-            events.add(db, part[0][1].at, path, "alerts_decided", f"{len(part)} alerts: {outcome}", evidence)
+def _sum_up(db: sqlite3.Connection, path: str, at: float, by_outcome: Mapping[str, Sequence[str]]) -> None:
+    """``by_outcome``: the message ids."""
+    for outcome, ids in by_outcome.items():
+        for first in range(0, len(ids), AT_ONCE):
+            part = ids[first : first + AT_ONCE]
+            evidence = {"outcome": outcome, "count": len(part), "alerts": part}
+            events.add(db, at, path, "alerts_decided", f"{len(part)} alerts: {outcome}", evidence)
 
 
 def tell(db: sqlite3.Connection, at: float, path: str, event: str, text: str, evidence: Mapping[str, Any]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,9 @@ from bridge_link.channel import DealerChannel, Exchange
 from bridge_link.errors import Refused
 from bridge_link.pump import Incoming, RouterPump
 from bridge_link.wire import Kind, Message, decode, nack
+from guardian_link import Alert
+from guardian_link.delivery import Delivery
+from guardian_link.outbox import Outbox
 from tests.support.eventually import eventually
 
 Script = Callable[[Message], list[Message]]
@@ -95,6 +99,39 @@ def test_what_waits_together_goes_together_and_each_is_answered() -> None:
             assert one.answers[Kind.STORED].result(10) == {"status": "stored"}
         assert len(seen) < 100, "not one message for each"
         eventually(lambda: not channel._batches and not channel._pending)
+
+
+def test_what_is_begun_at_once_goes_in_one_message() -> None:
+    with served(stored) as (seen, channel):
+        channel.begin(Message(Kind.ALERT, "the-first-1", BODY), (Kind.STORED,)).answers[Kind.STORED].result(10)
+        messages = [Message(Kind.ALERT, f"alert-{n:04}", BODY) for n in range(MOST_ALERTS)]
+        exchanges = [channel.prepared(one, (Kind.STORED,)) for one in messages]
+        channel.begin_all(exchanges)
+        for one in exchanges:
+            assert one.answers[Kind.STORED].result(10) == {"status": "stored"}
+        assert [list(message.body.get("alerts", ())) for message in seen] == [[], [one.id for one in messages]]
+
+
+def test_what_waits_in_an_outbox_is_begun_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    begin_all = DealerChannel.begin_all
+
+    def counting(channel: DealerChannel, exchanges: Sequence[Exchange]) -> None:
+        begun.append(len(exchanges))
+        begin_all(channel, exchanges)
+
+    monkeypatch.setattr(DealerChannel, "begin_all", counting)
+    box = Outbox(tmp_path / "outbox.db")
+    box.put_all([Alert(type="noise", message=str(number)) for number in range(2 * MOST_ALERTS)])
+    with served(stored) as (_, channel):
+        delivery = Delivery(box, lambda: channel.address)
+        try:
+            eventually(lambda: len(box) == 0, within_s=20)
+        finally:
+            delivery.close()
+            box.close()
+    assert begun[0] == max(begun) == MOST_ALERTS
+    assert sum(begun) == 2 * MOST_ALERTS
 
 
 @pytest.mark.parametrize("answer", ["refused as a whole", "never answered"])

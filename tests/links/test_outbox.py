@@ -77,6 +77,31 @@ def test_a_commit_is_on_disk(opened: Callable[..., Outbox]) -> None:
     assert database.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
 
 
+def test_only_what_leaves_may_come_back_after_a_power_cut(opened: Callable[..., Outbox]) -> None:
+    """The daemon knows it again. Whatever else is written is on disk when its call returns."""
+    box, one = opened(), alert()
+    level, commits = 2, list[int]()
+
+    def look(statement: str) -> None:
+        nonlocal level
+        words = {"PRAGMA synchronous = NORMAL": 1, "PRAGMA synchronous = FULL": 2}
+        level = words.get(statement, level)
+        if statement == "COMMIT":
+            commits.append(level)
+
+    box._database.set_trace_callback(look)
+    box.put(one)
+    box.bury(one.id, "conflict", "another")
+    box.bring_back(one.id)
+    box.told(one.id)
+    box.delivered([one.id])
+    box.put(one)
+    assert commits == [2, 2, 2, 2, 1, 2]
+    with pytest.raises(OutboxUnusable):
+        box.delivered([object()])  # type: ignore[list-item]
+    assert box._database.execute("PRAGMA synchronous").fetchone() == (2,), "FULL again, whatever went wrong"
+
+
 def test_the_same_alert_is_kept_once_and_another_under_its_id_is_refused(opened: Callable[..., Outbox]) -> None:
     box, one = opened(), alert(id="same-id-1")
     box.put(one)

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from actors.plain_alerts import MOST_WAITING, PlainAlerts, Sink, SinkTrouble, Told
-from actors.saying import PER_SECOND
+from actors.saying import PER_SECOND, Sayer
 from config.models import AlertingConfig
 from supervisors.plain_sinks import CommandSink, LogSink, SyslogSink, WebhookSink, sinks_of
 from tests.plain_alerts.listener import listening
@@ -76,6 +78,44 @@ def test_a_storm_is_summed_up_and_every_alert_is_in_a_line_or_a_sum() -> None:
         eventually(all_told, within_s=30, what="all are told or summed up")
         assert len(sink.told) < 5000
         assert {kind for told in sink.told if "types" in told for kind in told["types"]} == {"noise_0", "noise_1"}
+
+
+def test_of_many_at_once_each_is_in_a_line_or_a_sum_and_none_is_told_again() -> None:
+    sink = Kept()
+    with plain(sink) as alerts:
+        for first in range(0, 5000, 50):
+            some = [(f"alert-{n}", {**FACTS, "type": f"noise_{n % 2}"}) for n in range(first, first + 50)]
+            alerts.offer_all("ann", some)
+        alerts.offer_all(
+            "ann", [("alert-0", FACTS), ("the-one", {**FACTS, "severity": "critical"}), ("alert-1", FACTS)]
+        )
+
+        def all_told() -> bool:
+            return bool(sum(told.get("more", 1) for told in sink.told) == 5001)
+
+        eventually(all_told, within_s=30, what="all are told or summed up")
+        told = [one["alert"] for one in sink.told if "alert" in one]
+        assert told[:PER_SECOND] == [f"alert-{n}" for n in range(PER_SECOND)], "in their order"
+        assert "the-one" in told
+        assert len(told) == len(set(told)) < 5000
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 9), st.floats(0, 0.9)), max_size=30))
+def test_asked_for_some_at_once_it_says_what_it_says_to_each(asked: list[tuple[str, int, float]]) -> None:
+    sums: list[list[tuple[int, dict[str, int]]]] = [[], []]
+    one = Sayer(lambda count, kinds: sums[0].append((count, dict(kinds))), 7)
+    other = Sayer(lambda count, kinds: sums[1].append((count, dict(kinds))), 7)
+    now_s = 100.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("actors.saying.MOST_KINDS", 3)
+        patch.setattr("actors.saying.time.monotonic", lambda: now_s)
+        for kind, count, pause_s in asked:
+            now_s += pause_s
+            assert one.may_say_some(kind, count) == sum(other.may_say(kind) for _ in range(count))
+        now_s += 1
+        one.look()
+        other.look()
+    assert sums[0] == sums[1]
 
 
 def test_a_critical_alert_is_not_lost_in_a_storm_of_others() -> None:

@@ -25,6 +25,8 @@ from tests.recovery.place import Place, recovering
 from tests.support.eventually import eventually
 
 NOISE = {"type": "noise"}
+ASKED_FOR = {"type": "service_failure"}
+"""A runbook asks for it (and lacks a service): it takes the decider."""
 
 
 class Back:
@@ -80,8 +82,8 @@ def test_a_batch_whose_answer_is_too_large_holds_up_no_decision(
     bad = {f"alert-bad-{n:02}": {**NOISE, "severity": "worst"} for n in range(60)}
     with recovering(tmp_path) as place, zmq.Context() as context, make_dealer(context, find_key()) as raw:
         raw.connect(place.address)
-        raw.send_multipart(encode(Message(Kind.ALERT, "alert-plain", NOISE)))
-        raw.send_multipart(encode(batch_of({**bad, "alert-good": NOISE})))
+        raw.send_multipart(encode(Message(Kind.ALERT, "alert-plain", ASKED_FOR)))
+        raw.send_multipart(encode(batch_of({**bad, "alert-good": ASKED_FOR})))
         eventually(lambda: place.recovery.statistics()["intake"]["stored"] == 2)
         eventually(lambda: undecided(place) == 0)
         plain: list[Message] = []
@@ -98,9 +100,9 @@ def test_answers_that_fail_altogether_hold_up_no_decision(tmp_path: Path, monkey
             raise RuntimeError("a fault of ours")
 
         intake = place.recovery._intake
-        monkeypatch.setattr(intake, "_tell_decisions", lambda _decided: None)
+        monkeypatch.setattr(intake, "_tell_decisions", lambda _told, _replies: None)
         monkeypatch.setattr(Replies, "send", fail)
-        raw.send_multipart(encode(Message(Kind.ALERT, "alert-plain", NOISE)))
+        raw.send_multipart(encode(Message(Kind.ALERT, "alert-plain", ASKED_FOR)))
         eventually(lambda: intake.counters.stored == 1)
         eventually(lambda: undecided(place) == 0)
 
@@ -116,7 +118,7 @@ def test_an_incarnation_of_the_decider_knows_nothing_of_what_the_last_one_was_to
         assert decider is not None
         decider.tell(IoDone("load", error=RuntimeError("dies")))
         eventually(lambda: not intake._told and not intake._is_untold, within_s=20)
-        assert guardian.send(Alert(type="noise"), timeout_s=10).decision is not None
+        assert guardian.send(Alert(type="service_failure"), timeout_s=10).decision is not None
 
 
 def test_what_was_stored_and_told_to_nobody_is_found_by_the_next_incarnation(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_what_was_stored_and_told_to_nobody_is_found_by_the_next_incarnation(tmp
         with intake._lock:
             intake._told.update(range(10**6, 10**6 + MAX_TOLD + 1))
             intake._is_untold = True
-        guardian.post(Alert(type="noise"))
+        guardian.post(Alert(type="service_failure"))
         eventually(lambda: undecided(place) == 1)
         decider = place.system.whereis(GUARDIAN_PATH)
         assert decider is not None
