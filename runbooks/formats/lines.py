@@ -1,8 +1,12 @@
 """INI files and systemd units, edited line by line: every line that is not changed stays as it is. Pure.
 
 No library does this for units: a key may stand there several times, order counts, and a value goes on after a
-backslash (systemd.syntax(7)). For INI files the rules are those of Python's configparser: ``=`` or ``:`` ends a key,
-an indented line goes on with a value, comments are whole lines that begin with ``#`` or ``;``.
+backslash (systemd.syntax(7), and ``config_parse`` of its sources where that is silent). For INI files the rules are
+those of Python's configparser: ``=`` or ``:`` ends a key, a line that is indented deeper than its key goes on with the
+value, empty lines and comments between do not end it, comments are whole lines that begin with ``#`` or ``;``.
+
+Other readers of INI files (Samba's) know no such lines: to them a deeper line ``KEY = VALUE`` is a setting of its own.
+So an edit that would take one away is refused.
 """
 
 from __future__ import annotations
@@ -17,12 +21,18 @@ Read = list[tuple[str, str, str | None]]
 _SECTION: Final = re.compile(r"\[([^\]\n]+)\]\s*")
 _COMMENT: Final = ("#", ";")
 _LINE_ENDS: Final = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_LONE_RETURN: Final = re.compile(r"\r(?!\n)")
+_UNIT_SPACE: Final = " \t\r\n"
+_UNIT_HEAD: Final = re.compile(r"[ \t\r]*([^=]*?)[ \t\r]*=[ \t\r]*")
+_INI_HEAD: Final = re.compile(r"\s*([^=:]*?)\s*[=:][ \t]*")
 Address = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One assignment, in lines ``begin`` to ``end`` (not included). ``head`` is the first line up to the value."""
+    """One assignment, in lines ``begin`` to ``end`` (not included). ``head`` is the first line up to the value;
+    ``doubtful`` the number of a line that other readers take for a setting of its own.
+    """
 
     section: str
     key: str
@@ -30,6 +40,11 @@ class _Entry:
     begin: int
     end: int
     head: str
+    doubtful: int | None = None
+
+    @property
+    def indent(self) -> str:
+        return _indent(self.head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +101,18 @@ class Lines:
             raise BadChange(f"{key} stands there {len(entries)} times: give the list of all its values")
         new: dict[int, list[str]] = {}  # first line -> the lines instead of the entry's
         for number, entry in enumerate(entries):
+            if number < len(values) and entry.value == values[number]:
+                continue
+            if entry.doubtful is not None:
+                raise BadChange(
+                    f"{key}: line {entry.doubtful + 1} goes on with its value, or is a setting of its own: readers "
+                    "differ; edit this file by hand"
+                )
             new[entry.begin] = [f"{entry.head}{values[number]}\n"] if number < len(values) else []
-        more = [self._fresh(key, file, section, value) for value in values[len(entries) :]]
+        more = self._fresh(key, file, section, values[len(entries) :], entries)
         if entries and more:
+            last = entries[-1]
+            new.setdefault(last.begin, _ended(file.lines[last.begin : last.end]))
             new[entries[-1].begin] += more
             more = []
         made: list[str] = []
@@ -111,14 +135,23 @@ class Lines:
             made += more
         return "".join(made)
 
-    def _fresh(self, key: str, file: _File, section: str, value: str) -> str:
-        """A new line in the manner of the others."""
+    def _fresh(self, key: str, file: _File, section: str, values: list[str], after: list[_Entry]) -> list[str]:
+        """New lines in the manner of the others, ``after`` the last of those or at the end of the section."""
         name = parts_of(key)[-1] if key.startswith("/") else key.partition(".")[2] or key
-        beside = [one for one in file.entries if one.section == section] or file.entries
+        here = after or [one for one in file.entries if one.section == section]
+        beside = here or file.entries
         delimiter = "="
         if beside and (found := re.search(r"\s*[=:]\s*$", beside[-1].head)) and not self._is_systemd:
             delimiter = found[0]
-        return f"{name}{delimiter}{value}\n"
+        indent = here[-1].indent if here else self._indent_after(file, section)
+        return [f"{indent}{name}{delimiter}{value}\n" for value in values]
+
+    def _indent_after(self, file: _File, section: str) -> str:
+        """Of the first key of a section: as deep as what follows, which would go on with it otherwise."""
+        for line in file.lines[file.ends.get(section, len(file.lines)) :]:
+            if line.strip() and not line.lstrip().startswith(_COMMENT):
+                return "" if self._is_systemd else _indent(line)
+        return ""
 
     def _address(self, key: str) -> Address:
         """``Section.Key``, cut at the first dot; ``/Section/Key`` for names with dots; a lone key is before all
@@ -137,16 +170,18 @@ class Lines:
 
     def _known(self, name: str) -> str:
         """INI keys do not differ by case, unit keys do."""
-        return name if self._is_systemd else name.casefold()
+        return name if self._is_systemd else name.lower()
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def _file(self, text: str) -> _File:
+        if _LONE_RETURN.search(text):
+            raise BadChange("has a carriage return that ends no line, which some readers take for the end of one")
         lines = re.findall(r"[^\n]*\n|[^\n]+", text)
         file = _File(lines, [], {"": 0})
         section, number = "", 0
         while number < len(lines):
-            line = lines[number].strip()
+            line = self._stripped(lines[number])
             begin, number = number, number + 1
             if not line or line.startswith(_COMMENT):
                 continue
@@ -156,36 +191,60 @@ class Lines:
                     raise BadChange(f"line {begin + 1}: is no section")
                 section = found[1]
             else:
-                number = self._end(lines, begin)
-                file.entries.append(self._entry(section, lines, begin, number))
+                entry = self._unit_entry(section, lines, begin) if self._is_systemd else _entry(section, lines, begin)
+                number = entry.end
+                file.entries.append(entry)
             file.ends[section] = number
         return file
 
-    def _entry(self, section: str, lines: list[str], begin: int, end: int) -> _Entry:
-        first = lines[begin].rstrip("\r\n")
-        found = re.match(r"\s*([^=]*?)\s*=\s*" if self._is_systemd else r"\s*([^=:]*?)\s*[=:][ \t]*", first)
-        if found is None and (self._is_systemd or first[:1].isspace()):
+    def _stripped(self, line: str) -> str:
+        return line.strip(_UNIT_SPACE) if self._is_systemd else line.strip()
+
+    def _unit_entry(self, section: str, lines: list[str], begin: int) -> _Entry:
+        """A backslash at the end of a line stands for a space, and the next line that is no comment goes on."""
+        end, value = begin + 1, lines[begin].strip("\r\n")
+        goes_on = _goes_on(value)
+        while goes_on and end < len(lines):
+            line = lines[end].strip("\r\n").lstrip(_UNIT_SPACE)
+            end += 1
+            if not line.startswith(_COMMENT):
+                value, goes_on = f"{value[:-1]} {line}", _goes_on(line)
+        if goes_on:
+            value = f"{value[:-1]} "
+        found = _UNIT_HEAD.match(lines[begin].rstrip("\r\n"))
+        if found is None:
             raise BadChange(f"line {begin + 1}: is no KEY=VALUE")
-        if found is None:  # a switch, as my.cnf has them
-            return _Entry(section, first.strip(), None, begin, end, f"{first.rstrip()} = ")
         if not found[1]:
             raise BadChange(f"line {begin + 1}: has no key")
-        rest = "".join([first[found.end() :] + "\n", *lines[begin + 1 : end]])
-        value = _joined(rest) if self._is_systemd else "\n".join(part.strip() for part in rest.splitlines()).strip()
-        return _Entry(section, found[1], value, begin, end, found[0])
+        return _Entry(section, found[1], value[found.end() :].strip(_UNIT_SPACE), begin, end, found[0])
 
-    def _end(self, lines: list[str], begin: int) -> int:
-        """The line after the assignment that begins at ``begin``."""
-        end = begin + 1
-        if self._is_systemd:
-            goes_on = _goes_on(lines[begin])
-            while goes_on and end < len(lines):
-                goes_on = lines[end].lstrip().startswith(_COMMENT) or _goes_on(lines[end])
-                end += 1
-            return end
-        while end < len(lines) and lines[end][:1] in (" ", "\t") and lines[end].strip():
-            end += 1
-        return end
+
+def _entry(section: str, lines: list[str], begin: int) -> _Entry:
+    """Of an INI file; what is deeper than the key belongs to its value, whatever is empty or a comment in between."""
+    first, depth = lines[begin].rstrip("\r\n"), len(_indent(lines[begin]))
+    found = _INI_HEAD.match(first)
+    if found is not None and not found[1]:
+        raise BadChange(f"line {begin + 1}: has no key")
+    end, parts, between, doubtful = begin + 1, [first[found.end() :].strip() if found else ""], list[str](), None
+    for number in range(begin + 1, len(lines)):
+        line = lines[number].strip()
+        if not line or line.startswith(_COMMENT):
+            between += [] if line else [""]  # only a line after it makes it a part of the value
+            continue
+        if len(_indent(lines[number])) <= depth:
+            break
+        if found is None:
+            raise BadChange(f"line {number + 1}: goes on with a value, but there is none")
+        if doubtful is None and (line.startswith("[") or "=" in line or ":" in line):
+            doubtful = number
+        end, parts, between = number + 1, [*parts, *between, line], []
+    if found is None:  # a switch, as my.cnf has them
+        return _Entry(section, first.strip(), None, begin, end, f"{first.rstrip()} = ")
+    return _Entry(section, found[1], "\n".join(parts).rstrip(), begin, end, found[0], doubtful)
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
 
 
 class _ByKey(dict[Address, "list[str | None]"]):
@@ -208,18 +267,8 @@ def _by_key(read: Read) -> dict[Address, list[str | None]]:
 
 
 def _goes_on(line: str) -> bool:
-    return line.rstrip("\r\n").endswith("\\")
-
-
-def _without_comments(lines: list[str]) -> list[str]:
-    return [line for line in lines if not line.lstrip().startswith(_COMMENT)]
-
-
-def _joined(rest: str) -> str:
-    """A unit's value: a backslash at the end of a line stands for a space, comments in between count for nothing."""
-    first, *others = rest.splitlines()
-    parts = [first, *_without_comments(others)]
-    return " ".join(part.removesuffix("\\").strip() for part in parts).strip()
+    """Ends with a backslash that no other one before it makes an ordinary letter."""
+    return (len(line) - len(line.rstrip("\\"))) % 2 == 1
 
 
 def _ended(lines: list[str]) -> list[str]:

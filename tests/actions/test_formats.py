@@ -5,11 +5,12 @@ from __future__ import annotations
 import configparser
 import json
 import tomllib
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runbooks.formats import FORMATS, BadChange, Changes, changed, format_of, holds
@@ -101,7 +102,8 @@ def test_keys_that_stand_several_times_need_all_their_values() -> None:
 
 
 def test_a_value_over_several_lines_is_one_value() -> None:
-    assert holds(UNIT.encode(), "systemd", Changes({"Service.ExecStart": "/usr/bin/risk --port 8081"})) == []
+    read = "/usr/bin/risk  --port 8081"  # the backslash stands for a space, after the one before it
+    assert holds(UNIT.encode(), "systemd", Changes({"Service.ExecStart": read})) == []
     made = _changed(UNIT, "systemd", {"Service.ExecStart": "/usr/bin/risk"})
     assert "--port" not in made
     assert "a comment inside" not in made
@@ -260,3 +262,173 @@ def test_what_is_set_is_read_back_and_all_else_stays(
     assert json.loads(made) == wanted
     made = changed(yaml.safe_dump(tables, allow_unicode=True).encode(), "yaml", Changes({pointer: value}))
     assert yaml.safe_load(made) == wanted
+
+
+# -- INI files and units, against other readers -----------------------------------------------------------------------
+
+SAMBA = """\
+[global]
+   workgroup = HOME
+   max log size = 1000
+; off
+   log level = 1
+
+[share]
+   path = /srv
+"""
+
+
+def ini_read(text: str, *, is_strict: bool = True) -> dict[str, dict[str, str | None]]:
+    parser = configparser.RawConfigParser(allow_no_value=True, strict=is_strict)
+    parser.read_string(text)
+    return {name: dict(parser.items(name)) for name in parser.sections()}
+
+
+def tried(text: str, form: str, changes: Changes) -> tuple[str, str]:
+    """The text after the changes, or why they are refused."""
+    try:
+        return changed(text.encode(), form, changes).decode(), ""
+    except BadChange as refused:
+        return "", str(refused)
+
+
+@pytest.mark.parametrize("key", ["workgroup", "max log size", "log level", "new one"])
+def test_the_other_settings_of_an_indented_file_stay(key: str) -> None:
+    made = _changed(SAMBA, "ini", {f"global.{key}": "NEW"})
+    wanted = ini_read(SAMBA)
+    wanted["global"][key] = "NEW"
+    assert ini_read(made) == wanted
+    assert len(lines_changed(SAMBA, made)[1]) == 1
+    gone = _changed(SAMBA, "ini", {}, (f"global.{key}",))
+    del wanted["global"][key]
+    assert ini_read(gone) == wanted
+
+
+def test_a_line_that_readers_take_differently_is_never_edited_away() -> None:
+    """To configparser the second line goes on with the first, to Samba it is a setting of its own."""
+    text = "[global]\nworkgroup = HOME\n   max log size = 1000\nother = 1\n"
+    with pytest.raises(BadChange, match=r"global\.workgroup: line 3 goes on .* or is a setting of its own"):
+        _changed(text, "ini", {"global.workgroup": "OFFICE"})
+    with pytest.raises(BadChange, match="line 3"):
+        _changed(text, "ini", {}, ("global.workgroup",))
+    assert "max log size = 1000\n" in _changed(text, "ini", {"global.other": 2, "global.new": 3})
+
+
+def test_a_carriage_return_that_ends_no_line_is_refused() -> None:
+    for form in ("ini", "systemd"):
+        with pytest.raises(BadChange, match="carriage return"):
+            _changed("[a]\nb=1\rc=2\n", form, {"a.b": "3"})
+
+
+INI_LINES = st.sampled_from(
+    [
+        *("a = 1", "b: two", "C", "d = x ; y", "e =", "f==3", "g = k:l", "a = 2", "B = [x]", "h=\xa01", "\xdf = 1"),
+        *("", "  ", "; note", "# note", "  # in", "\t; in", "[s2]", "[s1]", "  [s3]", "[s4]"),
+        *("  more", "\tmore", "    much more", " a = 9", "  b = 8", "   d: 7", "\u2028x = 1", "c2 = \x85y"),
+    ]
+)
+INI_TEXTS = st.lists(INI_LINES, max_size=12).map(lambda lines: "\n".join(["[s1]", *lines]))
+INI_KEYS = st.sampled_from(["s1.a", "s1.b", "s1.c", "s1.d", "s1.e", "s2.a", "s2.F", "s2.new", "s1.new", "s3.b", "s9.x"])
+
+
+@pytest.mark.parametrize("removes", [False, True])
+@settings(max_examples=400)
+@given(INI_TEXTS, INI_KEYS, st.sampled_from(["NEW", "", "# x", "= y", "[z]"]))
+def test_configparser_reads_the_change_and_nothing_else(removes: bool, text: str, key: str, value: str) -> None:
+    section, name = key.lower().split(".")
+    try:
+        wanted = ini_read(text)
+    except (configparser.Error, AttributeError):  # a value of none that goes on, in Python 3.11
+        with suppress(BadChange):
+            changed(text.encode(), "ini", Changes({key: value}))
+        return
+    made, refused = tried(text, "ini", Changes({}, (key,)) if removes else Changes({key: value}))
+    if refused:
+        assert "readers differ" in refused
+        return
+    if removes:
+        wanted.get(section, {}).pop(name, None)
+    else:
+        wanted.setdefault(section, {})[name] = value
+    assert ini_read(made) == wanted
+
+
+@settings(max_examples=300)
+@given(INI_TEXTS, st.sampled_from(["s1.a", "s1.b", "s2.a"]), st.lists(st.sampled_from(["x", "y", "z"]), max_size=3))
+def test_a_key_that_stands_several_times_gets_all_its_values(text: str, key: str, values: list[str]) -> None:
+    section, name = key.split(".")
+    try:
+        wanted = ini_read(text, is_strict=False)
+        made = changed(text.encode(), "ini", Changes({key: values})).decode()
+    except (configparser.Error, AttributeError, BadChange):
+        return
+    if values:
+        wanted.setdefault(section, {})[name] = values[-1]
+    else:
+        wanted.get(section, {}).pop(name, None)
+    assert ini_read(made, is_strict=False) == wanted
+
+
+def unit_read(text: str) -> list[tuple[str, str, str]]:
+    """As systemd does it (``config_parse`` and ``parse_line`` of src/shared/conf-parser.c), letter by letter."""
+    found, section, kept = list[tuple[str, str, str]](), "", None
+    for line in [*text.split("\n"), None]:
+        if line is None:
+            if kept is None:
+                break
+            whole = kept
+        else:
+            rest = line.lstrip(" \t\n\r")
+            if rest[:1] in ("#", ";"):
+                continue
+            whole = rest if kept is None else kept + rest
+            escaped = False
+            for letter in whole:
+                escaped = not escaped and letter == "\\"
+            if escaped:
+                kept = whole[:-1] + " "
+                continue
+        kept, whole = None, whole.strip(" \t\n\r")
+        if not whole:
+            continue
+        if whole.startswith("["):
+            assert whole.endswith("]"), "Invalid section header"
+            section = whole[1:-1]
+            continue
+        key, sign, value = whole.partition("=")
+        assert sign, "Missing '='"
+        assert key.strip(" \t\n\r"), "Missing key name before '='"
+        found.append((section, key.strip(" \t\n\r"), value.strip(" \t\n\r")))
+    return found
+
+
+UNIT_LINES = st.sampled_from(
+    [
+        *("A=1", "B = two", "A=3", "C=x \\", "D=y\\\\", "E=z\\\\\\", "F= \\", "B=\xa01", "G=a\u2028b", "H=\\ "),
+        *("", "  ", "# note", "; note \\", "  # in", "  more", "  more \\", "\tC=9", "[S]", "[T]", "  [T] ", "a=\x85b"),
+    ]
+)
+UNIT_TEXTS = st.lists(UNIT_LINES, max_size=12).map(lambda lines: "\n".join(["[S]", *lines]))
+
+
+@settings(max_examples=600)
+@given(
+    UNIT_TEXTS,
+    st.sampled_from(["A", "B", "C", "D", "E", "F", "a", "new"]),
+    st.lists(st.sampled_from(["x", "", "y z", "\\a"]), max_size=3),
+)
+def test_systemd_reads_the_change_and_nothing_else(text: str, key: str, values: list[str]) -> None:
+    try:
+        before = unit_read(text)
+    except AssertionError:
+        with suppress(BadChange):
+            changed(text.encode(), "systemd", Changes({f"S.{key}": values}))
+        return
+    made, refused = tried(text, "systemd", Changes({f"S.{key}": values}))
+    if refused:  # a file that ends in the middle of a value, or a key over two lines
+        assert "would change more" in refused or "is no KEY=VALUE" in refused
+        assert "\\\n" in f"{text}\n"
+        return
+    after = unit_read(made)
+    assert [one[2] for one in after if one[:2] == ("S", key)] == values
+    assert [one for one in after if one[:2] != ("S", key)] == [one for one in before if one[:2] != ("S", key)]
