@@ -93,7 +93,7 @@ class Yaml(_Tree):
     def _load(self, text: str) -> Any:
         try:
             tree = self._yaml().load(text)
-        except (YAMLError, ValueError) as error:
+        except (YAMLError, ValueError, IndexError) as error:  # IndexError: a plain ``-_``, which it takes for a number
             raise BadChange(f"is no YAML, or more than one document: {_yaml_trouble(error)}") from error
         return CommentedMap() if tree is None else tree
 

@@ -149,7 +149,7 @@ def test_yaml_keeps_comments_order_and_quotes() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["yes", "no", "012", "1:30", "1e3", "null", "~", "2026-01-01", "a: b", "#x", "- x", ""]
+    "text", ["yes", "no", "012", "1:30", "1e3", "null", "~", "2026-01-01", "a: b", "#x", "- x", "", "-_", "+__", "0o7"]
 )
 def test_a_text_stays_a_text_for_every_yaml_reader(text: str) -> None:
     made = _changed(YAML, "yaml", {"database.mode": text})
@@ -248,7 +248,13 @@ def test_the_name_shows_the_format(file: str, form: str) -> None:
         format_of("/e/app.conf", None)
 
 
-WORDS = st.text("abcXYZ019_-", min_size=1, max_size=8)
+def test_what_the_yaml_reader_stumbles_over_is_refused() -> None:
+    with pytest.raises(BadChange, match="is no YAML"):
+        _changed("-_: 1\n", "yaml", {"a": 1})
+
+
+WORDS = st.text("abcXYZ019_-", min_size=1, max_size=8).filter(lambda word: word.strip("-_"))
+"""Our reader of YAML stumbles over a plain ``-_``."""
 VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20)
 
 
