@@ -121,10 +121,15 @@ def _write(folder: int, place: _Place, content: bytes, mode: int) -> None:
 
 
 def _take_after(folder: int, place: _Place, fd: int) -> None:
-    """Owner and extended attributes (access lists among them) of the file that is there; else its folder's owner."""
+    """Owner and extended attributes (access lists among them) of the file that is there. As root a file that was not
+    there is its folder's owner's, who could have made it; a daemon without root keeps what it makes.
+    """
     try:
         old = os.open(place.path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
+        if os.geteuid() == 0:
+            above = os.fstat(folder)
+            os.fchown(fd, above.st_uid, above.st_gid)
         return
     try:
         status, mine = os.fstat(old), os.fstat(fd)

@@ -81,6 +81,24 @@ def test_a_file_that_was_not_there_is_gone_again(root: Path) -> None:
     assert change.is_undone().answer is Answer.YES
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_new_file_is_its_folders_owners(root: Path) -> None:
+    """A service that may write in its folder may go on changing what was made for it there."""
+    os.chown(root, 12345, 23456)
+    file = root / "new.json"
+    change = step(root, file, set={"a": 1})
+    change.take()
+    before = os.umask(0o077)
+    try:
+        assert change.do().ok
+    finally:
+        os.umask(before)
+    status = file.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (12345, 23456, 0o644)
+    assert change.roll_back().ok
+    assert not file.exists()
+
+
 def test_the_targets_of_links_are_changed_and_links_stay(root: Path, unit: Path) -> None:
     link = root / "link.service"
     link.symlink_to(unit.name)
