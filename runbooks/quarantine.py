@@ -1,8 +1,10 @@
 """The quarantine: files put aside so that they can be put back, and thrown away when they are old. Blocking.
 
 One cleanup has one folder, ``EXECUTION/HASH``: ``manifest.json`` (written first), the files by their number in it,
-``done.json`` when the move came to its end, ``restored`` with the numbers that were put back. A death in between
-leaves each file at one place or, for a moment, at both; it is never at none.
+``taken`` with the numbers of those that went, ``done.json`` when the move came to its end, ``restored`` with the
+numbers that were put back. A death in between leaves each file at one place or, for a moment, at both; it is never at
+none. Where somebody else has removed what was put aside, that is seen, and said: a file that went and is at neither
+place is lost. Without ``taken`` nobody knows which went, and any that is missing counts as lost.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ FOR_A_RUN_S: Final = 3600.0
 """A run may still want back what is younger than this: it is not thrown away to make room."""
 MANIFEST: Final = "manifest.json"
 DONE: Final = "done.json"
+TAKEN: Final = "taken"
 RESTORED: Final = "restored"
 Held = frozenset[tuple[int, int]]
 
@@ -92,11 +95,11 @@ class Quarantine:
         free_before = _free(root)
         moved, skipped = 0, list[str]()
         try:
-            with _folder(home) as aside:
+            with _folder(home) as aside, _noted(aside, TAKEN) as taken:
                 _write(aside, MANIFEST, manifest)
                 for file in files:
                     try:
-                        self._move(root, file, aside, deadline_s, held)
+                        self._move(root, file, aside, deadline_s, held, taken)
                         moved += 1
                     except _Skip as why:
                         skipped.append(f"{file.name}: {why}")
@@ -105,31 +108,34 @@ class Quarantine:
                         break
                     if manifest["until_free"] is not None and _free(root) >= manifest["until_free"]:
                         break
+                os.fsync(taken.fileno())
                 if moved:
                     _write(aside, DONE, {"moved": moved, "skipped": skipped})
         except OSError as error:
             raise PortError(f"quarantine {home}: {error.strerror or error}") from error
         if not moved:
-            _remove(home)
             raise PortError(f"nothing could be put aside: {'; '.join(skipped[:3])}")
         return CleaningDone(moved, tuple(skipped), max(0, _free(root) - free_before))
 
-    def _move(self, root: Path, file: _File, aside: int, deadline_s: float, held: Held) -> None:
+    def _move(self, root: Path, file: _File, aside: int, deadline_s: float, held: Held, taken: IO[bytes]) -> None:
         if time.monotonic() >= deadline_s:
             raise _Full("the time is over")
         try:
             with folder_beneath(root, root / file.path.parent) as folder:
                 status = _stat(folder, file.path.name)
                 if status is None and _stat(aside, file.aside) is not None:
+                    _note(taken, file)
                     return  # before a death
                 if status is None or status.st_ino != file.inode or not file.is_it(status):
                     raise _Skip("changed or gone since it was chosen")
                 if (status.st_dev, status.st_ino) in held:
                     raise _Skip("is open")
                 if file.method is Method.RENAME:
+                    _note(taken, file)
                     os.rename(file.path.name, file.aside, src_dir_fd=folder, dst_dir_fd=aside)
                 else:
                     self._copy(folder, file, aside, deadline_s)
+                    _note(taken, file)
                     os.unlink(file.path.name, dir_fd=folder)
                 os.fsync(aside)
                 os.fsync(folder)
@@ -172,19 +178,30 @@ class Quarantine:
     # -- and back -----------------------------------------------------------------------------------------------------
 
     def restore(self, manifest: Mapping[str, Any], deadline_s: float) -> int:
-        files, home, root = _files(manifest), Path(manifest["home"]), Path(manifest["root"])
-        if not home.is_dir():
-            return 0
+        home = Path(manifest["home"])
         restored, troubles = 0, list[str]()
-        with _folder(home) as aside, _opened(aside, RESTORED, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as record:
+        if home.is_dir():
+            try:
+                restored, troubles = self._restore(manifest, deadline_s)
+            except OSError as error:
+                raise PortError(f"quarantine {home}: {error.strerror or error}") from error
+        if troubles:
+            raise PortError(f"{len(troubles)} not put back: {'; '.join(troubles[:3])}; they are in {home}")
+        if lost := self.progress(manifest).troubles:
+            raise PortError(f"{len(lost)} not put back: {'; '.join(lost[:3])}")
+        return restored
+
+    def _restore(self, manifest: Mapping[str, Any], deadline_s: float) -> tuple[int, list[str]]:
+        files, home, root = _files(manifest), Path(manifest["home"]), Path(manifest["root"])
+        restored, troubles = 0, list[str]()
+        with _folder(home) as aside, _noted(aside, RESTORED) as record:
             for file in files:
                 if _stat(aside, file.aside) is None:
                     continue
                 if time.monotonic() >= deadline_s:
                     troubles.append(f"{file.name}: the time is over")
                     break
-                record.write(f"{file.number}\n".encode())
-                record.flush()
+                _note(record, file)
                 try:
                     with folder_beneath(root, root / file.path.parent) as folder:
                         _bring_back(folder, file, aside)
@@ -197,19 +214,18 @@ class Quarantine:
                 for name in (DONE, *(f"{file.aside}.part" for file in files)):
                     with suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=aside)
-        if troubles:
-            raise PortError(f"{len(troubles)} not put back: {'; '.join(troubles[:3])}; they are in {home}")
-        return restored
+        return restored, troubles
 
     def progress(self, manifest: Mapping[str, Any]) -> CleaningProgress:
         files, home, root = _files(manifest), Path(manifest["home"]), Path(manifest["root"])
         try:
             names = frozenset(one.name for one in home.iterdir())
+            taken = _numbers(home / TAKEN) if TAKEN in names else None
+            back = _numbers(home / RESTORED) if RESTORED in names else frozenset()
         except FileNotFoundError:
-            names = frozenset()
+            names, taken, back = frozenset(), None, frozenset()
         except OSError as error:
             raise PortError(f"quarantine {home}: {error.strerror or error}") from error
-        back = _restored(home) if RESTORED in names else frozenset()
         aside, at_home, troubles = 0, 0, []
         for file in files:
             status = _stat_path(root / file.name)
@@ -217,8 +233,12 @@ class Quarantine:
                 aside += 1
                 continue
             at_home += status is not None
-            if file.number in back and not _is_back(file, status):
-                troubles.append(f"{file.name} is {'not back' if status is None else 'not what it was'}")
+            if file.number in back:
+                if not _is_back(file, status):
+                    troubles.append(f"{file.name} is {'not back' if status is None else 'not what it was'}")
+            elif _is_lost(file, status, taken):
+                there = "" if status is None else ": what is there by that name is another"
+                troubles.append(f"{file.name} is at neither place{there}")
         return CleaningProgress(at_home, aside, DONE in names, tuple(troubles))
 
     # -- away ---------------------------------------------------------------------------------------------------------
@@ -272,6 +292,12 @@ def _bring_back(folder: int, file: _File, aside: int) -> None:
 def _is_back(file: _File, status: os.stat_result | None) -> bool:
     """It may have been written to since by whose it is."""
     return status is not None and (file.is_it(status) or status.st_mtime_ns > file.mtime_ns)
+
+
+def _is_lost(file: _File, status: os.stat_result | None, taken: frozenset[int] | None) -> bool:
+    """Of a file that is not aside and was not brought back. A file of that name with the same inode may be another."""
+    is_there = status is not None and file.is_it(status)
+    return not is_there and (taken is None or file.number in taken)
 
 
 def _compress(source: IO[bytes], copy: IO[bytes], deadline_s: float, room: int) -> bytes:
@@ -332,6 +358,19 @@ def _opened(folder: int, name: str, flags: int) -> Iterator[IO[bytes]]:
         yield file
 
 
+@contextmanager
+def _noted(folder: int, name: str) -> Iterator[IO[bytes]]:
+    """A file of numbers, one a line, to which more are added."""
+    with _opened(folder, name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
+        yield file
+
+
+def _note(record: IO[bytes], file: _File) -> None:
+    """Before it is done: who dies over it has said so."""
+    record.write(f"{file.number}\n".encode())
+    record.flush()
+
+
 def _write(folder: int, name: str, value: Any) -> None:
     fresh = f"{name}.new"
     with _opened(folder, fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
@@ -356,8 +395,8 @@ def _stat_path(path: Path) -> os.stat_result | None:
         return None
 
 
-def _restored(home: Path) -> frozenset[int]:
-    return frozenset(int(line) for line in (home / RESTORED).read_text(encoding="ascii").split())
+def _numbers(file: Path) -> frozenset[int]:
+    return frozenset(int(line) for line in file.read_text(encoding="ascii").split())
 
 
 def _free(root: Path) -> int:

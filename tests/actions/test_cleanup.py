@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -197,6 +198,49 @@ def test_a_file_of_the_same_name_is_not_run_over(root: Path) -> None:
     assert clean.is_undone().answer is Answer.NO
 
 
+# -- what was lost ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["all", "its folder", "one file", "its folder and a new file of the name"])
+def test_an_undoing_says_which_files_are_nowhere(tmp_path: Path, root: Path, how: str) -> None:
+    base = tmp_path / "state" / "quarantine"
+    old(root / "a.log", b"one")
+    old(root / "b.log", b"other", 2 * OLD_S)
+    clean = step(root)
+    clean.take()
+    assert clean.do().ok
+    if how == "all":
+        shutil.rmtree(base)
+    elif how == "one file":
+        next(base.glob("*/*/00001")).unlink()
+    else:
+        shutil.rmtree(next(base.glob("*/*")))
+    if how.endswith("name"):
+        (root / "a.log").write_bytes(b"begun anew")
+    for _ in range(2):
+        undone = clean.roll_back()
+        assert not undone.ok
+        assert "a.log is at neither place" in undone.error
+        seen = clean.is_undone()
+        assert seen.answer is Answer.NO
+        assert "a.log is at neither place" in seen.detail
+        assert ("b.log" in seen.detail) == (how != "one file")
+
+
+def test_what_its_owner_removed_before_it_went_is_not_lost(root: Path) -> None:
+    for number in range(4):
+        old(root / f"{number}.log", b"x", OLD_S - number)
+    clean = step(root)
+    clean.take()
+    (root / "1.log").unlink()
+    with (root / "2.log").open("rb"):
+        assert clean.do().result["moved"] == 2
+    (root / "2.log").unlink()
+    assert clean.is_undone().answer is Answer.NO, "two are aside"
+    assert clean.roll_back().result["restored"] == 2
+    assert clean.is_undone().answer is Answer.YES
+
+
 # -- room -------------------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +285,7 @@ def test_what_cannot_be_compressed_is_not_put_beside_itself(small: Path) -> None
     clean.take()
     assert "would free nothing" in clean.do().error
     assert (small / "logs" / "a.gz").exists()
-    assert list((small / "aside").glob("*/*/*")) == []
+    assert list((small / "aside").glob("*/*/0*")) == []
 
 
 @needs_root
