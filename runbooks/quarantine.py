@@ -13,26 +13,24 @@ import enum
 import errno
 import gzip
 import hashlib
-import json
 import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, Any, Final
 
 from runbooks.beneath import folder_beneath
+from runbooks.deciding.timing import Moment
+from runbooks.kept import MANIFEST, Kept, OpenRuns, no_runs, this_moment, write
 from runbooks.ports import CleaningDone, CleaningProgress, PortError
 
 _CHUNK: Final = 1024 * 1024
 _WORTH: Final = 0.9
 """On its own file system a copy that is longer than this share of the original is not worth the undoing."""
-FOR_A_RUN_S: Final = 3600.0
-"""A run may still want back what is younger than this: it is not thrown away to make room."""
-MANIFEST: Final = "manifest.json"
 DONE: Final = "done.json"
 TAKEN: Final = "taken"
 RESTORED: Final = "restored"
@@ -78,12 +76,20 @@ class Quarantine:
     base: the folder; made when it is first needed.
     keep_s: how long what was put aside is kept.
     most_bytes: how much it may be; what is oldest goes first.
+    open_runs: which runs have not ended; what they put aside is kept whatever is said.
+    moment: now, on a clock that nobody sets.
     """
 
-    def __init__(self, base: Path, keep_s: float, most_bytes: int) -> None:
+    def __init__(
+        self,
+        base: Path,
+        keep_s: float,
+        most_bytes: int,
+        open_runs: OpenRuns = no_runs,
+        moment: Callable[[], Moment] = this_moment,
+    ) -> None:
         self.base = base
-        self._keep_s = keep_s
-        self._most_bytes = most_bytes
+        self._kept = Kept(base, keep_s, most_bytes, open_runs, moment)
 
     # -- there --------------------------------------------------------------------------------------------------------
 
@@ -91,12 +97,14 @@ class Quarantine:
         files, home, root = _files(manifest), Path(manifest["home"]), Path(manifest["root"])
         if not files:
             return CleaningDone(0, (), 0)
-        self.purge()
+        with suppress(OSError):  # it is tried again, and told, once an hour
+            self.purge()
         free_before = _free(root)
         moved, skipped = 0, list[str]()
         try:
             with _folder(home) as aside, _noted(aside, TAKEN) as taken:
-                _write(aside, MANIFEST, manifest)
+                write(aside, MANIFEST, manifest)
+                self._kept.count(aside)
                 for file in files:
                     try:
                         self._move(root, file, aside, deadline_s, held, taken)
@@ -110,7 +118,7 @@ class Quarantine:
                         break
                 os.fsync(taken.fileno())
                 if moved:
-                    _write(aside, DONE, {"moved": moved, "skipped": skipped})
+                    write(aside, DONE, {"moved": moved, "skipped": skipped})
         except OSError as error:
             raise PortError(f"quarantine {home}: {error.strerror or error}") from error
         if not moved:
@@ -149,7 +157,7 @@ class Quarantine:
         part = f"{file.aside}.part"
         with suppress(FileNotFoundError):
             os.unlink(part, dir_fd=aside)
-        room = self._most_bytes - _size(self.base)
+        room = self._kept.room(self.base)
         try:
             with _opened(folder, file.path.name, os.O_RDONLY | os.O_NOFOLLOW) as source:
                 before = os.fstat(source.fileno())
@@ -243,20 +251,9 @@ class Quarantine:
 
     # -- away ---------------------------------------------------------------------------------------------------------
 
-    def purge(self, now_s: float | None = None) -> int:
-        """Throw away what is older than it is to be kept, then what is oldest until all of it fits; how many
-        cleanups that were.
-        """
-        now_s = time.time() if now_s is None else now_s
-        homes = sorted((_age_of(home), home) for home in self.base.glob("*/*") if (home / MANIFEST).is_file())
-        gone = 0
-        for at_s, home in homes:
-            is_old = at_s < now_s - self._keep_s
-            if not is_old and (at_s > now_s - FOR_A_RUN_S or _size(self.base) <= self._most_bytes):
-                continue
-            _remove(home)
-            gone += 1
-        return gone
+    def purge(self) -> int:
+        """As ``Kept.purge``."""
+        return self._kept.purge()
 
 
 def _bring_back(folder: int, file: _File, aside: int) -> None:
@@ -371,16 +368,6 @@ def _note(record: IO[bytes], file: _File) -> None:
     record.flush()
 
 
-def _write(folder: int, name: str, value: Any) -> None:
-    fresh = f"{name}.new"
-    with _opened(folder, fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
-        file.write(json.dumps(value, default=list).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
-    os.fsync(folder)
-
-
 def _stat(folder: int, name: str) -> os.stat_result | None:
     try:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -402,26 +389,3 @@ def _numbers(file: Path) -> frozenset[int]:
 def _free(root: Path) -> int:
     at = os.statvfs(root)
     return at.f_bavail * at.f_frsize
-
-
-def _size(base: Path) -> int:
-    total = 0
-    for folder, _, names, fd in os.fwalk(base):
-        del folder
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += os.stat(name, dir_fd=fd, follow_symlinks=False).st_size
-    return total
-
-
-def _age_of(home: Path) -> float:
-    try:
-        return (home / MANIFEST).stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _remove(home: Path) -> None:
-    shutil.rmtree(home, ignore_errors=True)
-    with suppress(OSError):
-        home.parent.rmdir()  # when it was the last of its execution

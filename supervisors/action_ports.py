@@ -15,8 +15,10 @@ from runbooks.cleaning import LocalCleanups
 from runbooks.commands import LocalCommands
 from runbooks.config_files import LocalFiles
 from runbooks.databases import LocalDatabases
+from runbooks.deciding.timing import Moment
 from runbooks.functions import CustomFunctions
 from runbooks.hosts import LocalHosts
+from runbooks.kept import OpenRuns, no_runs, this_moment
 from runbooks.network import LocalHttp, LocalTcp
 from runbooks.notices import Channel, LocalNotices, Log, Program, Webhook
 from runbooks.ports import Bridges, Ports, Scaling, Services, Usages
@@ -77,12 +79,19 @@ def _text(said: str | SecretName) -> str | dict[str, str]:
 
 
 def action_ports(
-    plan: ActionsPlan, state_dir: Path, services: Services, bridges: Bridges, outside: Outside
+    plan: ActionsPlan,
+    state_dir: Path,
+    services: Services,
+    bridges: Bridges,
+    outside: Outside,
+    open_runs: OpenRuns = no_runs,
+    moment: Callable[[], Moment] = this_moment,
 ) -> tuple[Ports, Quarantine]:
-    """The ports, and the quarantine that is to be purged now and then."""
+    """The ports, and the quarantine that is to be purged now and then, but for what ``open_runs`` put there."""
     commands, http = LocalCommands(), LocalHttp()
     secrets = LocalSecrets(plan.secrets)
-    quarantine = Quarantine(plan.quarantine or state_dir / QUARANTINE, plan.keep_s, plan.most_bytes)
+    base = plan.quarantine or state_dir / QUARANTINE
+    quarantine = Quarantine(base, plan.keep_s, plan.most_bytes, open_runs, moment)
     channels = {"log": Log(), DEFAULT_CHANNEL: Log()} | dict(plan.channels)
     ports = Ports(
         services,

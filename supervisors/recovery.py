@@ -184,7 +184,10 @@ class Recovery:
             plan.alertmanager,
         )
         bridges = BridgeCommands(self.sessions, self._bridge_is_ready, plan.behind, plan.folders)
-        ports, quarantine = action_ports(plan.actions, plan.state_dir, services, bridges, outside or Outside())
+        state, world = plan.state_dir, outside or Outside()
+        ports, quarantine = action_ports(
+            plan.actions, state, services, bridges, world, self._open_runs, system.clock.moment
+        )
         self._ports = replace(ports, alerts=JournalAlerts(self._journal, system.clock))
         self._purger = Purger(quarantine.purge, system.io.run, system.clock.now)
         self.own_alerts = OwnAlerts(self._journal, system.clock, self._tell_guardian, self.plain.offer)
@@ -211,6 +214,13 @@ class Recovery:
     def keep(self, retention: Retention) -> None:
         """What the journal forgets from now on."""
         self._journal.retention = retention
+
+    def _open_runs(self) -> frozenset[str] | None:
+        """Those that have not ended, ours or begun by a daemon that died; None when nobody can tell now."""
+        try:
+            return frozenset(one.id for one in self._journal.read(rows.unfinished))
+        except JournalTrouble:  # told by the journal itself
+            return None
 
     # -- nodes of the tree --------------------------------------------------------------------------------------------
 

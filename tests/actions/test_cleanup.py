@@ -7,15 +7,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runbooks.cleaning import LocalCleanups
+from runbooks.deciding.timing import Moment
 from runbooks.engine_words import Answer
 from runbooks.model import Call, CallType
-from runbooks.ports import PortError
+from runbooks.ports import Cleaning, PortError
 from runbooks.quarantine import Quarantine
 from tests.actions.place import Step, answer, look, ports_of
 from tests.system.small_disk import needs_root, small_disk
@@ -317,26 +320,121 @@ def test_more_than_the_quarantine_may_hold_stays(tmp_path: Path, root: Path) -> 
     assert "free nothing" in clean.do().error
 
 
+# -- how long it is kept ----------------------------------------------------------------------------------------------
+
+DAY_S = 86400.0
+
+
+@dataclass
+class Machine:
+    """Its clocks, and which runs are under way on it."""
+
+    up_s: float = 1000.0
+    boot: str = "first"
+    wall_s: float = 0.0
+    open_runs: Collection[str] | None = ()
+
+    def moment(self) -> Moment:
+        return Moment(self.wall_s, self.boot, self.up_s)
+
+    def passes(self, seconds: float) -> None:
+        self.up_s += seconds
+        self.wall_s += seconds
+
+    def quarantine(self, base: Path, keep_s: float = 7 * DAY_S, most_bytes: int = 10**9) -> Quarantine:
+        return Quarantine(base, keep_s, most_bytes, lambda: self.open_runs, self.moment)
+
+
+def put_aside(quarantine: Quarantine, root: Path, run: str, content: bytes = b"x", **wanted: Any) -> Mapping[str, Any]:
+    old(root / f"{run}.log", content)
+    cleanups = LocalCleanups((root,), quarantine)
+    manifest = cleanups.choose(Cleaning(str(root), (f"{run}.log",), **wanted), run)
+    assert cleanups.move(manifest, 30).moved == 1
+    return manifest
+
+
+def runs_in(base: Path) -> list[str]:
+    return sorted(file.parent.parent.name for file in base.glob("*/*/manifest.json"))
+
+
 def test_the_quarantine_forgets_what_is_old(tmp_path: Path, root: Path) -> None:
-    base = tmp_path / "state" / "quarantine"
-    old(root / "a.log")
-    clean = step(root)
-    clean.take()
-    assert clean.do().ok
-    quarantine = Quarantine(base, 100.0, 10**9)
-    at_s = next(base.glob("*/*/manifest.json")).stat().st_mtime
-    assert quarantine.purge(at_s + 99) == 0
-    assert clean.is_undone().answer is Answer.NO
-    assert quarantine.purge(at_s + 101) == 1
-    assert list(base.iterdir()) == []
-    small = Quarantine(base, 10**9, 0)
-    clean.take()
-    old(root / "b.log")
-    clean.take()
-    assert clean.do().ok
-    at_s = next(base.glob("*/*/manifest.json")).stat().st_mtime
-    assert small.purge(at_s + 10) == 0, "its run may still want it back"
-    assert small.purge(at_s + 3601) == 1
+    base, machine = tmp_path / "aside", Machine()
+    quarantine = machine.quarantine(base)
+    put_aside(quarantine, root, "x-1")
+    assert quarantine.purge() == 0
+    machine.passes(3 * DAY_S)
+    put_aside(quarantine, root, "x-2")
+    machine.passes(4 * DAY_S - 1)
+    assert machine.quarantine(base).purge() == 0, "a second daemon counts on"
+    machine.passes(2)
+    assert machine.quarantine(base).purge() == 1
+    assert runs_in(base) == ["x-2"]
+    machine.passes(3 * DAY_S)
+    assert quarantine.purge() == 1
+    assert list(base.glob("x-*")) == []
+
+
+@pytest.mark.parametrize("boots", [False, True])
+def test_setting_the_clock_throws_nothing_away(tmp_path: Path, root: Path, boots: bool) -> None:
+    base, machine = tmp_path / "aside", Machine()
+    quarantine = machine.quarantine(base)
+    manifest = put_aside(quarantine, root, "x-1")
+    quarantine.purge()
+    machine.passes(6 * DAY_S)
+    quarantine.purge()
+    machine.wall_s += 365 * DAY_S
+    os.utime(next(base.glob("*/*/manifest.json")), (1, 1))
+    if boots:
+        machine.boot, machine.up_s = "second", 10 * DAY_S
+    assert quarantine.purge() == 0
+    machine.passes(DAY_S - 1)
+    assert quarantine.purge() == 0
+    assert quarantine.progress(manifest).aside == 1
+    machine.passes(1)
+    assert quarantine.purge() == 1, "what it was kept on the boot before counts"
+
+
+def test_what_a_run_may_want_back_is_kept_whatever_is_said(tmp_path: Path, root: Path) -> None:
+    base, machine = tmp_path / "aside", Machine()
+    quarantine = machine.quarantine(base, keep_s=1.0, most_bytes=0)
+    first = put_aside(quarantine, root, "x-1")
+    machine.passes(3599)
+    assert quarantine.purge() == 0, "nobody is asked within the first hour"
+    machine.passes(365 * DAY_S)
+    for number, machine.open_runs in enumerate((["x-1"], None)):
+        assert quarantine.purge() == 0
+        put_aside(quarantine, root, f"x-more-{number}")
+        assert "x-1" in runs_in(base)
+    assert quarantine.restore(first, 1e12) == 1
+    assert (root / "x-1.log").exists()
+    machine.open_runs = ()
+    assert quarantine.purge() == 1
+
+
+def test_what_was_kept_longest_goes_first_until_the_rest_fits(tmp_path: Path, root: Path) -> None:
+    base, machine = tmp_path / "aside", Machine()
+    quarantine = machine.quarantine(base, most_bytes=10**9)
+    for number in range(4):
+        put_aside(quarantine, root, f"x-{number}", b"x" * 10_000)
+        quarantine.purge()
+        machine.passes(3600)
+    machine.open_runs = ["x-0"]
+    small = machine.quarantine(base, most_bytes=25_000)
+    assert small.purge() == 2
+    assert runs_in(base) == ["x-0", "x-3"]
+
+
+def test_what_cannot_be_thrown_away_is_told_and_the_rest_goes(tmp_path: Path, root: Path) -> None:
+    base, machine = tmp_path / "aside", Machine()
+    quarantine = machine.quarantine(base)
+    put_aside(quarantine, root, "x-1")
+    put_aside(quarantine, root, "x-2")
+    quarantine.purge()
+    (next(base.glob("x-1/*")) / "somebody's").mkdir()
+    machine.passes(8 * DAY_S)
+    with pytest.raises(OSError, match="directory"):
+        quarantine.purge()
+    assert runs_in(base) == ["x-1"]
 
 
 def test_disk_free_tells_the_truth(tmp_path: Path) -> None:

@@ -78,3 +78,24 @@ def test_a_run_whose_files_are_lost_is_not_rolled_back(tmp_path: Path, logs: Pat
         assert "0.log is at neither place" in ended.detail
         assert [latch["target"] for latch in place.recovery.held.latches()] == ["service:a"]
         assert list(logs.iterdir()) == []
+
+
+def test_what_a_run_under_way_put_aside_is_kept_and_comes_back(tmp_path: Path, logs: Path) -> None:
+    """Another run's move throws away what is old, of runs that have ended."""
+    world, plan = held_up(), plan_of(tmp_path, logs, keep_s=1.0)
+    base = plan.state_dir / "quarantine"
+    with recovering(plan.state_dir, world, plan=plan) as place, GuardianClient(place.address) as guardian:
+        run = guardian.send(Alert(type="put_aside", service="a", message="full")).execution_id
+        assert run is not None
+        eventually(lambda: "a" in world.restarts, within_s=20)
+        shutil.copytree(base / run, base / "x-ended")
+        for kept in base.glob("*/*/kept.json"):
+            kept.write_text(json.dumps({**json.loads(kept.read_bytes()), "kept_s": 1e9}), encoding="ascii")
+        (logs / "new.log").write_bytes(b"new")
+        guardian.send(Alert(type="put_aside", service="b", message="full"))
+        eventually(lambda: "b" in world.restarts, within_s=20)
+        assert not (base / "x-ended").exists()
+        world.gate.set()
+        ended = guardian.wait(run, timeout_s=40)
+        assert ended.status == Status.ROLLED_BACK.value, ended
+        assert {"0.log", "1.log", "2.log"} <= {one.name for one in logs.iterdir()}
