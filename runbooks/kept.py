@@ -4,12 +4,18 @@ Never before its run has ended: that run may still want it back. Never within it
 been kept is counted in the time this machine has been up, in ``kept.json`` beside its files: setting the clock adds
 nothing, and what passes while the machine is off is not counted. So something may be kept longer than was said, and is
 never thrown away earlier.
+
+A quarantine that a runbook names is remembered in the configured one (``elsewhere.json``) and purged by the same rules.
+It may lie where others can write: what is there is thrown away only when the folder is still the one we made, reached
+without a link, ours, marked and written to by nobody else.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -19,10 +25,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from runbooks.beneath import folder_beneath
 from runbooks.deciding.timing import Moment
 
 MANIFEST: Final = "manifest.json"
 KEPT: Final = "kept.json"
+ELSEWHERE: Final = "elsewhere.json"
+MARK: Final = ".selfheal-quarantine"
+"""An empty file in each quarantine."""
 AT_LEAST_S: Final = 3600.0
 """Nothing younger is thrown away, whatever is said: of a run that began since it was asked which are under way."""
 _WORTH_WRITING_S: Final = 600.0
@@ -64,6 +74,34 @@ class Kept:
         self._open_runs = open_runs
         self._moment = moment
         self._lock = threading.Lock()
+        self._elsewhere: frozenset[Path] = frozenset()
+
+    def begin(self, base: Path) -> None:
+        """A quarantine is used: it is there, marked and remembered. Raises OSError."""
+        with self._lock:
+            base.parent.mkdir(parents=True, exist_ok=True)
+            base.mkdir(mode=0o755, exist_ok=True)
+            os.close(os.open(base / MARK, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            if not _is_same(base, self._base):
+                self._elsewhere |= {Path(os.path.realpath(base))}
+                with suppress(OSError):  # a full disk must not keep from making room on another: ``purge`` tries again
+                    self._remembered()
+
+    def _remembered(self) -> frozenset[Path]:
+        """Where the quarantines are that runbooks named; what is new is written down. Raises OSError."""
+        file = self._base / ELSEWHERE
+        try:
+            known = frozenset(Path(one) for one in json.loads(file.read_bytes()))
+        except FileNotFoundError:
+            known = frozenset()
+        except (ValueError, TypeError) as error:
+            raise OSError(errno.EINVAL, "is no list of folders: remove it", str(file)) from error
+        self._elsewhere |= known
+        if self._elsewhere != known:
+            self._base.mkdir(parents=True, exist_ok=True)
+            with _opened(self._base) as folder:
+                write(folder, ELSEWHERE, sorted(map(str, self._elsewhere)))
+        return self._elsewhere
 
     def room(self, base: Path) -> int:
         """How many bytes more may be put aside there."""
@@ -83,30 +121,45 @@ class Kept:
         """
         with self._lock:
             under_way = self._open_runs()
-            return 0 if under_way is None else self._purge(self._base, under_way)
-
-    def _purge(self, base: Path, under_way: Collection[str]) -> int:
-        now, gone, troubles = self._moment(), 0, list[OSError]()
-        with _opened(base) as folder:
-            found = [
-                _Cleanup(execution, mark, _kept_s(one, now), _written_s(one), size_of(one))
-                for execution, mark, one in _cleanups(folder)
-            ]
-            total = sum(one.size for one in found)
-            for one in sorted(found, key=lambda one: (-one.kept_s, one.written_s)):
-                if one.execution in under_way or one.kept_s < AT_LEAST_S:
-                    continue
-                if one.kept_s < self._keep_s and total <= self._most_bytes:
-                    continue
+            if under_way is None:
+                return 0
+            troubles = list[OSError]()
+            with _opened(self._base) as folder:
+                gone = self._purge(folder, under_way, troubles)
+            try:
+                elsewhere = self._remembered()
+            except OSError as error:
+                troubles.append(error)
+                elsewhere = self._elsewhere
+            for base in sorted(elsewhere):
                 try:
-                    _throw_away(folder, one)
+                    with _ours(base) as folder:
+                        gone += self._purge(folder, under_way, troubles)
                 except OSError as error:
                     troubles.append(error)
-                    continue
-                total -= one.size
-                gone += 1
-        if troubles:
-            raise troubles[0]
+            if troubles:
+                raise troubles[0]
+            return gone
+
+    def _purge(self, folder: int, under_way: Collection[str], troubles: list[OSError]) -> int:
+        now, gone = self._moment(), 0
+        found = [
+            _Cleanup(execution, mark, _kept_s(one, now), _written_s(one), size_of(one))
+            for execution, mark, one in _cleanups(folder)
+        ]
+        total = sum(one.size for one in found)
+        for one in sorted(found, key=lambda one: (-one.kept_s, one.written_s)):
+            if one.execution in under_way or one.kept_s < AT_LEAST_S:
+                continue
+            if one.kept_s < self._keep_s and total <= self._most_bytes:
+                continue
+            try:
+                _throw_away(folder, one)
+            except OSError as error:
+                troubles.append(error)
+                continue
+            total -= one.size
+            gone += 1
         return gone
 
 
@@ -157,6 +210,27 @@ def _opened(base: Path) -> Iterator[int]:
         return
     with _closing(fd):
         yield fd
+
+
+@contextmanager
+def _ours(base: Path) -> Iterator[int]:
+    """As ``_opened``, of one that a runbook named. Raises OSError for what is not the folder any more that we made."""
+    try:
+        with folder_beneath(Path("/"), base.parent) as parent:
+            fd = os.open(base.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    except FileNotFoundError:
+        yield -1
+        return
+    with _closing(fd):
+        status = os.fstat(fd)
+        is_closed = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if not is_closed or MARK not in _names(fd):
+            raise OSError(errno.EPERM, "is not the quarantine any more that was made there", str(base))
+        yield fd
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 @contextmanager

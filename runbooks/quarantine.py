@@ -71,6 +71,15 @@ class _File:
         return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
 
 
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """A cleanup's folder: its descriptor and that of ``taken``; ``base`` is the quarantine it is in."""
+
+    base: Path
+    fd: int
+    taken: IO[bytes]
+
+
 class Quarantine:
     """Args:
     base: the folder; made when it is first needed.
@@ -99,15 +108,16 @@ class Quarantine:
             return CleaningDone(0, (), 0)
         with suppress(OSError):  # it is tried again, and told, once an hour
             self.purge()
-        free_before = _free(root)
+        base, free_before = home.parent.parent, _free(root)
         moved, skipped = 0, list[str]()
         try:
+            self._kept.begin(base)
             with _folder(home) as aside, _noted(aside, TAKEN) as taken:
                 write(aside, MANIFEST, manifest)
                 self._kept.count(aside)
                 for file in files:
                     try:
-                        self._move(root, file, aside, deadline_s, held, taken)
+                        self._move(root, file, _Aside(base, aside, taken), deadline_s, held)
                         moved += 1
                     except _Skip as why:
                         skipped.append(f"{file.name}: {why}")
@@ -125,25 +135,26 @@ class Quarantine:
             raise PortError(f"nothing could be put aside: {'; '.join(skipped[:3])}")
         return CleaningDone(moved, tuple(skipped), max(0, _free(root) - free_before))
 
-    def _move(self, root: Path, file: _File, aside: int, deadline_s: float, held: Held, taken: IO[bytes]) -> None:
+    def _move(self, root: Path, file: _File, there: _Aside, deadline_s: float, held: Held) -> None:
+        aside = there.fd
         if time.monotonic() >= deadline_s:
             raise _Full("the time is over")
         try:
             with folder_beneath(root, root / file.path.parent) as folder:
                 status = _stat(folder, file.path.name)
                 if status is None and _stat(aside, file.aside) is not None:
-                    _note(taken, file)
+                    _note(there.taken, file)
                     return  # before a death
                 if status is None or status.st_ino != file.inode or not file.is_it(status):
                     raise _Skip("changed or gone since it was chosen")
                 if (status.st_dev, status.st_ino) in held:
                     raise _Skip("is open")
                 if file.method is Method.RENAME:
-                    _note(taken, file)
+                    _note(there.taken, file)
                     os.rename(file.path.name, file.aside, src_dir_fd=folder, dst_dir_fd=aside)
                 else:
-                    self._copy(folder, file, aside, deadline_s)
-                    _note(taken, file)
+                    self._copy(folder, file, there, deadline_s)
+                    _note(there.taken, file)
                     os.unlink(file.path.name, dir_fd=folder)
                 os.fsync(aside)
                 os.fsync(folder)
@@ -152,12 +163,13 @@ class Quarantine:
                 raise _Full(f"the quarantine takes no more: {error.strerror}") from error
             raise _Skip(str(error.strerror or error)) from error
 
-    def _copy(self, folder: int, file: _File, aside: int, deadline_s: float) -> None:
+    def _copy(self, folder: int, file: _File, there: _Aside, deadline_s: float) -> None:
         """A compressed copy, on disk and read back before it counts."""
+        aside = there.fd
         part = f"{file.aside}.part"
         with suppress(FileNotFoundError):
             os.unlink(part, dir_fd=aside)
-        room = self._kept.room(self.base)
+        room = self._kept.room(there.base)
         try:
             with _opened(folder, file.path.name, os.O_RDONLY | os.O_NOFOLLOW) as source:
                 before = os.fstat(source.fileno())

@@ -345,9 +345,9 @@ class Machine:
         return Quarantine(base, keep_s, most_bytes, lambda: self.open_runs, self.moment)
 
 
-def put_aside(quarantine: Quarantine, root: Path, run: str, content: bytes = b"x", **wanted: Any) -> Mapping[str, Any]:
+def put_aside(at: Quarantine, root: Path, run: str, content: bytes = b"x", /, **wanted: Any) -> Mapping[str, Any]:
     old(root / f"{run}.log", content)
-    cleanups = LocalCleanups((root,), quarantine)
+    cleanups = LocalCleanups((root,), at)
     manifest = cleanups.choose(Cleaning(str(root), (f"{run}.log",), **wanted), run)
     assert cleanups.move(manifest, 30).moved == 1
     return manifest
@@ -422,6 +422,62 @@ def test_what_was_kept_longest_goes_first_until_the_rest_fits(tmp_path: Path, ro
     small = machine.quarantine(base, most_bytes=25_000)
     assert small.purge() == 2
     assert runs_in(base) == ["x-0", "x-3"]
+
+
+@pytest.mark.parametrize("where", ["logs/aside", "aside/sub"])
+def test_a_quarantine_that_a_runbook_names_is_purged_by_the_same_rules(tmp_path: Path, root: Path, where: str) -> None:
+    base, named, machine = tmp_path / "aside", tmp_path / where, Machine()
+    quarantine = machine.quarantine(base, most_bytes=25_000)
+    for number in range(3):
+        put_aside(quarantine, root, f"x-{number}", b"x" * 10_000, quarantine=str(named))
+        machine.passes(3600)
+    again = machine.quarantine(base, most_bytes=25_000)
+    machine.open_runs = ["x-0"]
+    assert again.purge() == 1
+    assert runs_in(named) == ["x-0", "x-2"]
+    machine.open_runs = ()
+    machine.passes(8 * DAY_S)
+    assert again.purge() == 2
+    assert runs_in(named) == []
+    shutil.rmtree(named)
+    assert again.purge() == 0
+
+
+def test_a_named_quarantine_holds_no_more_than_it_may(tmp_path: Path, root: Path) -> None:
+    """What is there counts, not what is in the configured one."""
+    machine = Machine()
+    quarantine = machine.quarantine(tmp_path / "aside", most_bytes=7 * MB // 2)
+    more: dict[str, Any] = {"quarantine": str(root / "named"), "until_free_bytes": 2**62}
+    text = os.urandom(2 * MB).hex().encode()  # about half as long when it is compressed
+    put_aside(quarantine, root, "x-1", text, **more)
+    cleanups = LocalCleanups((root,), quarantine)
+    old(root / "x-2.log", text)
+    manifest = cleanups.choose(Cleaning(str(root), ("x-2.log",), **more), "x-2")
+    with pytest.raises(PortError, match="as much as it may"):
+        cleanups.move(manifest, 30)
+
+
+@pytest.mark.parametrize("how", ["a link", "another folder", "others may write"])
+def test_a_named_quarantine_that_was_replaced_is_left_and_told(tmp_path: Path, root: Path, how: str) -> None:
+    """Whoever may write where it lies does not choose what the daemon removes."""
+    base, named, machine = tmp_path / "aside", root / "named", Machine()
+    quarantine = machine.quarantine(base)
+    put_aside(quarantine, root, "x-1", quarantine=str(named))
+    machine.passes(8 * DAY_S)
+    elsewhere = tmp_path / "elsewhere"
+    if how == "others may write":
+        named.chmod(0o777)
+    else:
+        named.rename(elsewhere)
+        shutil.copytree(elsewhere, tmp_path / "copy")
+        if how == "a link":
+            named.symlink_to(elsewhere)
+        else:
+            (elsewhere / ".selfheal-quarantine").unlink()
+            elsewhere.rename(named)
+    with pytest.raises(OSError, match=r"not the quarantine any more|[Nn]ot a directory"):
+        quarantine.purge()
+    assert len(list(tmp_path.rglob("x-1/*/00000"))) == (1 if how == "others may write" else 2)
 
 
 def test_what_cannot_be_thrown_away_is_told_and_the_rest_goes(tmp_path: Path, root: Path) -> None:
