@@ -8,13 +8,14 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from runbooks.beneath import real_path
+from runbooks.kept import MANIFEST, MARK, marked_around
 from runbooks.ports import Cleaning, CleaningDone, CleaningProgress, PortError
 from runbooks.quarantine import Method, Quarantine
 
@@ -33,7 +34,8 @@ class _Found:
 
 
 class LocalCleanups:
-    """Fulfils ``ports.Cleanups``. Never follows a link, never leaves the root's file system.
+    """Fulfils ``ports.Cleanups``. Never follows a link, never leaves the root's file system, never takes from a
+    quarantine.
 
     Args:
         roots: below which files may be put aside.
@@ -48,9 +50,11 @@ class LocalCleanups:
         _, root = real_path(wanted.root, self._roots, "root", ROOTS_KEY)
         base = self._base(wanted)
         try:
+            aside = self._quarantine.bases() | {Path(os.path.realpath(base))}
+            _refuse_inside(root, aside)
             device = root.stat().st_dev
             is_beside = _device(base) == device
-            files = self._files(root, device, base, wanted)
+            files = self._files(root, device, aside, wanted)
         except OSError as error:
             raise PortError(f"{root}: cannot be looked at: {error.strerror or error}") from error
         rows = [[one.name, one.size, one.mtime_ns, one.inode] for one in files]
@@ -65,7 +69,12 @@ class LocalCleanups:
         }
 
     def move(self, manifest: Mapping[str, Any], timeout_s: float) -> CleaningDone:
-        self._check(manifest)
+        root = self._check(manifest)
+        home = Path(manifest["home"])
+        try:
+            _refuse_inside(root, self._quarantine.bases() | {Path(os.path.realpath(home.parent.parent))})
+        except OSError as error:
+            raise PortError(f"{root}: cannot be looked at: {error.strerror or error}") from error
         is_held = frozenset[tuple[int, int]]() if manifest["open_files"] else open_files()
         return self._quarantine.move(manifest, time.monotonic() + timeout_s, is_held)
 
@@ -87,16 +96,19 @@ class LocalCleanups:
         if wanted.quarantine is None:
             return self._quarantine.base
         allowed = (self._quarantine.base, *self._roots)
-        return real_path(wanted.quarantine, allowed, "quarantine", QUARANTINE_KEY)[1]
+        base = real_path(wanted.quarantine, allowed, "quarantine", QUARANTINE_KEY)[1]
+        if any((above / MANIFEST).exists() and marked_around(above) for above in (base, *base.parents)):
+            raise PortError(f"quarantine {base}: is inside what was put aside")
+        return base
 
-    def _check(self, manifest: Mapping[str, Any]) -> None:
+    def _check(self, manifest: Mapping[str, Any]) -> Path:
         """The configuration may have changed since the manifest was made."""
         _, root = real_path(manifest["root"], self._roots, "root", ROOTS_KEY)
         if str(root) != manifest["root"]:
             raise PortError(f"{manifest['root']}: leads elsewhere now, to {root}; nothing was touched")
+        return root
 
-    def _files(self, root: Path, device: int, base: Path, wanted: Cleaning) -> list[_Found]:
-        aside = (Path(os.path.realpath(base)), Path(os.path.realpath(self._quarantine.base)))
+    def _files(self, root: Path, device: int, aside: Collection[Path], wanted: Cleaning) -> list[_Found]:
         matching = sorted(_walk(root, device, aside, wanted.patterns), key=lambda one: (one[0].mtime_ns, one[0].name))
         if wanted.keep_newest:
             matching = matching[: -wanted.keep_newest]
@@ -109,6 +121,13 @@ class LocalCleanups:
         )
         most = min(wanted.most_files, MOST_FILES)
         return [one for one, _ in zip(fitting, range(most), strict=False)]
+
+
+def _refuse_inside(root: Path, quarantines: Collection[Path]) -> None:
+    """Raises PortError for a root that is a quarantine, or in one: what is there was put aside by somebody."""
+    found = next((one for one in quarantines if root.is_relative_to(one)), None) or marked_around(root)
+    if found is not None:
+        raise PortError(f"root {root}: is in the quarantine {found}, where nothing is cleaned")
 
 
 def _method(*, is_beside: bool, must_free: bool) -> Method:
@@ -127,7 +146,7 @@ def _device(base: Path) -> int:
 
 
 def _walk(
-    root: Path, device: int, aside: Sequence[Path], patterns: Sequence[str]
+    root: Path, device: int, aside: Collection[Path], patterns: Sequence[str]
 ) -> Iterator[tuple[_Found, tuple[int, int]]]:
     def stop(error: OSError) -> None:
         if Path(error.filename or root) == root:
@@ -135,6 +154,9 @@ def _walk(
 
     for folder, folders, names, fd in os.fwalk(root, follow_symlinks=False, onerror=stop):
         here = Path(folder)
+        if MARK in names:
+            folders.clear()  # a quarantine nobody remembers, or one that is mounted here a second time
+            continue
         folders[:] = sorted(name for name in folders if _may_enter(fd, name, device) and here / name not in aside)
         for name in names:
             relative = str((here / name).relative_to(root))

@@ -87,21 +87,29 @@ class Kept:
                 with suppress(OSError):  # a full disk must not keep from making room on another: ``purge`` tries again
                     self._remembered()
 
+    def bases(self) -> frozenset[Path]:
+        """All quarantines that are known, by their real paths. Raises OSError."""
+        with self._lock:
+            return frozenset(Path(os.path.realpath(one)) for one in (self._base, *self._elsewhere, *self._written()))
+
     def _remembered(self) -> frozenset[Path]:
         """Where the quarantines are that runbooks named; what is new is written down. Raises OSError."""
-        file = self._base / ELSEWHERE
-        try:
-            known = frozenset(Path(one) for one in json.loads(file.read_bytes()))
-        except FileNotFoundError:
-            known = frozenset()
-        except (ValueError, TypeError) as error:
-            raise OSError(errno.EINVAL, "is no list of folders: remove it", str(file)) from error
-        self._elsewhere |= known
-        if self._elsewhere != known:
+        written = self._written()
+        self._elsewhere |= written
+        if self._elsewhere != written:
             self._base.mkdir(parents=True, exist_ok=True)
             with _opened(self._base) as folder:
                 write(folder, ELSEWHERE, sorted(map(str, self._elsewhere)))
         return self._elsewhere
+
+    def _written(self) -> frozenset[Path]:
+        file = self._base / ELSEWHERE
+        try:
+            return frozenset(Path(one) for one in json.loads(file.read_bytes()))
+        except FileNotFoundError:
+            return frozenset()
+        except (ValueError, TypeError) as error:
+            raise OSError(errno.EINVAL, "is no list of folders: remove it", str(file)) from error
 
     def room(self, base: Path) -> int:
         """How many bytes more may be put aside there."""
@@ -161,6 +169,13 @@ class Kept:
             total -= one.size
             gone += 1
         return gone
+
+
+def marked_around(path: Path) -> Path | None:
+    """The folder with a quarantine's mark that the real path is, or is in: also one nobody remembers any more, or that
+    is mounted a second time.
+    """
+    return next((one for one in (path, *path.parents) if os.path.lexists(one / MARK)), None)
 
 
 def _kept_s(cleanup: int, now: Moment) -> float:

@@ -267,6 +267,10 @@ class Quarantine:
         """As ``Kept.purge``."""
         return self._kept.purge()
 
+    def bases(self) -> frozenset[Path]:
+        """As ``Kept.bases``."""
+        return self._kept.bases()
+
 
 def _bring_back(folder: int, file: _File, aside: int) -> None:
     name, fresh = file.path.name, f".{file.path.name}.selfheal-new"

@@ -480,6 +480,84 @@ def test_a_named_quarantine_that_was_replaced_is_left_and_told(tmp_path: Path, r
     assert len(list(tmp_path.rglob("x-1/*/00000"))) == (1 if how == "others may write" else 2)
 
 
+# -- a quarantine is never cleaned -------------------------------------------------------------------------------------
+
+
+def takes(cleanups: LocalCleanups, folder: Path, **wanted: Any) -> list[str]:
+    return sorted(row[0] for row in cleanups.choose(Cleaning(str(folder), **wanted), "x-takes")["files"])
+
+
+@pytest.mark.parametrize("how", ["itself", "a run", "a cleanup", "by a link"])
+def test_a_root_in_a_quarantine_is_refused(tmp_path: Path, root: Path, how: str) -> None:
+    """An alert may name the root: what runs put aside is not put aside again."""
+    base = root / "aside"
+    cleanups = LocalCleanups((root,), Quarantine(base, DAY_S, 10**9))
+    with pytest.raises(PortError, match="is in the quarantine"):
+        takes(cleanups, base)
+    put_aside(Quarantine(base, DAY_S, 10**9), root, "x-1")
+    (root / "link").symlink_to(base)
+    asked = {"itself": base, "a run": base / "x-1", "a cleanup": next(base.glob("x-1/*")), "by a link": root / "link"}
+    with pytest.raises(PortError, match="is in the quarantine"):
+        takes(cleanups, asked[how])
+
+
+@pytest.mark.parametrize("deep", ["", "sub/deeper"])
+def test_nothing_is_taken_from_any_quarantine_below_the_root(tmp_path: Path, root: Path, deep: str) -> None:
+    """The configured one, those that runbooks named, and one that nobody remembers any more."""
+    (root / deep).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "link").symlink_to(root / deep)
+    configured, named, forgotten = root / deep / "aside", root / deep / "named", root / deep / "forgotten"
+    quarantine = Quarantine(tmp_path / "link" / "aside", DAY_S, 10**9)
+    put_aside(Quarantine(forgotten, DAY_S, 10**9), root, "x-0")
+    put_aside(quarantine, root, "x-1")
+    put_aside(quarantine, root, "x-2", quarantine=str(named))
+    old(root / "a.log")
+    for name in (configured, named, forgotten):
+        assert (name / ".selfheal-quarantine").is_file()
+    again = LocalCleanups((root,), Quarantine(tmp_path / "link" / "aside", DAY_S, 10**9))
+    assert takes(again, root) == ["a.log"]
+    for name in (configured, named):
+        (name / ".selfheal-quarantine").unlink()  # the mark and what is remembered hold each by itself
+    assert takes(again, root) == ["a.log"]
+
+
+def test_a_move_is_refused_when_its_root_has_become_a_quarantine(tmp_path: Path, root: Path) -> None:
+    old(root / "a.log")
+    quarantine = Quarantine(tmp_path / "aside", DAY_S, 10**9)
+    cleanups = LocalCleanups((root,), quarantine)
+    manifest = cleanups.choose(Cleaning(str(root)), "x-1")
+    (root / ".selfheal-quarantine").touch()
+    with pytest.raises(PortError, match="is in the quarantine"):
+        cleanups.move(manifest, 30)
+    assert (root / "a.log").exists()
+
+
+def test_what_was_put_aside_is_no_place_for_a_quarantine(tmp_path: Path, root: Path) -> None:
+    base = root / "aside"
+    quarantine = Quarantine(base, DAY_S, 10**9)
+    put_aside(quarantine, root, "x-1")
+    inside = next(base.glob("x-1/*")) / "more"
+    with pytest.raises(PortError, match="inside what was put aside"):
+        takes(LocalCleanups((root,), quarantine), root, quarantine=str(inside))
+
+
+@needs_root
+def test_a_quarantine_that_is_mounted_a_second_time_is_no_root(tmp_path: Path, root: Path) -> None:
+    base, second = tmp_path / "aside", root / "second"
+    quarantine = Quarantine(base, DAY_S, 10**9)
+    put_aside(quarantine, root, "x-1")
+    old(root / "a.log")
+    second.mkdir()
+    subprocess.run(["mount", "--bind", str(base), str(second)], check=True)
+    try:
+        cleanups = LocalCleanups((root,), quarantine)
+        assert takes(cleanups, root) == ["a.log"]
+        with pytest.raises(PortError, match="is in the quarantine"):
+            takes(cleanups, second / "x-1")
+    finally:
+        subprocess.run(["umount", "-l", str(second)], check=True)
+
+
 def test_what_cannot_be_thrown_away_is_told_and_the_rest_goes(tmp_path: Path, root: Path) -> None:
     base, machine = tmp_path / "aside", Machine()
     quarantine = machine.quarantine(base)
