@@ -16,7 +16,19 @@ from dataclasses import replace
 from typing import Any, Final
 
 from runbooks import engine_asks
-from runbooks.engine_asks import MIN_CALL_S, PROBES, emit, finish, look, look_again, must_stop, poll, write
+from runbooks.engine_asks import (
+    FORWARD,
+    MIN_CALL_S,
+    PROBES,
+    emit,
+    finish,
+    look,
+    look_again,
+    must_stop,
+    poll,
+    too_long,
+    write,
+)
 from runbooks.engine_undo import (
     end_here,
     fail,
@@ -243,6 +255,8 @@ def _verified(state: State, now: float) -> Step:
 
 
 def _criterion(state: State, number: int, now: float) -> Step:
+    if (reason := must_stop(state, now)) is not None:
+        return _stop(state, reason)
     if number == len(state.plan.success_criteria):
         return _succeed(state)
     state = replace(state, index=number, snapshot=None, bound=None)
@@ -309,8 +323,13 @@ def _looked(state: State, event: CheckDone, now: float) -> Step:
     since_s = now if polled.held_since_s is None else polled.held_since_s
     held_at_s = since_s + polled.check.hold_for_s
     if now < held_at_s:
+        if state.phase in FORWARD and now >= state.deadline_s:
+            held = f"it held for {now - since_s:g} s of {polled.check.hold_for_s:g} s"
+            return _decided(state, Answer.NO, f"{held}, and the run {too_long(state)}", now)
+        wait_until_s = min(now + polled.check.every_s, held_at_s)
+        wait_until_s = min(wait_until_s, state.deadline_s) if state.phase in FORWARD else wait_until_s
         state = replace(state, poll=replace(polled, held_since_s=since_s))
-        return look_again(state, min(now + polled.check.every_s, held_at_s))
+        return look_again(state, wait_until_s)
     return _decided(state, Answer.YES, event.detail, now)
 
 

@@ -27,7 +27,7 @@ from runbooks.engine_words import (
     WriteRecord,
 )
 from runbooks.model import Action, Effect, Retry, Status
-from runbooks.plan import bind
+from runbooks.plan import Plan, bind
 from runbooks.step_views import step_views
 from tests.runbooks.files import runbook
 from tests.runbooks.simulated import Daemon, World, call, check, mutating, plan
@@ -202,6 +202,40 @@ def test_the_time_of_the_whole_run_is_kept_and_counts_on_after_a_restart() -> No
     state, (effect,) = engine.step(state, CheckDone(state.ticket, Answer.NO), 0.0)
     assert isinstance(effect, WriteRecord)  # not applied and out of time: it is not done now
     assert (effect.record.kind, effect.record.ok) == (Kind.DONE, False)
+
+
+HOLDING = check("criterion", "x", within_s=2.0, hold_for_s=600.0)
+
+
+@pytest.mark.parametrize(
+    ("made", "status"),
+    [
+        (plan(replace(mutating("a"), verify=HOLDING), max_execution_s=10.0), Status.ROLLED_BACK),
+        (replace(plan(mutating("a"), max_execution_s=10.0), success_criteria=(HOLDING,)), Status.ROLLED_BACK),
+        (plan(preconditions=(HOLDING,), max_execution_s=10.0), Status.REJECTED),
+        (plan(Action("w", "w", Effect.NONE, verify=HOLDING), max_execution_s=10.0), Status.FAILED),
+    ],
+    ids=["verify", "criterion", "precondition", "wait"],
+)
+def test_what_must_hold_longer_than_the_run_may_last_ends_with_its_time(made: Plan, status: Status) -> None:
+    daemon = Daemon(made, World())
+    end = daemon.run()
+    assert end.status is status
+    assert "it held for 10 s of 600 s, and the run took longer than 10 s" in end.detail
+    assert daemon.now == pytest.approx(10.0)
+
+
+def test_a_yes_that_comes_after_the_time_is_over_is_no_success() -> None:
+    made = replace(plan(mutating("a"), max_execution_s=10.0), success_criteria=(check("criterion", "x"),))
+    daemon = Daemon(made, World())
+    state, (effect,) = engine.start(made, 0.0)
+    while state.phase is not Phase.CRITERION:
+        state, (effect,) = engine.step(state, daemon._act(effect), 0.0)
+    _, (end,) = engine.step(state, CheckDone(state.ticket, Answer.YES), 9.9)
+    assert end == Finish(Status.SUCCEEDED, "")
+    state, (effect,) = engine.step(state, CheckDone(state.ticket, Answer.YES), 10.0)
+    assert isinstance(effect, WriteRecord)
+    assert (effect.record.kind, effect.record.detail) == (Kind.FAILING, "took longer than 10 s")
 
 
 @pytest.mark.parametrize("after_effects", range(1, 10))
