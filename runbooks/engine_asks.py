@@ -16,7 +16,7 @@ MIN_CALL_S: Final = 1.0
 
 Step = tuple[State, tuple[Effect, ...]]
 PROBES: Final = (Phase.PROBE, Phase.RESUME_PROBE, Phase.UNDO_PROBE)
-FORWARD: Final = (Phase.PRECONDITION, Phase.VERIFY, Phase.CRITERION)
+FORWARD: Final = (Phase.PRECONDITION, Phase.VERIFY, Phase.CRITERION, Phase.LEFT)
 
 
 def must_stop(state: State, now: float) -> str | None:

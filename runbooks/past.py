@@ -28,10 +28,11 @@ def _folded(state: State, record: Record) -> State:
             at = _bound_again(replace(at, snapshot=record.snapshot, trouble="", bound=None), record)
             return with_intent(at)
         case Kind.DONE if at.is_ok:
-            at = with_outputs(replace(at, trouble=""), record)
+            at = applied(with_outputs(replace(at, trouble=""), record))
             return at if at.action.verify is not None else passed(at)
         case Kind.DONE:
-            return not_applied(replace(at, trouble=record.detail, trouble_kind=_trouble(record)))
+            trouble, kind = record.detail, _trouble(record)
+            return not_applied(replace(at, trouble=trouble, trouble_kind=kind, is_untouched=record.untouched))
         case Kind.VERIFIED | Kind.SKIPPED:
             return passed(at)
         case Kind.STEP_FAILED:
@@ -91,20 +92,36 @@ def with_intent(state: State) -> State:
     return replace(state, undo=(*state.undo, Intent(state.index, action, state.snapshot)))
 
 
+def applied(state: State) -> State:
+    """The present action is there, whatever its earlier attempts left."""
+    return _doubting(state, is_doubtful=False)
+
+
 def not_applied(state: State) -> State:
-    """The present action's call failed. Where it mutates, the probe has said that nothing of it is there to undo."""
+    """The present action's call failed, and where it mutates the probe has said no: it is not there, or in part. Only
+    where it is certain that neither this attempt nor an earlier one changed anything is there nothing to undo.
+    """
     if not state.action.mutates:
         return state
+    if not state.is_untouched or any(one.step == state.index and one.is_doubtful for one in state.undo):
+        return _doubting(state, is_doubtful=True)
     return replace(state, undo=tuple(intent for intent in state.undo if intent.step != state.index))
+
+
+def _doubting(state: State, *, is_doubtful: bool) -> State:
+    undo = tuple(replace(one, is_doubtful=is_doubtful) if one.step == state.index else one for one in state.undo)
+    return replace(state, undo=undo)
 
 
 def without_last(state: State, *, ok: bool | None = None, detail: str = "") -> State:
     """The last intent is dealt with: undone (``ok``), not undone (False), or never to be undone (None)."""
-    action = state.undo[-1].action
+    action, is_doubtful = state.undo[-1].action, state.undo[-1].is_doubtful
     state = replace(state, undo=state.undo[:-1])
     if ok is None:
-        why = f" ({action.irreversible_reason})" if action.irreversible_reason else ""
-        return replace(state, standing=(*state.standing, action.id + why))
+        named = action.id + (f" ({action.irreversible_reason})" if action.irreversible_reason else "")
+        if is_doubtful:
+            return replace(state, doubted=(*state.doubted, named))
+        return replace(state, standing=(*state.standing, named))
     if ok:
         return replace(state, undone=(*state.undone, action.id))
     return replace(state, undo_failures=(*state.undo_failures, f"{action.id} ({detail})"))

@@ -23,6 +23,13 @@ SCHEMES: dict[str, tuple[Callable[[], World], Status]] = {
     "the last is never well": (lambda: World(unwell=frozenset("c")), Status.ROLLED_BACK),
     "the last lies": (lambda: World(lies=frozenset("c")), Status.SUCCEEDED),
     "the criterion fails": (lambda: World(is_pleased=False), Status.ROLLED_BACK),
+    "the last stops in the middle": (lambda: World(halves=frozenset("c")), Status.ROLLED_BACK),
+    "each is torn by a death in it": (lambda: World(torn=frozenset("abc")), Status.SUCCEEDED),
+    "each is torn and the last is never well": (
+        lambda: World(torn=frozenset("abc"), unwell=frozenset("c")),
+        Status.ROLLED_BACK,
+    ),
+    "half of it cannot be undone": (lambda: World(halves=frozenset("c"), stuck=frozenset("c")), Status.ROLLBACK_FAILED),
     "the undoing fails": (lambda: World(refuses=frozenset("c"), stuck=frozenset("a")), Status.ROLLBACK_FAILED),
 }
 
@@ -81,7 +88,18 @@ actions = st.lists(
 @settings(max_examples=400, deadline=None)
 @given(
     actions=actions,
-    world=st.builds(World, refuses=some, lies=some, unwell=some, stuck=some, hidden=some, is_pleased=st.booleans()),
+    world=st.builds(
+        World,
+        refuses=some,
+        lies=some,
+        unwell=some,
+        stuck=some,
+        hidden=some,
+        halves=some,
+        torn=some,
+        proving=some,
+        is_pleased=st.booleans(),
+    ),
     before=st.frozensets(st.integers(0, 40), max_size=6),
     after=st.frozensets(st.integers(0, 40), max_size=6),
     rolls_back=st.booleans(),
@@ -112,6 +130,18 @@ def test_a_resume_without_a_probe_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(engine, "_go_on_after_fence", _blind)
     with pytest.raises(AssertionError, match="applied twice"):
         _every_single_kill(World)
+
+
+def _forgotten(state: State) -> State:
+    """Seeded fault: a probe's no is taken for a proof that nothing was changed."""
+    return replace(state, undo=tuple(one for one in state.undo if one.step != state.index))
+
+
+def test_half_a_step_that_is_not_undone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(past, "not_applied", _forgotten)
+    monkeypatch.setattr(engine, "not_applied", _forgotten)
+    with pytest.raises(AssertionError):
+        _every_single_kill(SCHEMES["the last stops in the middle"][0])
 
 
 def test_forgotten_intents_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
