@@ -12,7 +12,11 @@ from runbooks.templating import BadTemplate
 
 
 def fold(plan: Plan, records: Iterable[Record]) -> State:
-    """The state after ``records``; ``resumed_at`` is the last one's kind. The deadline is the caller's to set."""
+    """The state after ``records``; ``resumed_at`` is the last one's kind. The deadline is the caller's to set.
+
+    A record that stands there twice (its commit was said to have failed, and had not) says nothing more than once. What
+    fits no run makes the state ``strange``.
+    """
     state = State(plan, deadline_s=0.0)
     for record in records:
         state = replace(_folded(state, record), resumed_at=record.kind)
@@ -42,14 +46,17 @@ def _folded(state: State, record: Record) -> State:
         case Kind.CANCELLING:
             return replace(state, failure=record.detail, cancelled=record.detail)
         case Kind.UNDO_INTENT:
-            while at.undo and at.undo[-1].step != record.step:
+            if all(intent.step != record.step for intent in at.undo):
+                return replace(state, strange=f"step {record.step_id!r} is undone, and was not begun")
+            while at.undo[-1].step != record.step:
                 at = without_last(at)
-            last = at.undo[-1] if at.undo else None
-            return at if last is None else replace(at, snapshot=last.snapshot, bound=last.action)
+            last = at.undo[-1]
+            return replace(at, snapshot=last.snapshot, bound=last.action)
         case Kind.UNDO_DONE:
             return at
         case Kind.UNDO_VERIFIED:
-            return without_last(at, ok=at.is_ok, detail=record.detail)
+            is_known = not at.undo or at.undo[-1].step != record.step
+            return at if is_known else without_last(at, ok=at.is_ok, detail=record.detail)
 
 
 def _bound_again(state: State, record: Record) -> State:
@@ -80,6 +87,8 @@ def passed(state: State) -> State:
 
 def failed(state: State, reason: str) -> State:
     """The present action failed, and the run goes on without it."""
+    if any(name == state.action.id for name, _ in state.failed):
+        return state
     return replace(state, failed=(*state.failed, (state.action.id, reason)))
 
 

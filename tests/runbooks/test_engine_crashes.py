@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runbooks import engine, past
-from runbooks.engine_words import State
-from runbooks.model import Action, Status
+from runbooks.engine_words import Finish, Kind, Record, State
+from runbooks.model import Action, OnFailure, Status
 from runbooks.plan import Plan
 from tests.runbooks.simulated import Daemon, World, check_end, mutating, plan
 
@@ -109,6 +109,36 @@ def test_any_faults_and_any_kills(
 ) -> None:
     made = plan(*actions, rollback_on_failure=rolls_back)
     check_end(world, made, Daemon(made, world, before, after).run())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    actions=actions,
+    world=st.builds(World, refuses=some, lies=some, unwell=some, stuck=some, halves=some, is_pleased=st.booleans()),
+    failures=st.lists(st.sampled_from(OnFailure), min_size=4, max_size=4),
+    before=st.frozensets(st.integers(0, 40), max_size=3),
+)
+def test_a_record_that_stands_there_twice_says_it_once(
+    actions: tuple[Action, ...], world: World, failures: list[OnFailure], before: frozenset[int]
+) -> None:
+    """Its commit was said to have failed, and had not. Any of them, at any moment of the run, and all of them."""
+    steps = (replace(one, on_failure=what) for one, what in zip(actions, failures, strict=False))
+    made = plan(*steps)
+    daemon = Daemon(made, world, before)
+    daemon.run()
+    records = daemon.records
+    for number, record in enumerate(records):
+        so_far = records[: number + 1]
+        assert past.fold(made, [*so_far, record]) == past.fold(made, so_far)
+        assert past.fold(made, [*so_far, record, *records[number + 1 :]]) == past.fold(made, records)
+    assert past.fold(made, [one for record in records for one in (record, record)]) == past.fold(made, records)
+    assert not past.fold(made, records).strange
+
+
+def test_what_is_undone_and_was_not_begun_is_strange() -> None:
+    _, (end,) = engine.resume(PLAN, [Record(Kind.FAILING), Record(Kind.UNDO_INTENT, 1, "b", 1)], 0.0, 0.0)
+    assert isinstance(end, Finish)
+    assert (end.status, end.detail) == (Status.UNKNOWN, "step 'b' is undone, and was not begun")
 
 
 # -- the simulation finds the faults it is there for -------------------------------------------------------------------
