@@ -41,6 +41,7 @@ LOOKED: Final = {
         Phase.RESUME_PROBE,
         Phase.VERIFY,
         Phase.CRITERION,
+        Phase.LEFT,
         Phase.UNDO_PROBE,
         Phase.UNDO_VERIFY,
     )

@@ -96,10 +96,10 @@ class Hands:
                 return Fenced(ticket, str(error))
             case IoDone(error=error) if error is not None:
                 raise error
-            case IoDone(tag=RunCall(ticket=ticket), result=CallOutcome(ok, output, error, result, trouble)):
-                return CallDone(ticket, ok, output, error, result, trouble)
-            case IoDone(tag=RunCheck(ticket=ticket), result=CheckOutcome(answer, detail)):
-                return CheckDone(ticket, answer, detail)
+            case IoDone(tag=RunCall(ticket=ticket), result=CallOutcome(ok, output, error, result, trouble, untouched)):
+                return CallDone(ticket, ok, output, error, result, trouble, is_untouched=untouched)
+            case IoDone(tag=RunCheck(ticket=ticket), result=CheckOutcome(answer, detail, is_untouched=untouched)):
+                return CheckDone(ticket, answer, detail, untouched)
             case IoDone(tag=TakeSnapshot(ticket=ticket), result=(snapshot, text)):
                 reached(SNAPSHOT)
                 return SnapshotTaken(ticket, snapshot, text)
@@ -114,7 +114,7 @@ class Hands:
             case RunCall(ticket=ticket):
                 is_unbegun = self._flight is not None and self._calls.abandon(self._flight)
                 said = "it could not be begun in its time" if is_unbegun else NO_ANSWER
-                return CallDone(ticket, ok=False, error=said, is_lost=not is_unbegun)
+                return CallDone(ticket, ok=False, error=said, is_lost=not is_unbegun, is_untouched=is_unbegun)
             case RunCheck(ticket=ticket):
                 return CheckDone(ticket, Answer.UNKNOWN, NO_ANSWER)
             case TakeSnapshot(ticket=ticket):

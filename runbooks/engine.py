@@ -1,8 +1,9 @@
 """The runbook engine: ``step(state, event, now)`` says what to do next. Pure: no thread, no clock, no I/O.
 
 A step is bound (once), then intent (committed) -> call -> done (committed) -> verified (committed). A mutating call is
-never repeated unless a probe says that it did nothing; nobody knowing means the status ``unknown`` and no further
-automation. A failure undoes what may have been applied, in reverse order of intent, each undoing verified
+never repeated unless a probe says that it is not, or not wholly, done; nobody knowing means the status ``unknown`` and
+no further automation. What was begun and failed is undone even so, unless it is certain that nothing was changed. A
+failure undoes what may have been applied, in reverse order of intent, each undoing verified
 (``engine_undo``), unless the step's ``on_failure`` says otherwise. One effect at a time.
 
 ``now`` is in seconds of a clock that never goes back; ``resume`` is told how long the run has lasted already.
@@ -16,8 +17,21 @@ from dataclasses import replace
 from typing import Any, Final
 
 from runbooks import engine_asks
-from runbooks.engine_asks import MIN_CALL_S, PROBES, emit, finish, look, look_again, must_stop, poll, write
+from runbooks.engine_asks import (
+    FORWARD,
+    MIN_CALL_S,
+    PROBES,
+    emit,
+    finish,
+    look,
+    look_again,
+    must_stop,
+    poll,
+    too_long,
+    write,
+)
 from runbooks.engine_undo import (
+    begin_undo,
     end_here,
     fail,
     nobody_knows,
@@ -49,7 +63,7 @@ from runbooks.engine_words import (
     Woke,
 )
 from runbooks.model import Action, Expect, OnFailure, Status, Trouble
-from runbooks.past import failed, fold, not_applied, passed, with_intent, with_outputs
+from runbooks.past import applied, failed, fold, not_applied, passed, with_intent, with_outputs
 from runbooks.plan import Plan, bound_action, bound_criterion, digest, jitter_share, skipped_because
 from runbooks.predicates import MISSING, pointed
 from runbooks.templating import BadTemplate
@@ -161,6 +175,7 @@ def _next_action(state: State, index: int, now: float) -> Step:
 
 
 def _intend(state: State) -> Step:
+    state = replace(state, is_untouched=False, is_again=False)
     record = state.record(Kind.INTENT, snapshot=state.snapshot, bound=digest(state.action))
     return write(state, Phase.INTENT, record)
 
@@ -169,7 +184,7 @@ def _intent_recorded(state: State, now: float) -> Step:
     """A record may take long to write: whose end was asked for meanwhile is not begun any more."""
     state = with_intent(state)
     stop = must_stop(state, now)
-    return _call(state, now) if stop is None else _record_done(state, ok=False, detail=stop)
+    return _call(state, now) if stop is None else _record_done(replace(state, is_untouched=True), ok=False, detail=stop)
 
 
 def _call(state: State, now: float) -> Step:
@@ -186,7 +201,8 @@ def _call_done(state: State, event: CallDone, now: float) -> Step:
         return nobody_knows(state, f"step {state.action.id!r}: {event.error}")
     if state.phase is Phase.UNDO_CALL:
         return write(state, Phase.UNDO_DONE, state.record(Kind.UNDO_DONE, ok=event.ok, detail=event.error))
-    state = replace(state, trouble_kind=event.trouble, result=event.result)
+    is_untouched = event.is_untouched and not state.is_again
+    state = replace(state, trouble_kind=event.trouble, result=event.result, is_untouched=is_untouched)
     probe = state.action.probe
     if event.ok or not state.action.mutates or probe is None:
         return _record_done(state, ok=event.ok, detail=event.output if event.ok else event.error)
@@ -201,6 +217,7 @@ def _record_done(state: State, *, ok: bool, detail: str) -> Step:
         detail=detail,
         outputs=_outputs(state.action, state.result) if ok else None,
         trouble="" if ok else state.trouble_kind.value,
+        untouched=not ok and state.action.mutates and state.is_untouched,
     )
     return write(with_outputs(state, record), Phase.DONE, record)
 
@@ -216,7 +233,7 @@ def _outputs(action: Action, result: Any) -> Mapping[str, Any] | None:
 def _done_recorded(state: State, now: float) -> Step:
     state = replace(state, result=None)
     if state.is_ok:
-        return _verify(state, now)
+        return _verify(applied(state), now)
     return _retry_or_fail(not_applied(state), state.trouble, now)
 
 
@@ -243,8 +260,10 @@ def _verified(state: State, now: float) -> Step:
 
 
 def _criterion(state: State, number: int, now: float) -> Step:
+    if (reason := must_stop(state, now)) is not None:
+        return _stop(state, reason)
     if number == len(state.plan.success_criteria):
-        return _succeed(state)
+        return _succeed(state, now)
     state = replace(state, index=number, snapshot=None, bound=None)
     try:
         criterion = bound_criterion(state.plan, number, state.outputs)
@@ -253,14 +272,31 @@ def _criterion(state: State, number: int, now: float) -> Step:
     return poll(state, Phase.CRITERION, criterion, now)
 
 
-def _succeed(state: State) -> Step:
+def _succeed(state: State, now: float) -> Step:
     """All criteria hold. A step that failed is named; what it may have left half done is no success."""
-    told = "; ".join(f"step {name!r}: {reason}" for name, reason in state.failed)
     names = {name for name, _ in state.failed}
-    left = [intent.action.id for intent in state.undo if intent.action.id in names]
+    left = [one.action.id for one in state.undo if one.action.id in names and not one.is_doubtful]
     if left:
-        return fail(state, f"{told}; what {', '.join(left)} did is not verified")
-    return finish(state, Status.SUCCEEDED, f"although {told}" if told else "")
+        return fail(state, f"{_failed_steps(state)}; what {', '.join(left)} did is not verified")
+    return _left(state, -1, now)
+
+
+def _failed_steps(state: State) -> str:
+    return "; ".join(f"step {name!r}: {reason}" for name, reason in state.failed)
+
+
+def _left(state: State, after: int, now: float) -> Step:
+    """Of a step that failed and was passed over something may be left, or nothing: its undoing's look can tell. What
+    nothing can undo is only named.
+    """
+    for one in state.undo:
+        if one.step > after and one.is_doubtful and one.action.rollback is not None:
+            state = replace(state, index=one.step, bound=one.action, snapshot=one.snapshot, attempt=1)
+            return poll(state, Phase.LEFT, one.action.rollback.verify, now)
+    told = [f"although {_failed_steps(state)}"] if state.failed else []
+    doubted = [one.action.id for one in state.undo if one.is_doubtful and one.action.rollback is None]
+    told += [f"may be applied in part: {', '.join(doubted)}"] if doubted else []
+    return finish(state, Status.SUCCEEDED, "; ".join(told))
 
 
 # -- failing ----------------------------------------------------------------------------------------------------------
@@ -297,6 +333,7 @@ def _looked(state: State, event: CheckDone, now: float) -> Step:
     if state.phase in PROBES:
         if event.answer is Answer.UNKNOWN and now < polled.until_s:
             return look_again(state, now + polled.check.every_s)
+        state = replace(state, is_untouched=state.is_untouched or event.is_untouched)
         return _decided(state, event.answer, event.detail, now)
     is_kept = state.phase is Phase.UNDO_VERIFY or (state.keeps and state.phase is Phase.VERIFY)
     if not is_kept and state.cancelled is not None:
@@ -309,8 +346,13 @@ def _looked(state: State, event: CheckDone, now: float) -> Step:
     since_s = now if polled.held_since_s is None else polled.held_since_s
     held_at_s = since_s + polled.check.hold_for_s
     if now < held_at_s:
+        if state.phase in FORWARD and now >= state.deadline_s:
+            held = f"it held for {now - since_s:g} s of {polled.check.hold_for_s:g} s"
+            return _decided(state, Answer.NO, f"{held}, and the run {too_long(state)}", now)
+        wait_until_s = min(now + polled.check.every_s, held_at_s)
+        wait_until_s = min(wait_until_s, state.deadline_s) if state.phase in FORWARD else wait_until_s
         state = replace(state, poll=replace(polled, held_since_s=since_s))
-        return look_again(state, min(now + polled.check.every_s, held_at_s))
+        return look_again(state, wait_until_s)
     return _decided(state, Answer.YES, event.detail, now)
 
 
@@ -340,6 +382,10 @@ def _decided(state: State, answer: Answer, detail: str, now: float) -> Step:
             return _criterion(state, state.index + 1, now)
         case Phase.CRITERION:
             return fail(state, f"success criterion {state.index + 1} ({what}) does not hold: {detail}")
+        case Phase.LEFT if is_yes:
+            return _left(state, state.index, now)
+        case Phase.LEFT:
+            return fail(state, f"{_failed_steps(state)}; what {state.action.id} left is not undone ({what}): {detail}")
         case Phase.UNDO_VERIFY:
             return undo_looked(state, f"{what}: {detail}", now, is_yes=is_yes)
         case _:
@@ -367,7 +413,9 @@ def _probed(state: State, answer: Answer, detail: str, now: float) -> Step:
         return _record_done(state, ok=True, detail=f"{said}the probe says that it was applied: {detail}")
     if state.phase is Phase.RESUME_PROBE:
         stop = must_stop(state, now)
-        return _call(state, now) if stop is None else _record_done(state, ok=False, detail=stop)
+        if stop is not None:
+            return _record_done(state, ok=False, detail=stop)
+        return _call(replace(state, is_again=not state.is_untouched, is_untouched=False), now)
     return _record_done(state, ok=False, detail=state.trouble)
 
 
@@ -398,7 +446,7 @@ def _cancel(state: State, event: CancelAsked) -> Step:
     if state.is_undoing or state.cancelled is not None:
         return state, ()
     state = _asked_to_end(state, event)
-    is_safe = state.phase in (Phase.PAUSE, Phase.PRECONDITION, Phase.SNAPSHOT, Phase.CRITERION)
+    is_safe = state.phase in (Phase.PAUSE, Phase.PRECONDITION, Phase.SNAPSHOT, Phase.CRITERION, Phase.LEFT)
     if is_safe or (state.phase is Phase.VERIFY and not state.keeps):
         return _stop(state, f"cancelled: {state.cancelled}")
     return state, ()
@@ -415,7 +463,7 @@ _RECORDED: Final[dict[Phase, Callable[[State, float], Step]]] = {
     Phase.SKIPPED: _verified,
     Phase.STEP_FAILED: lambda state, now: _next_action(failed(state, state.trouble), state.index + 1, now),
     Phase.FAILING: lambda state, _: undo_next(state),
-    Phase.UNDO_INTENT: lambda state, _: undo_call(state),
+    Phase.UNDO_INTENT: begin_undo,
     Phase.UNDO_DONE: verify_undo,
     Phase.UNDO_VERIFIED: lambda state, _: undo_verified(state),
 }

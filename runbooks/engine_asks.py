@@ -16,14 +16,18 @@ MIN_CALL_S: Final = 1.0
 
 Step = tuple[State, tuple[Effect, ...]]
 PROBES: Final = (Phase.PROBE, Phase.RESUME_PROBE, Phase.UNDO_PROBE)
-FORWARD: Final = (Phase.PRECONDITION, Phase.VERIFY, Phase.CRITERION)
+FORWARD: Final = (Phase.PRECONDITION, Phase.VERIFY, Phase.CRITERION, Phase.LEFT)
 
 
 def must_stop(state: State, now: float) -> str | None:
     """Why nothing more may be begun, if so."""
     if state.cancelled is not None:
         return f"cancelled: {state.cancelled}"
-    return f"took longer than {state.plan.max_execution_s:g} s" if now >= state.deadline_s else None
+    return too_long(state) if now >= state.deadline_s else None
+
+
+def too_long(state: State) -> str:
+    return f"took longer than {state.plan.max_execution_s:g} s"
 
 
 def emit(state: State, phase: Phase, effect: Callable[[int], Effect]) -> Step:
@@ -41,7 +45,9 @@ def finish(state: State, status: Status, detail: str) -> Step:
 
 
 def poll(state: State, phase: Phase, check: Check, now: float) -> Step:
-    """Look at once, then every ``every_s``. What goes forward ends with the run's deadline; probing does not."""
+    """Look at once, then every ``every_s``. What goes forward ends with the run's deadline, as does what must
+    hold; probing does not.
+    """
     within_s = max(check.within_s, PROBE_PATIENCE_S) if phase in PROBES else check.within_s
     until_s = min(now + within_s, state.deadline_s) if phase in FORWARD else now + within_s
     return look(replace(state, phase=phase, poll=Poll(check, until_s)))

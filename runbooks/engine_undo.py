@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from runbooks.engine_asks import UNDO_PAUSE_S, Step, emit, finish, poll, write
 from runbooks.engine_words import Kind, Phase, Record, RunCall, State, WakeAt
-from runbooks.model import Status
+from runbooks.model import NEEDS_SNAPSHOT, Status
 from runbooks.past import without_last
 
 
@@ -37,6 +37,16 @@ def undo_intend(state: State) -> Step:
     return write(state, Phase.UNDO_INTENT, state.record(Kind.UNDO_INTENT))
 
 
+def begin_undo(state: State, now: float) -> Step:
+    """An undoing that compares with the snapshot does no harm where nothing was changed: it is made. Of what may not be
+    there at all any other is only made when the world is not as before.
+    """
+    is_doubtful = state.undo[-1].is_doubtful
+    if state.attempt == 1 and is_doubtful and state.rollback.call.type not in NEEDS_SNAPSHOT:
+        return poll(state, Phase.UNDO_PROBE, state.rollback.verify, now)
+    return undo_call(state)
+
+
 def undo_call(state: State) -> Step:
     call = state.rollback.call
     state = replace(state, phase=Phase.UNDO_CALL)
@@ -65,24 +75,29 @@ def undo_verified(state: State) -> Step:
 
 def nobody_knows(state: State, reason: str) -> Step:
     """The end of all automation: nothing is done or undone any more."""
-    before = [intent.action.id for intent in state.undo if intent.step != state.index]
-    stands = [*state.standing, *before]
     told = [reason]
     told += [f"rolled back: {', '.join(state.undone)}"] if state.undone else []
-    told += [f"stays applied: {', '.join(stands)}"] if stands else []
+    told += _not_undone(replace(state, undo=tuple(intent for intent in state.undo if intent.step != state.index)))
     return finish(state, Status.UNKNOWN, "; ".join(told))
 
 
+def _not_undone(state: State) -> list[str]:
+    stands = [*state.standing, *(intent.action.id for intent in state.undo if not intent.is_doubtful)]
+    doubted = [*state.doubted, *(intent.action.id for intent in state.undo if intent.is_doubtful)]
+    told = [f"may be applied in part: {', '.join(doubted)}"] if doubted else []
+    return [*told, f"stays applied: {', '.join(stands)}"] if stands else told
+
+
 def _end(state: State) -> Step:
-    standing = state.standing + tuple(intent.action.id for intent in state.undo)
+    left = _not_undone(state)
     told = [state.failure]
     told += [f"rolled back: {', '.join(state.undone)}"] if state.undone else []
     told += [f"rollback failed: {', '.join(state.undo_failures)}"] if state.undo_failures else []
-    told += [f"stays applied: {', '.join(standing)}"] if standing else []
+    told += left
     if state.undo_failures:
         status = Status.ROLLBACK_FAILED
     elif state.cancelled is not None:
         status = Status.CANCELLED
     else:
-        status = Status.ROLLED_BACK if state.undone and not standing else Status.FAILED
+        status = Status.ROLLED_BACK if state.undone and not left else Status.FAILED
     return finish(state, status, "; ".join(told))

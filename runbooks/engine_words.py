@@ -48,7 +48,8 @@ class Record:
     """One line of an execution's journal. ``step`` is the action's number (-1: the whole run), ``attempt`` from 1.
 
     An intent has the ``snapshot`` of before and ``bound``, the digest of what is going to be done, so that a resumed
-    run does the very same or nothing; done has the step's ``outputs``, and of what failed its ``trouble``.
+    run does the very same or nothing; done has the step's ``outputs``, and of what failed its ``trouble`` and whether
+    it is certain that nothing at all was changed (``untouched``).
     """
 
     kind: Kind
@@ -61,6 +62,7 @@ class Record:
     bound: str = ""
     outputs: Mapping[str, Any] | None = None
     trouble: str = ""
+    untouched: bool = False
 
 
 # -- events: what the shell answers. ``ticket`` is that of the effect answered; others are late and dropped ----------
@@ -92,7 +94,9 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class CallDone:
-    """``result``: what it gave back, a JSON value. ``is_lost``: nobody knows how it ended, and it cannot be ended."""
+    """``result``: what it gave back, a JSON value. ``is_lost``: nobody knows how it ended, and it cannot be ended.
+    ``is_untouched``: it failed before anything was changed.
+    """
 
     ticket: int
     ok: bool
@@ -101,13 +105,19 @@ class CallDone:
     result: Any = None
     trouble: Trouble = Trouble.OTHER
     is_lost: bool = False
+    is_untouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CheckDone:
+    """``is_untouched``, of a probe's no: it proves that nothing of its step was begun. A mere no says less: that it is
+    not, or not wholly, there.
+    """
+
     ticket: int
     answer: Answer
     detail: str = ""
+    is_untouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +233,7 @@ class Phase(enum.Enum):
     SKIPPED = "skipped"
     STEP_FAILED = "step_failed"
     CRITERION = "criterion"
+    LEFT = "left"
     FAILING = "failing"
     UNDO_INTENT = "undo_intent"
     UNDO_CALL = "undo_call"
@@ -245,11 +256,14 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """An action that may have been applied, as it was bound, with the snapshot taken before it."""
+    """An action that may have been applied, as it was bound, with the snapshot taken before it. ``is_doubtful``: an
+    attempt of it failed, so it may be there in part, or not at all.
+    """
 
     step: int
     action: Action
     snapshot: Snapshot | None = None
+    is_doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +272,8 @@ class State:
 
     ``bound`` is the present action with its placeholders filled; ``outputs`` what the steps gave back so far;
     ``passed`` the steps that are done with (verified, or skipped), ``failed`` those that failed and the run went on.
+    ``is_untouched``: the present attempt has certainly changed nothing; ``is_again``: an earlier incarnation may have
+    begun it. Of what is not undone ``standing`` is there, and ``doubted`` perhaps in part.
     """
 
     plan: Plan
@@ -270,9 +286,12 @@ class State:
     poll: Poll | None = None
     trouble: str = ""
     is_ok: bool = True
+    is_untouched: bool = False
+    is_again: bool = False
     undo: tuple[Intent, ...] = ()
     undone: tuple[str, ...] = ()
     standing: tuple[str, ...] = ()
+    doubted: tuple[str, ...] = ()
     undo_failures: tuple[str, ...] = ()
     failure: str = ""
     cancelled: str | None = None
@@ -315,7 +334,8 @@ class State:
         """The attempt that is being made, probed, verified or undone."""
         if self.phase in (Phase.PRECONDITION, Phase.CRITERION):
             return None
-        return Try(f"{self.action.id}.undo" if self.is_undoing else self.action.id, self.attempt)
+        is_of_undoing = self.is_undoing or self.phase is Phase.LEFT
+        return Try(f"{self.action.id}.undo" if is_of_undoing else self.action.id, self.attempt)
 
     def record(self, kind: Kind, *, ok: bool | None = None, detail: str = "", **more: Any) -> Record:
         """A record of the present action and attempt."""

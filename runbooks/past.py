@@ -12,7 +12,11 @@ from runbooks.templating import BadTemplate
 
 
 def fold(plan: Plan, records: Iterable[Record]) -> State:
-    """The state after ``records``; ``resumed_at`` is the last one's kind. The deadline is the caller's to set."""
+    """The state after ``records``; ``resumed_at`` is the last one's kind. The deadline is the caller's to set.
+
+    A record that stands there twice (its commit was said to have failed, and had not) says nothing more than once. What
+    fits no run makes the state ``strange``.
+    """
     state = State(plan, deadline_s=0.0)
     for record in records:
         state = replace(_folded(state, record), resumed_at=record.kind)
@@ -28,10 +32,11 @@ def _folded(state: State, record: Record) -> State:
             at = _bound_again(replace(at, snapshot=record.snapshot, trouble="", bound=None), record)
             return with_intent(at)
         case Kind.DONE if at.is_ok:
-            at = with_outputs(replace(at, trouble=""), record)
+            at = applied(with_outputs(replace(at, trouble=""), record))
             return at if at.action.verify is not None else passed(at)
         case Kind.DONE:
-            return not_applied(replace(at, trouble=record.detail, trouble_kind=_trouble(record)))
+            trouble, kind = record.detail, _trouble(record)
+            return not_applied(replace(at, trouble=trouble, trouble_kind=kind, is_untouched=record.untouched))
         case Kind.VERIFIED | Kind.SKIPPED:
             return passed(at)
         case Kind.STEP_FAILED:
@@ -41,14 +46,17 @@ def _folded(state: State, record: Record) -> State:
         case Kind.CANCELLING:
             return replace(state, failure=record.detail, cancelled=record.detail)
         case Kind.UNDO_INTENT:
-            while at.undo and at.undo[-1].step != record.step:
+            if all(intent.step != record.step for intent in at.undo):
+                return replace(state, strange=f"step {record.step_id!r} is undone, and was not begun")
+            while at.undo[-1].step != record.step:
                 at = without_last(at)
-            last = at.undo[-1] if at.undo else None
-            return at if last is None else replace(at, snapshot=last.snapshot, bound=last.action)
+            last = at.undo[-1]
+            return replace(at, snapshot=last.snapshot, bound=last.action)
         case Kind.UNDO_DONE:
             return at
         case Kind.UNDO_VERIFIED:
-            return without_last(at, ok=at.is_ok, detail=record.detail)
+            is_known = not at.undo or at.undo[-1].step != record.step
+            return at if is_known else without_last(at, ok=at.is_ok, detail=record.detail)
 
 
 def _bound_again(state: State, record: Record) -> State:
@@ -79,6 +87,8 @@ def passed(state: State) -> State:
 
 def failed(state: State, reason: str) -> State:
     """The present action failed, and the run goes on without it."""
+    if any(name == state.action.id for name, _ in state.failed):
+        return state
     return replace(state, failed=(*state.failed, (state.action.id, reason)))
 
 
@@ -91,20 +101,36 @@ def with_intent(state: State) -> State:
     return replace(state, undo=(*state.undo, Intent(state.index, action, state.snapshot)))
 
 
+def applied(state: State) -> State:
+    """The present action is there, whatever its earlier attempts left."""
+    return _doubting(state, is_doubtful=False)
+
+
 def not_applied(state: State) -> State:
-    """The present action's call failed. Where it mutates, the probe has said that nothing of it is there to undo."""
+    """The present action's call failed, and where it mutates the probe has said no: it is not there, or in part. Only
+    where it is certain that neither this attempt nor an earlier one changed anything is there nothing to undo.
+    """
     if not state.action.mutates:
         return state
+    if not state.is_untouched or any(one.step == state.index and one.is_doubtful for one in state.undo):
+        return _doubting(state, is_doubtful=True)
     return replace(state, undo=tuple(intent for intent in state.undo if intent.step != state.index))
+
+
+def _doubting(state: State, *, is_doubtful: bool) -> State:
+    undo = tuple(replace(one, is_doubtful=is_doubtful) if one.step == state.index else one for one in state.undo)
+    return replace(state, undo=undo)
 
 
 def without_last(state: State, *, ok: bool | None = None, detail: str = "") -> State:
     """The last intent is dealt with: undone (``ok``), not undone (False), or never to be undone (None)."""
-    action = state.undo[-1].action
+    action, is_doubtful = state.undo[-1].action, state.undo[-1].is_doubtful
     state = replace(state, undo=state.undo[:-1])
     if ok is None:
-        why = f" ({action.irreversible_reason})" if action.irreversible_reason else ""
-        return replace(state, standing=(*state.standing, action.id + why))
+        named = action.id + (f" ({action.irreversible_reason})" if action.irreversible_reason else "")
+        if is_doubtful:
+            return replace(state, doubted=(*state.doubted, named))
+        return replace(state, standing=(*state.standing, named))
     if ok:
         return replace(state, undone=(*state.undone, action.id))
     return replace(state, undo_failures=(*state.undo_failures, f"{action.id} ({detail})"))

@@ -22,6 +22,10 @@ class PortError(Exception):
         self.trouble = trouble
 
 
+class Untouched(PortError):
+    """As it says, and it was so before anything was changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceView:
     """A service as its node shows it. ``run`` counts its runs from 1 (0: never ran); ``state`` is the node's word.

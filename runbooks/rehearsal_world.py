@@ -22,6 +22,7 @@ _ROLES: Final = {
     Phase.VERIFY: "verify",
     Phase.UNDO_VERIFY: "rollback.verify",
     Phase.UNDO_PROBE: "rollback.verify",
+    Phase.LEFT: "rollback.verify",
 }
 _TROUBLES: Final = frozenset(one.value for one in Trouble)
 _CALL_WORDS: Final = ("ok", "fail")
@@ -64,7 +65,8 @@ class World:
             return CallDone(effect.ticket, True, result=EXAMPLES.get(effect.call.type) if result is None else result)
         told = said if isinstance(said, dict) else {}
         trouble = Trouble(told.get("trouble", Trouble.OTHER.value))
-        return CallDone(effect.ticket, False, error=str(told.get("error", "failed by the test")), trouble=trouble)
+        error, is_untouched = str(told.get("error", "failed by the test")), told.get("untouched") is True
+        return CallDone(effect.ticket, False, error=error, trouble=trouble, is_untouched=is_untouched)
 
     def look(self, effect: RunCheck, phase: Phase, step: str, number: int) -> CheckDone:
         kind = effect.call.type.value
@@ -87,7 +89,7 @@ class World:
     def _usual(self, phase: Phase, step: str) -> str:
         """A world that is as it is told: what was done shows."""
         stands = step in self.applied or not self._acts(step)
-        is_undoing = phase in (Phase.UNDO_VERIFY, Phase.UNDO_PROBE)
+        is_undoing = phase in (Phase.UNDO_VERIFY, Phase.UNDO_PROBE, Phase.LEFT)
         return "yes" if stands is not is_undoing else "no"
 
     def _acts(self, step: str) -> bool:
@@ -157,13 +159,14 @@ def _call_problems(said: Any, kind: CallType | None) -> Iterable[str]:
     if not isinstance(said, dict):
         yield f"{said!r:.60} is no answer; write ok, fail, or an object with result or error"
         return
-    unknown = sorted(set(said) - ({"error", "trouble", "applied"} if "error" in said else {"result"}))
+    unknown = sorted(set(said) - ({"error", "trouble", "applied", "untouched"} if "error" in said else {"result"}))
     if unknown:
         yield f"does not know {', '.join(unknown)}"
     if said.get("trouble", "other") not in _TROUBLES:
         yield f"trouble is one of {', '.join(sorted(_TROUBLES))}"
-    if not isinstance(said.get("applied", False), bool):
-        yield "applied is true or false"
+    for name in ("applied", "untouched"):
+        if not isinstance(said.get(name, False), bool):
+            yield f"{name} is true or false"
     fields = RESULTS.get(kind) if kind in DOING and kind is not None else None
     result = said.get("result")
     if fields is not None and result is not None and (not isinstance(result, dict) or set(result) != fields):

@@ -28,7 +28,7 @@ from runbooks.calls.family import Act, Before, CallOutcome, CheckOutcome, Contex
 from runbooks.catalogue import SECRET, is_secret
 from runbooks.engine_words import Answer, Snapshot, Try
 from runbooks.model import Call, CallType
-from runbooks.ports import PortError, Ports
+from runbooks.ports import PortError, Ports, Untouched
 from runbooks.secret_files import redacted
 
 FAMILIES: Final[tuple[Family, ...]] = (
@@ -58,7 +58,8 @@ def make_call(call: Call, snapshot: Snapshot | None, ports: Ports, token: str, o
         plain = _revealed(call, ports, secrets)
         made = _ACTS[call.type](plain, Context(snapshot or {}, ports, token, of, bool(secrets)))
     except PortError as error:
-        made = CallOutcome(ok=False, error=str(error), trouble=error.trouble)
+        is_untouched = isinstance(error, Untouched)
+        made = CallOutcome(ok=False, error=str(error), trouble=error.trouble, is_untouched=is_untouched)
     except Exception as error:  # a port that breaks is a failed call, never a crashed run
         made = CallOutcome(ok=False, error=f"{type(error).__name__}: {error}")
     return made if not secrets else _redacted(made, secrets)
@@ -108,7 +109,7 @@ def _revealed(call: Call, ports: Ports, secrets: dict[str, str]) -> Call:
         if is_secret(value):
             name = value[SECRET]
             if ports.secrets is None:
-                raise PortError(f"secret {name!r}: there are no secrets here")
+                raise Untouched(f"secret {name!r}: there are no secrets here")
             secrets[name] = ports.secrets.value(name)
             return secrets[name]
         match value:

@@ -10,9 +10,9 @@ from typing import Final
 from actors.board import NodeState, NodeStatus
 from actors.live_runs import LiveRuns
 from actors.runtimes.base import Usage
-from runbooks.ports import PortError, RunInfo, ServiceView, UsageView
+from runbooks.ports import PortError, RunInfo, ServiceView, Untouched, UsageView
 from supervisors.catalog import Catalog
-from supervisors.manager import ManagerError
+from supervisors.manager import CommandFailed, ManagerError, UnknownNode
 from supervisors.reload import Reloader
 from supervisors.steering import Steering
 
@@ -84,6 +84,8 @@ class LiveScaling:
             raise PortError(f"{name}: cannot scale: the tree is not up yet")
         try:
             applied = self.reloader.scale(name, replicas, by=BY, timeout_s=timeout_s)
+        except (CommandFailed, UnknownNode) as error:
+            raise Untouched(str(error)) from error
         except ManagerError as error:
             raise PortError(str(error)) from error
         failed = [f"{node['node']}: {node['error']}" for node in applied["nodes"] if node.get("error")]

@@ -214,6 +214,7 @@ def add_record(db: sqlite3.Connection, execution_id: str, record: Record, at: fl
         "bound": record.bound,
         "outputs": record.outputs,
         "trouble": record.trouble,
+        **({"untouched": True} if record.untouched else {}),
     }
     text = dump(body)
     db.execute("INSERT INTO steps(execution_id, at, record) VALUES (?,?,?)", (execution_id, at, text))

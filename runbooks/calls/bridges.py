@@ -24,6 +24,8 @@ _ANSWERS: Final = {
     BridgeState.BEGUN: Answer.UNKNOWN,
     BridgeState.UNKNOWN: Answer.UNKNOWN,
 }
+_UNTOUCHED: Final = frozenset({BridgeState.NEVER, BridgeState.REFUSED})
+"""The command was not begun; one that failed may have been half done."""
 _WORDS: Final = {
     BridgeState.DONE: "done",
     BridgeState.FAILED: "failed",
@@ -62,10 +64,11 @@ def command(call: Call, ports: Ports, request: BridgeRequest) -> BridgeAnswer:
     return _bridges(ports).command(given["endpoint"], given["command"], parameters, request, call.timeout_s)
 
 
-def is_done(call: Call, ports: Ports, request: BridgeRequest) -> tuple[Answer, str]:
+def is_done(call: Call, ports: Ports, request: BridgeRequest) -> CheckOutcome:
     """Whether the endpoint did this step's command. Raises PortError."""
     answer = _bridges(ports).asked(call.arguments["endpoint"], request, call.timeout_s)
-    return _ANSWERS[answer.state], f"command {request.id} {_said(answer.state, answer.text)}"
+    said = f"command {request.id} {_said(answer.state, answer.text)}"
+    return CheckOutcome(_ANSWERS[answer.state], said, is_untouched=answer.state in _UNTOUCHED)
 
 
 def is_ready(call: Call, ports: Ports) -> tuple[Answer, str]:
@@ -164,7 +167,7 @@ def _exists(call: Call, context: Context) -> CheckOutcome:
 
 
 def _is_done(call: Call, context: Context) -> CheckOutcome:
-    return CheckOutcome(*is_done(call, context.ports, request_of(context.token, context.of)))
+    return is_done(call, context.ports, request_of(context.token, context.of))
 
 
 def _is_ready(call: Call, context: Context) -> CheckOutcome:

@@ -18,7 +18,7 @@ from runbooks.ports import Ports
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
     """``result`` is what the call gave back as a JSON value, for the ``outputs`` of its step. ``trouble``: the class of
-    its failure.
+    its failure. ``is_untouched``: it failed before anything was changed.
     """
 
     ok: bool
@@ -26,15 +26,19 @@ class CallOutcome:
     error: str = ""
     result: Any = None
     trouble: Trouble = Trouble.OTHER
+    is_untouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CheckOutcome:
-    """``seen`` is the value that was looked at (JSON), where a look gives one: an approval is bound to it."""
+    """``seen`` is the value that was looked at (JSON), where a look gives one: an approval is bound to it.
+    ``is_untouched``, of a probe's no: nothing of what it was asked about was ever begun.
+    """
 
     answer: Answer
     detail: str = ""
     seen: Any = None
+    is_untouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from runbooks.config_files import as_snapshot, from_snapshot, sha256
 from runbooks.engine_words import Answer
 from runbooks.formats import BadChange, Changes, as_json, changed, format_of, holds
 from runbooks.model import Call, CallType
-from runbooks.ports import Files, FileState, PortError
+from runbooks.ports import Files, FileState, PortError, Untouched
 
 REMOVED: Final = "absent"
 
@@ -74,7 +74,7 @@ def _change(call: Call, context: Context) -> CallOutcome:
     before, now = from_snapshot(_remembered(call, context)), files.read(file)
     made = _made(call, before.content)
     if now != before and now.content != made:
-        raise PortError(f"{file}: was changed by somebody else since it was looked at; nothing was written")
+        raise Untouched(f"{file}: was changed by somebody else since it was looked at; nothing was written")
     files.replace(file, now, made)
     is_new = now.content != made
     said = f"{file}: {'changed' if is_new else 'is so already'}"

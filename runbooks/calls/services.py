@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from runbooks.calls import scaling
 from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, yes_no
 from runbooks.engine_words import Answer
 from runbooks.model import Call, CallType
+from runbooks.ports import ServiceView
 
 STOPPED: Final = "stopped"
+PAUSED: Final = "paused"
+DOWN: Final = (STOPPED, "failed")
+"""There is no run, and nothing begins one."""
 
 
 def _before(call: Call, context: Context) -> tuple[str, Any]:
@@ -45,7 +50,12 @@ def _restore(call: Call, context: Context) -> CallOutcome:
         return CallOutcome(ok=False, error="it is not known what the service was before")
     if "replicas" in before:
         return scaling.scale_to(call, context, before["replicas"])
-    return _start(call, context) if before["wanted"] else _stop(call, context)
+    if before["wanted"] and before["state"] != PAUSED:
+        return _start(call, context)
+    view = context.ports.services.status(call.arguments["service"])
+    if view is not None and _is_as_before(before, view):
+        return CallOutcome(ok=True, output=f"is {view.state}, as before")
+    return _stop(call, context)  # one that was paused, too: what it was frozen in is gone
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
@@ -85,6 +95,16 @@ def _generation(call: Call, context: Context) -> CheckOutcome:
     return yes_no(view.run > before["run"], f"service {name!r}: run {before['run']} before, {view.run} now")
 
 
+def _is_as_before(before: Mapping[str, Any], view: ServiceView) -> bool:
+    """Ready again if it was, frozen if it was, down and left alone if it was; and never put down and forgotten."""
+    if before["state"] == PAUSED:
+        return view.state == PAUSED
+    if not before["wanted"]:
+        return not view.is_wanted and view.state == STOPPED
+    is_up = view.ready if before["ready"] else before["state"] in DOWN or view.state != STOPPED
+    return view.is_wanted and is_up
+
+
 def _restored(call: Call, context: Context) -> CheckOutcome:
     name = call.arguments["service"]
     before = context.snapshot.get(name)
@@ -93,9 +113,9 @@ def _restored(call: Call, context: Context) -> CheckOutcome:
     view = context.ports.services.status(name)
     if before is None or view is None:
         return CheckOutcome(Answer.UNKNOWN, f"service {name!r}: its state {'now' if before else 'before'} is not known")
-    has_ended = view.state == STOPPED
-    is_as_before = view.is_wanted if before["wanted"] else (not view.is_wanted and has_ended)
-    return yes_no(is_as_before, f"service {name!r} is {view.state}, {'wanted' if view.is_wanted else 'not wanted'}")
+    was = "ready" if before["ready"] else before["state"]
+    said = f"service {name!r} was {was}, and is {view.state}, {'wanted' if view.is_wanted else 'not wanted'}"
+    return yes_no(_is_as_before(before, view), said)
 
 
 FAMILY: Final = Family(

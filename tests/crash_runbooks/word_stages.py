@@ -24,6 +24,9 @@ esac
 """
 
 
+_PASSES: Final = (*AHEAD, *both("skipped"), *both("step_failed"), "runbook.looked.probe")
+
+
 class Words(Stage):
     runbook = "own_words"
     variant = "success"
@@ -31,7 +34,7 @@ class Words(Stage):
     order = 10
     is_own = True
     right: ClassVar[Sequence[str]] = ("do first", "do lies", "do last")
-    passes: ClassVar[Sequence[str]] = (*AHEAD, *both("skipped"), *both("step_failed"), "runbook.looked.probe")
+    passes: ClassVar[Sequence[str]] = (*_PASSES, "runbook.looked.left")
     stand: ClassVar[tuple[str, ...]] = ("first", "last", "lies")
     """What must stand at the end."""
 
@@ -46,7 +49,10 @@ class Words(Stage):
         return [] if applied == [*self.stand] else [f"{applied} stand, not {[*self.stand]}"]
 
     def runbooks(self) -> dict[str, Any]:
-        return {"own_words.json": self._runbook([*self._steps()])}
+        """With one that does nothing and is passed over: at the end it is looked at whether it left anything."""
+        refused = self._step("refused") | {"on_failure": "continue"}
+        refused["command"] = refused["probe"]["call"]["argv"]
+        return {"own_words.json": self._runbook([*self._steps(), refused])}
 
     def _steps(self) -> list[dict[str, Any]]:
         skipped = self._step("skipped") | {"when": {"field": "/alert/severity", "op": "eq", "value": "low"}}
@@ -100,7 +106,7 @@ class WordsBack(Words):
     wanted = "rolled_back"
     order = 11
     right: ClassVar[Sequence[str]] = (*Words.right, "undo last", "undo lies", "undo first")
-    passes: ClassVar[Sequence[str]] = (*Words.passes, *both("failing"), *BACK)
+    passes: ClassVar[Sequence[str]] = (*_PASSES, *both("failing"), *BACK)
     stand = ()
 
     def runbooks(self) -> dict[str, Any]:

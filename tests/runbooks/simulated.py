@@ -75,7 +75,9 @@ def plan(
 @dataclass
 class World:
     """What is really applied. Faults are named by action: ``refuses`` never applies, ``lies`` applies and says it
-    failed, ``unwell`` is applied and never verifies, ``stuck`` cannot be undone, ``hidden`` cannot be probed.
+    failed, ``unwell`` is applied and never verifies, ``stuck`` cannot be undone, ``hidden`` cannot be probed,
+    ``halves`` stops in the middle and says it failed, ``torn`` stops there when the daemon dies in its call, and
+    ``proving`` can be probed for whether any of it is there.
     """
 
     refuses: frozenset[str] = frozenset()
@@ -83,13 +85,19 @@ class World:
     unwell: frozenset[str] = frozenset()
     stuck: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
+    halves: frozenset[str] = frozenset()
+    torn: frozenset[str] = frozenset()
+    proving: frozenset[str] = frozenset()
     is_pleased: bool = True
     results: Mapping[str, Any] = field(default_factory=dict)
     """What each call gives back."""
     troubles: Mapping[str, Trouble] = field(default_factory=dict)
     applied: list[str] = field(default_factory=list)
+    half: list[str] = field(default_factory=list)
+    """Begun, and neither there nor away."""
     asked: list[tuple[str, ...]] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
+    """What was begun at least, in that order."""
     undone: list[str] = field(default_factory=list)
 
     def make(self, words: tuple[str, ...]) -> tuple[bool, str]:
@@ -99,16 +107,38 @@ class World:
             if name in self.refuses:
                 return False, "refused"
             assert name not in self.applied, f"{name} applied twice"
+            if name in self.halves:
+                self.halve(name)
+                return False, "stopped in the middle"
+            if name in self.half:
+                self.half.remove(name)
+            else:
+                self.done.append(name)
             self.applied.append(name)
-            self.done.append(name)
             return name not in self.lies, "" if name not in self.lies else "said it failed"
         assert what == "undo"
         if name in self.stuck:
             return False, "stuck"
-        if name in self.applied:
-            self.applied.remove(name)
-            self.undone.append(name)
+        for there in (self.applied, self.half):
+            if name in there:
+                there.remove(name)
+                self.undone.append(name)
         return True, ""
+
+    def halve(self, name: str) -> None:
+        if name not in self.half:
+            self.half.append(name)
+            self.done.append(name)
+
+    def tear(self, words: tuple[str, ...]) -> None:
+        """The daemon dies in this call."""
+        what, name, *_ = words
+        if what == "do" and name in self.torn - self.refuses and name not in self.applied:
+            self.halve(name)
+
+    def is_untouched(self, words: tuple[str, ...]) -> bool:
+        what, name, *_ = words
+        return what == "probe" and name in self.proving and name not in (*self.applied, *self.half)
 
     def look(self, words: tuple[str, ...]) -> Answer:
         what, name, *_ = words
@@ -120,7 +150,7 @@ class World:
             case "verify":
                 is_so = name in self.applied and name not in self.unwell
             case "undone":
-                is_so = name not in self.applied
+                is_so = name not in (*self.applied, *self.half)
             case _:
                 is_so = self.is_pleased
         return Answer.YES if is_so else Answer.NO
@@ -155,6 +185,8 @@ class Daemon:
         number, self.effects = self.effects, self.effects + 1
         assert number < MAX_EFFECTS, "it does not end"
         if number in self.before:
+            if isinstance(effect, RunCall):
+                self.world.tear(effect.call.arguments["argv"])
             return None
         event = self._act(effect)
         self.seen.append(effect)
@@ -186,7 +218,8 @@ class Daemon:
                 trouble = self.world.troubles.get(name, Trouble.OTHER)
                 return CallDone(ticket, ok, error=error, result=result, trouble=trouble)
             case RunCheck(ticket, made, _):
-                return CheckDone(ticket, self.world.look(made.arguments["argv"]), "looked")
+                words = made.arguments["argv"]
+                return CheckDone(ticket, self.world.look(words), "looked", self.world.is_untouched(words))
             case WakeAt(ticket, at_s):
                 assert at_s > self.now, "it would spin"
                 self.now = at_s
@@ -208,7 +241,7 @@ class Daemon:
 def check_end(world: World, plan_: Plan, end: Finish) -> None:
     """Whether the status tells the truth about the world."""
     irreversible = {action.id for action in plan_.actions if action.rollback is None}
-    standing = set(world.applied)
+    standing = {*world.applied, *world.half}
     match end.status:
         case Status.SUCCEEDED:
             assert world.applied == [action.id for action in plan_.actions]
@@ -216,7 +249,7 @@ def check_end(world: World, plan_: Plan, end: Finish) -> None:
             assert not standing & world.unwell
         case Status.ROLLED_BACK:
             assert not standing
-            assert world.undone
+            assert world.undone or world.refuses - world.proving
         case Status.FAILED | Status.CANCELLED:
             assert standing <= irreversible or not plan_.rollback_on_failure
         case Status.ROLLBACK_FAILED:
@@ -226,6 +259,7 @@ def check_end(world: World, plan_: Plan, end: Finish) -> None:
         case _:
             raise AssertionError(f"{end} is no end of a run that began")
     _, _, claimed = end.detail.partition("stays applied: ")
+    assert not set(world.half) & world.stuck or end.status is not Status.SUCCEEDED
     told = {part.split(" ")[0] for part in claimed.split(", ") if part}
     assert told <= standing, f"{told} is said to stand, {standing} does"
     in_reverse = [name for name in reversed(world.done) if name in world.undone]

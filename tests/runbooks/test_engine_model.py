@@ -4,6 +4,7 @@ another try, and what becomes of a run whose step failed. The model knows no rec
 
 from __future__ import annotations
 
+import enum
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from runbooks import engine
+from runbooks import engine, past
 from runbooks.engine_undo import fail
 from runbooks.engine_words import Kind
 from runbooks.model import Action, Effect, FieldTest, OnFailure, Op, Retry, Status, Trouble
@@ -24,7 +25,9 @@ ALWAYS = 99
 
 @dataclass(frozen=True)
 class Drawn:
-    """One step as it is drawn. ``refused``: so many of its calls do nothing and say so, for the reason ``trouble``."""
+    """One step as it is drawn. ``refused``: so many of its calls do nothing and say so, for the reason ``trouble``; so
+    many after those leave half of it (``halved``). ``proves``: its probe can tell that nothing at all is there.
+    """
 
     name: str
     effect: Effect
@@ -42,6 +45,12 @@ class Drawn:
     unwell: bool
     stuck: bool
     hidden: bool
+    halved: int
+    proves: bool
+
+    @property
+    def is_undoable(self) -> bool:
+        return self.effect is Effect.MUTATING
 
     @property
     def mutates(self) -> bool:
@@ -84,6 +93,15 @@ class _Ended(Exception):
     pass
 
 
+class Stands(enum.Enum):
+    """How much of a step is there that something is known of."""
+
+    WHOLE = "whole"
+    HALF = "half"
+    NOTHING = "nothing"
+    """Which nobody could prove."""
+
+
 @dataclass
 class Model:
     steps: Sequence[Drawn]
@@ -93,14 +111,15 @@ class Model:
     passed: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     outputs: set[str] = field(default_factory=set)
-    stands: list[Drawn] = field(default_factory=list)
+    stands: dict[Drawn, Stands] = field(default_factory=dict)
 
     def run(self) -> Outcome:
         try:
             for one in self.steps:
                 self._step(one)
-            unverified = [one for one in self.stands if one.name in self.failed]
-            if unverified or not self.is_pleased:
+            failed = [(one, much) for one, much in self.stands.items() if one.name in self.failed]
+            left = [one for one, much in failed if much is Stands.WHOLE or (much is Stands.HALF and one.is_undoable)]
+            if left or not self.is_pleased:
                 self._fail()
             self._end(Status.SUCCEEDED)
         except _Ended:
@@ -126,14 +145,18 @@ class Model:
         for attempt in range(1, one.attempts + 1):
             self.seen.calls[one.name] += 1
             is_refused, trouble = attempt <= one.refused, one.trouble
-            if one.mutates and one.hidden and (is_refused or one.lies):
-                if not is_refused:
-                    self.seen.done.append(one.name)
+            is_half = one.mutates and not is_refused and attempt <= one.refused + one.halved
+            if one.mutates and not is_refused and one.name not in self.seen.done:
+                self.seen.done.append(one.name)
+            if one.mutates and one.hidden and (is_refused or is_half or one.lies):
                 self._end(Status.UNKNOWN)
-            if not is_refused:
+            if is_half:
+                self.stands[one] = Stands.HALF
+            elif is_refused and one.mutates and not one.proves:
+                self.stands[one] = Stands.NOTHING
+            elif not is_refused:
                 if one.mutates:
-                    self.seen.done.append(one.name)
-                    self.stands.append(one)
+                    self.stands[one] = Stands.WHOLE
                 if not (one.mutates and one.lies):
                     self.outputs.add(one.name)
                 if not one.unwell:
@@ -160,9 +183,10 @@ class Model:
     def _fail(self) -> None:
         if not self.rolls_back:
             self._end(Status.FAILED)
-        undoable = [one for one in reversed(self.stands) if one.effect is Effect.MUTATING]
-        self.seen.undone = [one.name for one in undoable if not one.stuck]
-        if any(one.stuck for one in undoable):
+        undoable = [one for one in reversed(self.stands) if one.is_undoable]
+        there = [one for one in undoable if self.stands[one] is not Stands.NOTHING]
+        self.seen.undone = [one.name for one in there if not one.stuck]
+        if any(one.stuck for one in there):
             self._end(Status.ROLLBACK_FAILED)
         is_clean = bool(undoable) and len(undoable) == len(self.stands)
         self._end(Status.ROLLED_BACK if is_clean else Status.FAILED)
@@ -170,9 +194,12 @@ class Model:
 
 @dataclass
 class Forgiving(World):
-    """``refusals``: how many more calls are refused; ``again``: what may be applied twice."""
+    """``refusals``: how many more calls are refused; ``halvings``: how many after those leave half; ``again``: what may
+    be applied twice.
+    """
 
     refusals: dict[str, int] = field(default_factory=dict)
+    halvings: dict[str, int] = field(default_factory=dict)
     again: frozenset[str] = frozenset()
 
     def make(self, words: tuple[str, ...]) -> tuple[bool, str]:
@@ -181,6 +208,11 @@ class Forgiving(World):
             self.refusals[name] -= 1
             self.asked.append(words)
             return False, "refused"
+        if what == "do" and self.halvings.get(name, 0) > 0:
+            self.halvings[name] -= 1
+            self.asked.append(words)
+            self.halve(name)
+            return False, "stopped in the middle"
         if what == "do" and name in self.again and name in self.applied:
             self.asked.append(words)
             return True, ""
@@ -196,18 +228,26 @@ def world_of(steps: Sequence[Drawn], *, is_pleased: bool) -> Forgiving:
         unwell=those("unwell"),
         stuck=those("stuck"),
         hidden=those("hidden"),
+        proving=those("proves"),
         is_pleased=is_pleased,
         results={one.name: {"value": f"v-{one.name}"} for one in steps},
         troubles={one.name: one.trouble for one in steps},
         refusals={one.name: one.refused for one in steps},
+        halvings={one.name: one.halved for one in steps if one.mutates},
         again=frozenset(one.name for one in steps if not one.mutates),
     )
 
 
 def seen(
-    steps: Sequence[Drawn], made: Plan, *, is_pleased: bool, before: frozenset[int], after: frozenset[int]
+    steps: Sequence[Drawn],
+    made: Plan,
+    *,
+    is_pleased: bool,
+    before: frozenset[int] = frozenset(),
+    after: frozenset[int] = frozenset(),
+    torn: frozenset[str] = frozenset(),
 ) -> Outcome:
-    world = world_of(steps, is_pleased=is_pleased)
+    world = replace(world_of(steps, is_pleased=is_pleased), torn=torn)
     daemon = Daemon(made, world, before, after)
     end = daemon.run()
     mutate = {one.name for one in steps if one.mutates}
@@ -240,6 +280,8 @@ def drawn(name: str, earlier: str) -> st.SearchStrategy[Drawn]:
         rarely,
         rarely,
         rarely,
+        st.sampled_from([0, 0, 0, 1, ALWAYS]),
+        rarely,
     )
 
 
@@ -263,7 +305,7 @@ def test_a_run_means_what_the_model_says(steps: tuple[Drawn, ...], is_pleased: b
 
 def _means_what_the_model_says(steps: tuple[Drawn, ...], is_pleased: bool, rolls_back: bool) -> None:
     made = run_of(steps, rolls_back=rolls_back)
-    found = seen(steps, made, is_pleased=is_pleased, before=frozenset(), after=frozenset())
+    found = seen(steps, made, is_pleased=is_pleased)
     assert found == Model(steps, is_pleased, rolls_back).run()
 
 
@@ -273,7 +315,7 @@ def test_and_still_means_it_when_the_daemon_is_killed_over_and_over(
     steps: tuple[Drawn, ...], is_pleased: bool, rolls_back: bool, before: frozenset[int], after: frozenset[int]
 ) -> None:
     """Without what a death changes: a value nobody heard, a call that only sometimes does nothing, a probe that is
-    asked because of the death.
+    asked because of the death. A death in a call that would have gone well, or have stopped in the middle, leaves half.
     """
     plainer = tuple(
         replace(
@@ -281,12 +323,14 @@ def test_and_still_means_it_when_the_daemon_is_killed_over_and_over(
             takes=None,
             when=one.when if isinstance(one.when, bool) else None,
             refused=ALWAYS if one.refused else 0,
+            halved=ALWAYS if one.halved else 0,
             hidden=False,
         )
         for one in steps
     )
     made = run_of(plainer, rolls_back=rolls_back)
-    found = seen(plainer, made, is_pleased=is_pleased, before=before, after=after)
+    torn = frozenset(one.name for one in plainer if one.mutates and not one.refused)
+    found = seen(plainer, made, is_pleased=is_pleased, before=before, after=after, torn=torn)
     wanted = Model(plainer, is_pleased, rolls_back).run()
     for one in plainer:  # a call that did nothing, or may be made twice, is made again when nobody knows of it
         assert found.calls[one.name] >= wanted.calls[one.name]
@@ -294,13 +338,17 @@ def test_and_still_means_it_when_the_daemon_is_killed_over_and_over(
     assert replace(found, calls=wanted.calls) == wanted
 
 
-@pytest.mark.parametrize("fault", ["tries on", "forgets what depends", "goes on"])
+@pytest.mark.parametrize("fault", ["tries on", "forgets what depends", "forgets what is half done", "goes on"])
 def test_the_model_finds_the_faults_it_is_there_for(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     match fault:
         case "tries on":
             monkeypatch.setattr(Retry, "is_worth", lambda _self, _trouble: True)
         case "forgets what depends":
             monkeypatch.setattr(engine, "passed", lambda state: replace(state, passed=frozenset("abcde")))
+        case "forgets what is half done":
+            monkeypatch.setattr(
+                engine, "not_applied", lambda state: past.not_applied(replace(state, is_untouched=True))
+            )
         case _:
             monkeypatch.setattr(engine, "end_here", lambda state, reason, **_: fail(state, reason))
     means = settings(max_examples=300, deadline=None, phases=(Phase.generate,))(

@@ -223,11 +223,13 @@ def test_going_on_does_not_help_when_a_criterion_fails() -> None:
 
 @pytest.mark.parametrize(("what", "word", "escalates"), [("halt", "halted", False), ("escalate", "escalated", True)])
 def test_a_run_may_end_where_it_is(what: str, word: str, escalates: bool) -> None:
-    world = World(refuses=frozenset("b"))
+    world = World(refuses=frozenset("b"), proving=frozenset("b"))
     end = Daemon(plan(mutating("a"), failing("b", OnFailure(what)), mutating("c")), world).run()
     assert (end.status, end.escalates) == (Status.FAILED, escalates)
     assert (world.applied, world.undone) == (["a"], [])
     assert end.detail == f"{word}: step 'b': refused; stays applied: a"
+    end = Daemon(plan(mutating("a"), failing("b", OnFailure(what))), World(refuses=frozenset("b"))).run()
+    assert end.detail == f"{word}: step 'b': refused; may be applied in part: b; stays applied: a"
 
 
 def test_a_step_whose_dependency_failed_is_blocked_and_that_is_a_failure() -> None:
@@ -297,7 +299,7 @@ def test_what_is_done_without_verification_counts_as_done_after_a_resume_too(ver
     ],
 )
 def test_only_failures_worth_it_are_tried_again(on: tuple[str, ...], trouble: Trouble, attempts: int) -> None:
-    world = World(refuses=frozenset("a"), troubles={"a": trouble})
+    world = World(refuses=frozenset("a"), proving=frozenset("a"), troubles={"a": trouble})
     daemon = Daemon(plan(replace(mutating("a"), retry=Retry(3, 0.1, on=on))), world)
     assert daemon.run().status is Status.FAILED
     assert kinds(daemon).count(("intent", "a")) == attempts
@@ -307,7 +309,10 @@ def test_only_failures_worth_it_are_tried_again(on: tuple[str, ...], trouble: Tr
 
 def test_a_resumed_run_knows_what_is_worth_another_try() -> None:
     made = plan(replace(mutating("a"), retry=Retry(3, 0.1)))
-    records = [Record(Kind.INTENT, 0, "a", 1), Record(Kind.DONE, 0, "a", 1, ok=False, trouble="permanent")]
+    records = [
+        Record(Kind.INTENT, 0, "a", 1),
+        Record(Kind.DONE, 0, "a", 1, ok=False, trouble="permanent", untouched=True),
+    ]
     _, (end,) = engine.resume(made, records, 0.0, 0.0)
     assert isinstance(end, Finish)
     assert end.status is Status.FAILED

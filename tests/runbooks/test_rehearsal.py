@@ -59,10 +59,13 @@ def rehearsed(
         ({"restart": {"result": {"run": 7}}}, {"status": "succeeded", "calls": [
             RESTART, echo("7")]}),
         ({"restart": ["fail", "ok"]}, {"status": "succeeded", "steps": {"restart": "succeeded", "run": "succeeded"}}),
-        ({"service_restart": "fail"}, {"status": "failed", "steps": {"restart": "failed"}}),
+        ({"service_restart": "fail"}, {"status": "rolled_back", "steps": {"restart": "rolled_back"}, "calls": [
+            RESTART, RESTART, {"type": "service_restore", "with": {"service": "a"}}]}),
         ({"restart": {"error": "no answer", "applied": True}},
          {"status": "rolled_back", "detail": "no value for {run}", "steps": ["restart"]}),
-        ({"restart": {"error": "x", "trouble": "permanent"}}, {"status": "failed", "detail": "x"}),
+        ({"restart": {"error": "x", "trouble": "permanent"}}, {"status": "rolled_back", "detail": "x"}),
+        ({"restart": {"error": "x", "untouched": True}}, {"status": "failed", "steps": {"restart": "failed"}}),
+        ({"restart": "fail", "service_restored": "no"}, {"status": "rollback_failed"}),
         ({"restart": {"error": "x", "applied": True}, "restart.probe": "unknown"}, {"status": "unknown"}),
         ({"restart.verify": "no"}, {"status": "rolled_back", "steps": {"restart": "rolled_back"}}),
         ({"restart.verify": ["no", "no", "yes"]}, {"status": "succeeded"}),
@@ -106,6 +109,7 @@ def test_what_the_engine_does_is_what_a_test_sees(fakes: dict[str, Any], expect:
         ({"restart": {"result": 1}}, {"status": "succeeded"}, "gives back an object with run"),
         ({"restart": {"result": {"run": 1}, "applied": True}}, {"status": "succeeded"}, "does not know applied"),
         ({"restart": {"error": "x", "applied": 1}}, {"status": "failed"}, "applied is true or false"),
+        ({"restart": {"error": "x", "untouched": 1}}, {"status": "failed"}, "untouched is true or false"),
         ({"restart": {"error": "x", "trouble": "bad"}}, {"status": "failed"}, "trouble is one of"),
         ({"restart": []}, {"status": "failed"}, "is an empty list"),
         ({"restart.verify": "ok"}, {"status": "succeeded"}, "write yes, no or unknown"),

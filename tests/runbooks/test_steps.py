@@ -104,9 +104,50 @@ def test_restoring_brings_back_whether_it_is_to_run(ports: Ports, table: Table) 
     assert look(ports, CallType.SERVICE_RESTORED, stopped, service="a").answer is Answer.YES
     table.told.clear()
     assert do(ports, CallType.SERVICE_RESTORE, running, service="a").ok
+    table.views["a"] = ServiceView("a", True, 4, "ready")
     assert do(ports, CallType.SERVICE_RESTORE, stopped, service="a").ok
     assert not do(ports, CallType.SERVICE_RESTORE, None, service="a").ok
     assert table.told == ["start a", "stop a"]
+
+
+def was(state: str, *, ready: bool = False, wanted: bool = True) -> dict[str, Any]:
+    return {"a": {"run": 3, "state": state, "ready": ready, "wanted": wanted}}
+
+
+UP, DEAD = ServiceView("a", True, 4, "ready"), ServiceView("a", False, 4, "crash_loop")
+LEFT, BY_HAND = ServiceView("a", False, 4, "stopped"), ServiceView("a", False, 4, "stopped", is_wanted=False)
+FROZEN, AILING = ServiceView("a", False, 4, "paused", is_wanted=False), ServiceView("a", False, 4, "degraded")
+
+
+@pytest.mark.parametrize(
+    ("before", "good", "bad"),
+    [
+        (was("ready", ready=True), [UP], [DEAD, LEFT, BY_HAND, FROZEN, AILING]),
+        (was("degraded"), [UP, AILING, DEAD], [LEFT, BY_HAND]),
+        (was("crash_loop"), [UP, DEAD], [LEFT, BY_HAND]),
+        (was("failed"), [UP, DEAD, LEFT], [BY_HAND]),
+        (was("stopped", wanted=False), [BY_HAND], [UP, DEAD, LEFT, FROZEN]),
+        (was("paused", wanted=False), [FROZEN], [UP, LEFT, BY_HAND]),
+        (was("paused"), [FROZEN], [UP, LEFT, BY_HAND]),
+    ],
+)
+def test_restored_is_what_it_was(
+    ports: Ports, table: Table, before: Any, good: list[ServiceView], bad: list[ServiceView]
+) -> None:
+    for views, wanted in ((good, Answer.YES), (bad, Answer.NO)):
+        for table.views["a"] in views:
+            answer = look(ports, CallType.SERVICE_RESTORED, before, service="a")
+            assert answer.answer is wanted, answer
+
+
+def test_restoring_what_is_frozen_or_stopped_as_before_does_nothing(ports: Ports, table: Table) -> None:
+    for table.views["a"], before in ((FROZEN, was("paused")), (BY_HAND, was("stopped", wanted=False))):
+        assert do(ports, CallType.SERVICE_RESTORE, before, service="a").ok
+    assert table.told == []
+    assert do(ports, CallType.SERVICE_RESTORE, was("paused"), service="a").ok
+    table.views["a"] = UP
+    assert do(ports, CallType.SERVICE_RESTORE, was("stopped", wanted=False), service="a").ok
+    assert table.told == ["stop a", "stop a"]
 
 
 def test_ready_and_exists(ports: Ports, table: Table) -> None:
