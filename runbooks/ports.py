@@ -30,7 +30,8 @@ class Untouched(PortError):
 class ServiceView:
     """A service as its node shows it. ``run`` counts its runs from 1 (0: never ran); ``state`` is the node's word.
 
-    ``is_wanted`` is False for one a person stopped.
+    ``is_wanted`` is False for one a person stopped. ``decided`` is what a person has decided of it and when, while it
+    stands: that they stopped or paused it. "" when nobody did, or a runbook did.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ServiceView:
     run: int
     state: str
     is_wanted: bool = True
+    decided: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +372,9 @@ class Scaling(Protocol):
 
     def scale(self, name: str, replicas: int, timeout_s: float) -> None:
         """Run so many. Raises PortError."""
+
+    def decided(self, name: str) -> str:
+        """Which number a person has chosen and when, while it stands; "" when nobody did, or a runbook did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ class App:
         self.cleaner = self._cleaner()
         self.system = ActorSystem(reporter=self._reported, memory=self.memory)
         self.steering = self._steering()
-        self.scaling = LiveScaling(self.catalog)
+        self.scaling = LiveScaling(self.catalog, self.ledger)
         self.recovery = Recovery(
             RecoveryPlan(
                 state_dir=state_dir,

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from actors.board import NodeState, NodeStatus
+from actors.ledger import Ledger
 from actors.live_runs import LiveRuns
 from actors.runtimes.base import Usage
 from runbooks.ports import PortError, RunInfo, ServiceView, Untouched, UsageView
 from supervisors.catalog import Catalog
 from supervisors.manager import CommandFailed, ManagerError, UnknownNode
 from supervisors.reload import Reloader
-from supervisors.steering import Steering
+from supervisors.steering import BY_RUNBOOK, Steering
+from supervisors.tree_json import rfc3339
 
-BY: Final = "runbook"
 MEASURED_S: Final = 1.0
 """CPU is what was used over so long."""
 
@@ -32,13 +33,15 @@ class SteeredServices:
             return None
         status = self.steering.status(name)
         is_ready = status.state is NodeState.READY
-        return ServiceView(name, is_ready, status.incarnation, status.state.value, status.wanted)
+        return ServiceView(
+            name, is_ready, status.incarnation, status.state.value, status.wanted, self.steering.decided(name)
+        )
 
     def restart(self, name: str, timeout_s: float) -> RunInfo:
         began = time.monotonic()
         try:
             old_run = self.steering.status(name).incarnation
-            self.steering.note(name, "restart", BY)
+            self.steering.note(name, "restart", BY_RUNBOOK)
             self.steering.put_down(name, timeout_s=timeout_s)
             self.steering.start(name, timeout_s=None)
             left_s = timeout_s - (time.monotonic() - began)
@@ -48,7 +51,7 @@ class SteeredServices:
 
     def start(self, name: str, timeout_s: float) -> RunInfo:
         try:
-            self.steering.note(name, "start", BY)
+            self.steering.note(name, "start", BY_RUNBOOK)
             self.steering.start(name, timeout_s=None)
             return self._launched(name, 0, timeout_s)
         except ManagerError as error:
@@ -56,8 +59,8 @@ class SteeredServices:
 
     def stop(self, name: str, timeout_s: float) -> None:
         try:
-            self.steering.note(name, "stop", BY)
-            self.steering.stop(name, by=BY, timeout_s=timeout_s)
+            self.steering.note(name, "stop", BY_RUNBOOK)
+            self.steering.stop(name, by=BY_RUNBOOK, timeout_s=timeout_s)
         except ManagerError as error:
             raise PortError(str(error)) from error
 
@@ -74,16 +77,23 @@ class LiveScaling:
     """Fulfils ``runbooks.ports.Scaling``, as ``selfheal services scale`` does. ``reloader``: set when it is built."""
 
     catalog: Catalog
+    ledger: Ledger
     reloader: Reloader | None = None
 
     def replicas(self, name: str) -> int | None:
         return self.catalog.replicas().get(name)
 
+    def decided(self, name: str) -> str:
+        chosen = self.ledger.record(name).scaled
+        if chosen is None or chosen.by == BY_RUNBOOK:
+            return ""
+        return f"scaled to {chosen.replicas} by {chosen.by} at {rfc3339(chosen.at)}"
+
     def scale(self, name: str, replicas: int, timeout_s: float) -> None:
         if self.reloader is None:
             raise PortError(f"{name}: cannot scale: the tree is not up yet")
         try:
-            applied = self.reloader.scale(name, replicas, by=BY, timeout_s=timeout_s)
+            applied = self.reloader.scale(name, replicas, by=BY_RUNBOOK, timeout_s=timeout_s)
         except (CommandFailed, UnknownNode) as error:
             raise Untouched(str(error)) from error
         except ManagerError as error:

@@ -25,9 +25,12 @@ from supervisors.decisions.model import Ask, Refused
 from supervisors.library import call
 from supervisors.manager import REFUSED, CommandFailed, ManagerError, TimedOut, UnknownNode
 from supervisors.supervisor import CallRequest, Result
+from supervisors.tree_json import rfc3339
 
 SETTLED_BAD = frozenset({NodeState.CRASH_LOOP, NodeState.FAILED})
 CALL_MARGIN_S = 10.0
+BY_RUNBOOK: Final = "runbook"
+"""Who asked, when no person did."""
 STOP_REMEMBERED: Final = register("daemon.wish.stop", "a person's stop is remembered, the service is up")
 START_REMEMBERED: Final = register("daemon.wish.start", "a person's start is remembered, the service is down")
 
@@ -53,6 +56,14 @@ class Steering:
         self._check(name)
         found = self.system.board.get(self.path(name))
         return found if found is not None else _never_started(self.path(name))
+
+    def decided(self, name: str) -> str:
+        """What a person has decided of its running, and when, while it stands; "" when nobody did, or a runbook did."""
+        record = self.ledger.record(name)
+        for word, wish in (("stopped", record.stopped), ("paused", record.paused)):
+            if wish is not None and wish.by != BY_RUNBOOK:
+                return f"{word} by {wish.by} at {rfc3339(wish.at)}"
+        return ""
 
     def path(self, name: str) -> str:
         return f"{self.homes[name]}/{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from runbooks.calls.amounts import number
@@ -22,8 +23,29 @@ def _scaling(context: Context) -> Scaling:
 
 def _before(call: Call, context: Context) -> tuple[str, Any]:
     name = str(call.arguments["service"])
-    replicas = _scaling(context).replicas(name)
-    return name, None if replicas is None else {"replicas": replicas}
+    scaling = _scaling(context)
+    replicas = scaling.replicas(name)
+    return name, None if replicas is None else {"replicas": replicas, "decided": scaling.decided(name)}
+
+
+def _newly_decided(call: Call, context: Context, before: Mapping[str, Any]) -> str:
+    """What a person has chosen since: it stands. "" when nobody has."""
+    decided = _scaling(context).decided(str(call.arguments["service"]))
+    return decided if decided != before.get("decided", "") else ""
+
+
+def scale_back(call: Call, context: Context, before: Mapping[str, Any]) -> CallOutcome:
+    """Raises PortError."""
+    if decided := _newly_decided(call, context, before):
+        return CallOutcome(ok=True, output=f"is left as it is: {decided}")
+    return scale_to(call, context, before["replicas"])
+
+
+def is_scaled_back(call: Call, context: Context, before: Mapping[str, Any]) -> CheckOutcome:
+    """Raises PortError."""
+    if decided := _newly_decided(call, context, before):
+        return CheckOutcome(Answer.YES, decided)
+    return is_scaled_to(call, context, before["replicas"])
 
 
 def scale_to(call: Call, context: Context, wanted: float) -> CallOutcome:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from runbooks.calls import scaling
 from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, yes_no
 from runbooks.engine_words import Answer
-from runbooks.model import Call, CallType
+from runbooks.model import Call, CallType, Trouble
 from runbooks.ports import ServiceView
 
 STOPPED: Final = "stopped"
@@ -22,13 +22,28 @@ def _before(call: Call, context: Context) -> tuple[str, Any]:
     view = context.ports.services.status(name)
     if view is None:
         return name, None
-    return name, {"run": view.run, "state": view.state, "ready": view.ready, "wanted": view.is_wanted}
+    return name, {
+        "run": view.run,
+        "state": view.state,
+        "ready": view.ready,
+        "wanted": view.is_wanted,
+        "decided": view.decided,
+    }
+
+
+def _newly_decided(before: Mapping[str, Any], view: ServiceView | None) -> str:
+    """What a person has decided since: it stands, whatever this run did or would undo. "" when nobody has."""
+    return view.decided if view is not None and view.decided != before.get("decided", "") else ""
 
 
 # -- acting -----------------------------------------------------------------------------------------------------------
 
 
 def _restart(call: Call, context: Context) -> CallOutcome:
+    view = context.ports.services.status(call.arguments["service"])
+    if view is not None and view.decided:
+        said = f"service {view.name!r} is not restarted: {view.decided}"
+        return CallOutcome(ok=False, error=said, trouble=Trouble.PERMANENT, is_untouched=True)
     run = context.ports.services.restart(call.arguments["service"], call.timeout_s)
     return CallOutcome(ok=True, output=f"run {run.run}", result={"run": run.run})
 
@@ -49,10 +64,12 @@ def _restore(call: Call, context: Context) -> CallOutcome:
     if before is None:
         return CallOutcome(ok=False, error="it is not known what the service was before")
     if "replicas" in before:
-        return scaling.scale_to(call, context, before["replicas"])
+        return scaling.scale_back(call, context, before)
+    view = context.ports.services.status(call.arguments["service"])
+    if decided := _newly_decided(before, view):
+        return CallOutcome(ok=True, output=f"is left as it is: {decided}")
     if before["wanted"] and before["state"] != PAUSED:
         return _start(call, context)
-    view = context.ports.services.status(call.arguments["service"])
     if view is not None and _is_as_before(before, view):
         return CallOutcome(ok=True, output=f"is {view.state}, as before")
     return _stop(call, context)  # one that was paused, too: what it was frozen in is gone
@@ -109,10 +126,12 @@ def _restored(call: Call, context: Context) -> CheckOutcome:
     name = call.arguments["service"]
     before = context.snapshot.get(name)
     if before is not None and "replicas" in before:
-        return scaling.is_scaled_to(call, context, before["replicas"])
+        return scaling.is_scaled_back(call, context, before)
     view = context.ports.services.status(name)
     if before is None or view is None:
         return CheckOutcome(Answer.UNKNOWN, f"service {name!r}: its state {'now' if before else 'before'} is not known")
+    if decided := _newly_decided(before, view):
+        return CheckOutcome(Answer.YES, f"service {name!r} is {view.state}: {decided}")
     was = "ready" if before["ready"] else before["state"]
     said = f"service {name!r} was {was}, and is {view.state}, {'wanted' if view.is_wanted else 'not wanted'}"
     return yes_no(_is_as_before(before, view), said)

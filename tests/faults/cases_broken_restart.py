@@ -9,9 +9,10 @@ from typing import Final
 
 from tests.faults.cases_services import ENDS_AT_ONCE, is_down, until_down
 from tests.faults.ended import Ended
-from tests.faults.registry import Case, Kind, shared
-from tests.faults.ward import Bed, Part
-from tests.support.eventually import holds_for
+from tests.faults.registry import Case, Kind
+from tests.faults.ward import LONG_S, Bed, Part
+from tests.support.eventually import eventually, holds_for
+from tests.system.running import free_port
 
 RUNBOOK: Final = "service_failure"
 
@@ -41,4 +42,30 @@ def comes_up_no_more(bed: Bed) -> Iterator[Part]:
     yield Part({"services": {bed.name: patient}}, run)
 
 
-CASES: tuple[Case, ...] = (shared(RUNBOOK, "comes-up-no-more", Kind.ROLLBACK, comes_up_no_more, ("rollback_failed",)),)
+@contextmanager
+def stopped_meanwhile(bed: Bed) -> Iterator[Part]:
+    """The restart does not help; before the run gives up a person stops the service. That word stands."""
+
+    def run() -> Ended:
+        first, began = bed.pid(), time.monotonic()
+        ack = bed.send(RUNBOOK)
+        assert ack.decision is not None
+        assert ack.decision.execution_id is not None, ack
+        eventually(lambda: bed.service().get("pid") not in (None, first), within_s=LONG_S, every_s=0.05)
+        assert bed.selfheal.call("services", "stop", bed.name, "--why", "looking into it").returncode == 0
+        end = bed.over(ack.decision.execution_id, began)
+        holds_for(lambda: bed.service()["state"] == "stopped", 1, every_s=0.2)
+        return end
+
+    stays_ill = {
+        "command": ["sleep", "1000"],
+        "restart_policy": "never",
+        "health_check": {"tcp": f"127.0.0.1:{free_port()}", "interval": "200ms", "start_period": "1h"},
+    }
+    yield Part({"services": {bed.name: stays_ill}}, run, ready=())
+
+
+CASES: tuple[Case, ...] = (
+    Case(RUNBOOK, "comes-up-no-more", Kind.ROLLBACK, comes_up_no_more, ("rollback_failed",)),
+    Case(RUNBOOK, "stopped-meanwhile", Kind.ROLLBACK, stopped_meanwhile, ("rolled_back",)),
+)

@@ -18,7 +18,7 @@ import pytest
 from runbooks.calls.family import CallOutcome, CheckOutcome
 from runbooks.commands import LocalCommands
 from runbooks.engine_words import Answer
-from runbooks.model import Call, CallType
+from runbooks.model import Call, CallType, Trouble
 from runbooks.network import LocalHttp, LocalTcp
 from runbooks.ports import PortError, Ports, RunInfo, ServiceView
 from runbooks.steps import make_call, make_check, take_snapshot
@@ -85,7 +85,7 @@ def python(code: str, *more: str) -> tuple[str, ...]:
 
 def test_the_generation_tells_whether_a_restart_happened(ports: Ports, table: Table) -> None:
     snapshot = take_snapshot(about("a", "b"), ports, TOKEN)
-    assert snapshot == {"a": {"run": 3, "state": "ready", "ready": True, "wanted": True}, "b": None}
+    assert snapshot == {"a": {"run": 3, "state": "ready", "ready": True, "wanted": True, "decided": ""}, "b": None}
     generation = CallType.SERVICE_GENERATION
     assert look(ports, generation, snapshot, service="a").answer is Answer.NO
     assert do(ports, CallType.SERVICE_RESTART, service="a") == CallOutcome(ok=True, output="run 4", result={"run": 4})
@@ -138,6 +138,33 @@ def test_restored_is_what_it_was(
         for table.views["a"] in views:
             answer = look(ports, CallType.SERVICE_RESTORED, before, service="a")
             assert answer.answer is wanted, answer
+
+
+def test_what_a_person_decided_meanwhile_stands(ports: Ports, table: Table) -> None:
+    running = take_snapshot(about("a"), ports, TOKEN)
+    for word in ("stopped", "paused"):
+        decided = f"{word} by ann at 2026-01-01T00:00:00.000Z"
+        table.views["a"] = ServiceView("a", False, 4, word, is_wanted=False, decided=decided)
+        restored = do(ports, CallType.SERVICE_RESTORE, running, service="a")
+        assert (restored.ok, restored.output) == (True, f"is left as it is: {decided}")
+        seen = look(ports, CallType.SERVICE_RESTORED, running, service="a")
+        assert (seen.answer, seen.detail) == (Answer.YES, f"service 'a' is {word}: {decided}")
+        again = do(ports, CallType.SERVICE_RESTART, service="a")
+        assert (again.ok, again.trouble, again.is_untouched) == (False, Trouble.PERMANENT, True)
+        assert decided in again.error
+    assert table.told == []
+
+
+def test_what_a_person_decided_before_is_restored(ports: Ports, table: Table) -> None:
+    """The run has started what a person had stopped: undone it is stopped again."""
+    by_ann = ServiceView("a", False, 4, "stopped", is_wanted=False, decided="stopped by ann at noon")
+    table.views["a"] = by_ann
+    stopped = take_snapshot(about("a"), ports, TOKEN)
+    assert look(ports, CallType.SERVICE_RESTORED, stopped, service="a").answer is Answer.YES
+    table.views["a"] = UP
+    assert look(ports, CallType.SERVICE_RESTORED, stopped, service="a").answer is Answer.NO
+    assert do(ports, CallType.SERVICE_RESTORE, stopped, service="a").ok
+    assert table.told == ["stop a"]
 
 
 def test_restoring_what_is_frozen_or_stopped_as_before_does_nothing(ports: Ports, table: Table) -> None:
