@@ -163,6 +163,19 @@ def test_what_the_journal_does_not_know_cannot_be_written(journal: Journal, exec
             journal.submit(work).result(10)
 
 
+def test_whether_nothing_was_changed_is_kept(journal: Journal, execution: Execution) -> None:
+    """A record that does not say so is written as ever: an older daemon reads it."""
+    known = [Record(Kind.DONE, 0, "a", 1, ok=False, untouched=True), Record(Kind.DONE, 0, "a", 1, ok=False)]
+
+    def work(db: sqlite3.Connection) -> list[str]:
+        for record in known:
+            rows.add_record(db, execution.id, record, 1.0)
+        return [row[0] for row in db.execute("SELECT record FROM steps ORDER BY seq")]
+
+    assert ["untouched" in one for one in journal.submit(work).result(10)] == [True, False]
+    assert [record for _, record in journal.read(lambda db: rows.records(db, execution.id))] == known
+
+
 # -- crashes ----------------------------------------------------------------------------------------------------------
 
 
