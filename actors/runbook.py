@@ -21,6 +21,7 @@ from actors.journal import runs
 from actors.journal.journal import Journal
 from actors.journal.rows import Execution
 from actors.journal.runs import Claim, HasEnded, Overtaken, RunLost
+from actors.journal.schema import JournalTrouble
 from actors.kernel import SupervisedActor
 from actors.messages import IoDone, Wake
 from actors.runbook_calls import CLAIMED, CLAIMING, ENDED, ENDING, TOLD, WRITING, WRITTEN, CallsInFlight
@@ -124,8 +125,9 @@ class RunbookActor(SupervisedActor):
         self._execution = execution
         self._parts = parts
         self._state: State | None = None
-        self._epoch = 0
+        self._epoch = 0  # of no claim yet
         self._has_intent = False
+        self._is_given_up = False
         self._wanted_end: StopRun | None = None
         self._hands = Hands(context.system, self.ref, parts.calls, parts.ports, execution.id)
         self._redact = Redactor(parts.redact)
@@ -236,7 +238,7 @@ class RunbookActor(SupervisedActor):
 
     def _finish(self, finish: Finish) -> None:
         execution, path, now = self._execution, self.context.path, self.context.system.clock.moment()
-        epoch, clean = self._epoch, replace(finish, detail=self._redact(finish.detail))
+        epoch, clean = self._epoch or None, replace(finish, detail=self._redact(finish.detail))
 
         def write(db: sqlite3.Connection) -> None:
             runs.finish(db, path, execution, epoch, clean.status, clean.detail, now.wall_s, now.mark)
@@ -291,6 +293,8 @@ class RunbookActor(SupervisedActor):
                 self.exit(NORMAL)
             case _Written(error=RunLost()):
                 self._lost()
+            case _Written(what=what, error=error) if error is not None and not _is_of_the_disk(error):
+                self._unwritable(what, error)
             case _Written(what=what, error=error) if error is not None:
                 self.log.error("cannot write the journal, trying again", error=str(error))
                 self._show(f"waits for the journal: {error}")
@@ -317,12 +321,28 @@ class RunbookActor(SupervisedActor):
         """Without a word of the engine. Where nothing was intended nothing was done."""
         self._finish(Finish(Status.UNKNOWN if self._has_intent else Status.FAILED, why))
 
+    def _unwritable(self, what: object, error: BaseException) -> None:
+        """By a fault of ours, so that another try would end no better."""
+        said = f"its journal could not be written, by a fault of the program: {error!a}"
+        self.log.critical("a run's journal cannot be written", execution=self._execution.id, error=ascii(error))
+        self._state = None
+        if isinstance(what, _Claim):
+            self._has_intent = True  # for all that is known
+        if self._is_given_up:
+            self._ends_unwritten(said)
+        else:
+            self._is_given_up = True
+            self._give_up_run(f"{said}; nobody knows how far it has come")
+
     def _lost(self) -> None:
         """The journal was lost under it: nothing can be written of this run any more, so nothing more is done."""
+        self.log.critical("a run's records are lost", execution=self._execution.id, target=self._execution.target)
+        self._ends_unwritten("its records were lost with the journal; nobody knows how far it has come")
+
+    def _ends_unwritten(self, detail: str) -> None:
+        """Its end is not in its row; the latch and the alert tell of it where anything may stand."""
         execution, at = self._execution, self.context.system.clock.wall()
         status = Status.UNKNOWN if self._has_intent else Status.FAILED
-        detail = "its records were lost with the journal; nobody knows how far it has come"
-        self.log.critical("a run's records are lost", execution=execution.id, target=execution.target)
         if status in runs.LATCHING:
             self._parts.journal.submit(lambda db: runs.latch(db, execution.target, execution.id, at, detail))
             self._parts.failed(execution, status, detail)
@@ -352,3 +372,10 @@ class RunbookActor(SupervisedActor):
                 detail=f"{self._execution.runbook} on {self._execution.target}: {detail}",
             )
         )
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    """It may be over in a while: the file, its disk, or the writer."""
+    return (
+        isinstance(error, (JournalTrouble, OSError, sqlite3.OperationalError)) or type(error) is sqlite3.DatabaseError
+    )

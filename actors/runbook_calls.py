@@ -48,6 +48,9 @@ LOOKED: Final = {
 }
 
 
+_UNBEGUN: Final = CallOutcome(ok=False, error="was given up before it was begun", is_untouched=True)
+
+
 @dataclass(eq=False)
 class Flight:
     """One call on its way: ``until_s`` (of ``time.monotonic``) it must have ended, if its port keeps its word."""
@@ -80,7 +83,7 @@ class CallsInFlight:
         with self._changed:
             flight.is_begun = not flight.is_abandoned
         try:
-            return call() if flight.is_begun else CallOutcome(ok=False, error="was given up before it was begun")
+            return call() if flight.is_begun else _UNBEGUN
         finally:
             self._forget(execution_id, flight)
 

@@ -1,4 +1,5 @@
-"""Takes out of texts what nobody may read: the values of parameters marked ``redact``, and whatever a hook knows. Pure.
+"""Takes out of texts what nobody may read: the values of parameters marked ``redact``, and whatever a hook knows; and
+writes out what is no character (``plain_text``). Pure.
 
 Records, events and ends pass through it before they are written; what a later step needs to do its work does not.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final
+
+from runbooks.plain_text import storable
 
 HIDDEN: Final = "[redacted]"
 
@@ -22,4 +25,4 @@ class Redactor:
     def __call__(self, text: str) -> str:
         for value in self._hidden:
             text = text.replace(value, HIDDEN)
-        return self._hook(text)
+        return storable(self._hook(text))

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from actors.chain.macs import BEGIN, FORGOTTEN, Row, mac_of
+from runbooks.plain_text import storable
 
 AT_ONCE: Final = 500
 RUNS_FORGOTTEN: Final = "runs_forgotten"
@@ -21,11 +22,24 @@ _LAST: Final = "SELECT seq, mac FROM audit ORDER BY seq DESC LIMIT 1"
 
 class SealingConnection(sqlite3.Connection):
     """The journal's writing connection. ``audit_key``: what its audit rows are sealed with; ``has_sealed`` is set by
-    each row and taken back by whoever writes the tip.
+    each row and taken back by whoever writes the tip. A text that SQLite does not take, because it is not all of
+    characters, is written as ``plain_text`` has it, wherever it comes from.
     """
 
     audit_key: bytes | None = None
     has_sealed: bool = False
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        try:
+            return super().execute(sql, parameters)
+        except UnicodeEncodeError:  # while it was bound: nothing is done yet
+            return super().execute(sql, _storable(parameters))
+
+
+def _storable(parameters: Any) -> Any:
+    if isinstance(parameters, Mapping):
+        return {name: storable(one) if isinstance(one, str) else one for name, one in parameters.items()}
+    return tuple(storable(one) if isinstance(one, str) else one for one in parameters)
 
 
 def note(db: sqlite3.Connection, at: float, kind: str, body: Mapping[str, Any]) -> None:

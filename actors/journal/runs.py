@@ -91,13 +91,14 @@ def finish(
     db: sqlite3.Connection,
     path: str,
     execution: Execution,
-    epoch: int,
+    epoch: int | None,
     status: Status,
     detail: str,
     at: float,
     mark: str | None = None,
 ) -> None:
-    """The end, written once, with its event and, after an end nobody can trust, the latch of its target.
+    """The end, written once, with its event and, after an end nobody can trust, the latch of its target. ``epoch``
+    None: whoever carries it out.
 
     Raises:
         Overtaken: a newer incarnation is at work.

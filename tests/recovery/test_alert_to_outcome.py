@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bridge_link.sockets import make_dealer
 from bridge_link.wire import Kind, Message, decode, encode
 from guardian_link import Alert, AlertRefused, DaemonUnreachable, GuardianClient
 from runbooks.model import Status
+from runbooks.ports import PortError, RunInfo, ServiceView
 from tests.recovery.place import Place, World, recovering
 from tests.support.eventually import eventually, holds_for
 
@@ -107,6 +109,37 @@ def test_a_service_that_does_not_become_ready_is_a_failed_recovery(tmp_path: Pat
         outcome = guardian.wait(ack.execution_id, timeout_s=40)
         assert not outcome.is_recovered
         assert place.recovery.records.executions(1)[0]["status"] == outcome.status
+
+
+@dataclass
+class HalfWay(World):
+    """A restart puts the service down and cannot start it; a start can."""
+
+    down: set[str] = field(default_factory=set)
+    starts: list[str] = field(default_factory=list)
+
+    def status(self, name: str) -> ServiceView | None:
+        view = super().status(name)
+        return view if view is None or name not in self.down else ServiceView(name, False, view.run, "stopped")
+
+    def restart(self, name: str, timeout_s: float) -> RunInfo:
+        self.down.add(name)
+        raise PortError(f"{name}: cannot be started: no such file")
+
+    def start(self, name: str, timeout_s: float) -> RunInfo:
+        self.down.discard(name)
+        self.starts.append(name)
+        return super().restart(name, timeout_s)
+
+
+def test_a_service_that_was_put_down_and_not_started_is_started_again(tmp_path: Path) -> None:
+    world = HalfWay()
+    with recovering(tmp_path, world) as place, GuardianClient(place.address) as guardian:
+        ack = guardian.send(failure())
+        assert ack.execution_id is not None
+        outcome = guardian.wait(ack.execution_id, timeout_s=60)
+    assert (outcome.status, "rolled back: restart" in outcome.detail) == ("rolled_back", True)
+    assert (world.starts, world.down) == (["a"], set())
 
 
 def test_one_run_per_target_and_the_queue_is_served(tmp_path: Path) -> None:

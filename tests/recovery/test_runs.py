@@ -27,11 +27,12 @@ from runbooks import engine
 from runbooks.engine_words import CallDone, Kind, Record
 from runbooks.model import Status
 from runbooks.ports import RunInfo
+from supervisors.action_ports import ActionsPlan
 from supervisors.manager import CommandFailed, UnknownNode
 from supervisors.recovery import RecoveryPlan
 from tests.recovery.place import Place, World, recovering
 from tests.runbooks.files import GOOD
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, holds_for
 from tests.support.tables import TABLE
 
 PATH = "root/runbooks/x-1"
@@ -162,6 +163,19 @@ def test_what_the_journal_does_not_know_cannot_be_written(journal: Journal, exec
             journal.submit(work).result(10)
 
 
+def test_whether_nothing_was_changed_is_kept(journal: Journal, execution: Execution) -> None:
+    """A record that does not say so is written as ever: an older daemon reads it."""
+    known = [Record(Kind.DONE, 0, "a", 1, ok=False, untouched=True), Record(Kind.DONE, 0, "a", 1, ok=False)]
+
+    def work(db: sqlite3.Connection) -> list[str]:
+        for record in known:
+            rows.add_record(db, execution.id, record, 1.0)
+        return [row[0] for row in db.execute("SELECT record FROM steps ORDER BY seq")]
+
+    assert ["untouched" in one for one in journal.submit(work).result(10)] == [True, False]
+    assert [record for _, record in journal.read(lambda db: rows.records(db, execution.id))] == known
+
+
 # -- crashes ----------------------------------------------------------------------------------------------------------
 
 
@@ -192,6 +206,98 @@ def test_a_run_that_crashes_its_actor_every_time_ends(tmp_path: Path, monkeypatc
         )
         assert [(one["type"], one["severity"]) for one in failed] == [("recovery_failed", "critical")]
         assert guardian.send(failure("b")).execution_id is not None  # all else goes on
+
+
+@pytest.mark.parametrize("broken", ["claim", "add_record", "finish"])
+def test_what_cannot_be_written_by_a_fault_of_ours_is_not_tried_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Neither the disk nor the file is at fault: the run ends at once, its target is latched, and people hear of it."""
+    real = getattr(runs, broken)
+    tries: list[Any] = []
+
+    def breaks(db: Any, *given: Any) -> Any:
+        if broken == "add_record" and given[2].kind is Kind.INTENT:
+            return real(db, *given)
+        tries.append(given)
+        raise TypeError("not for \ud800 tables")
+
+    monkeypatch.setattr(runs, broken, breaks)
+    with recovering(tmp_path) as place, GuardianClient(place.address) as guardian:
+        ack = guardian.send(failure())
+        assert ack.execution_id is not None
+        if broken != "finish":
+            end = ended(place, ack.execution_id)
+            assert end["status"] == "unknown"
+            assert "by a fault of the program: TypeError('not for \\ud800 tables')" in end["detail"], end["detail"]
+        eventually(lambda: len(alerted(place)) == 1, within_s=30)
+        assert in_journal(tmp_path, "SELECT target FROM latches") == [("service:a",)]
+        holds_for(lambda: len(tries) == (2 if broken == "finish" else 1), 1.5)
+
+
+def test_a_trouble_of_the_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = runs.add_record
+    tries: list[Any] = []
+
+    def full_twice(db: Any, *given: Any) -> Any:
+        tries.append(given)
+        if len(tries) <= 2:
+            raise OSError(28, "No space left on device")
+        return real(db, *given)
+
+    monkeypatch.setattr(runs, "add_record", full_twice)
+    with recovering(tmp_path) as place, GuardianClient(place.address) as guardian:
+        ack = guardian.send(failure())
+        assert ack.execution_id is not None
+        assert ended(place, ack.execution_id)["status"] == "succeeded"
+        assert place.world.restarts == ["a"]
+
+
+def test_a_file_name_that_is_no_text_is_written_out(tmp_path: Path) -> None:
+    """It stands in what the step says, and so in records, events, the end and the alert about it."""
+    root = tmp_path / "root"
+    root.mkdir()
+    file = root / os.fsdecode(b"bericht-\xfc.log")
+    file.write_bytes(os.urandom(200_000))  # it cannot be compressed: putting it aside frees nothing
+    os.utime(file, (1, 1))
+    given = {"root": str(root)}
+    put_aside = {
+        "id": "put_aside",
+        "name": "Put aside",
+        "action_type": "resource_cleanup",
+        "effect": "mutating",
+        "parameters": {**given, "patterns": ["*.log"], "until_free": "100%"},
+        "probe": {"call": {"type": "cleanup_done", "with": given}},
+        "verify": {"call": {"type": "disk_free", "with": {"path": str(root), "at_least": "0%"}}},
+        "rollback": {
+            "call": {"type": "cleanup_restore", "with": given},
+            "verify": {"call": {"type": "cleanup_restored", "with": given}},
+        },
+    }
+    books = tmp_path / "books"
+    books.mkdir()
+    (books / "clean.json").write_text(json.dumps({**GOOD, "id": "clean", "priority": 99, "actions": [put_aside]}))
+    state = tmp_path / "state"
+    every = "tcp://127.0.0.1:0"
+    actions = ActionsPlan(cleanup_roots=(root,))
+    plan = RecoveryPlan(state, True, 5, (books,), every, every, warm_up_s=0.0, actions=actions)
+    with recovering(state, plan=plan) as place, GuardianClient(place.address) as guardian:
+        ack = guardian.send(failure())
+        assert ack.execution_id is not None
+        end = ended(place, ack.execution_id)
+        assert end["runbook"] == "clean"
+        assert "bericht-\\udcfc.log" in end["detail"], end
+        assert file.exists()
+
+
+def test_a_text_that_is_none_can_be_stored_and_found(journal: Journal) -> None:
+    def work(db: sqlite3.Connection) -> list[Any]:
+        rows.add_event(db, 1.0, "root/\udcfc", "e", "ok: ü, half: \ud800", {})
+        rows.add_event(db, 1.0, "root/ü", "e", "", {})
+        found = rows.events(db, "root/\udcfc", 9)
+        return [found[0]["text"], len(found), *db.execute("SELECT :it", {"it": "\udc80"}).fetchone()]
+
+    assert journal.submit(work).result(10) == ["ok: ü, half: \\ud800", 1, "\\udc80"]
 
 
 def test_without_an_intent_a_crashing_run_has_done_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
