@@ -103,7 +103,7 @@ def test_a_bad_file_changes_nothing_and_every_problem_is_named(tmp_path: Path) -
     with asked(config, tmp_path / "state") as selfheal:
         selfheal.until_ready()
         kept = selfheal.facts("a")
-        config.write_text("services:\n  a: {command: 5}\n  b: {restart_policy: x}\n")
+        config.write_text("services:\n  a: {command: 5}\n  b: {restart_policy: x}\nversion: 1\n")
         refused = selfheal.running.call("apply")
         assert refused.returncode == 2
         assert "selfheal.yaml:2: services.a.command" in refused.stderr
@@ -132,9 +132,14 @@ def test_sighup_without_a_terminal_reads_the_file_again(tmp_path: Path) -> None:
     with asked(config, tmp_path / "state") as selfheal:
         selfheal.until_ready()
         kept = selfheal.facts("a")
-        config.write_text("services: {a: {command: 5}}\n")
+        config.write_text("version: 1\nservices: {a: {command: 5}}\n")
         selfheal.running.process.send_signal(signal.SIGHUP)
         eventually(lambda: "services.a.command" in selfheal.running.log.read_text(), within_s=LONG_S)
+        assert selfheal.facts("a") == kept
+        config.write_text("")
+        selfheal.running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "selfheal.yaml: is empty" in selfheal.running.log.read_text(), within_s=LONG_S)
+        assert selfheal.running.call("plan").returncode == 2
         assert selfheal.facts("a") == kept
         write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER})
         selfheal.running.process.send_signal(signal.SIGHUP)
