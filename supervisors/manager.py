@@ -40,7 +40,8 @@ class Desired(TypedDict):
 class Node(TypedDict):
     """One node of ``selfheal tree --json``. Times are RFC 3339 in UTC. What is unknown is left out.
 
-    ``wanted`` false: a person stopped it, so its not being ready is not bad.
+    ``wanted`` false: a person stopped it, so its not being ready is not bad. ``note`` stands in the answer to a command
+    that changed nothing: ``already stopped by alice (holiday)``.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Node(TypedDict):
     cpu_percent: NotRequired[float]
     memory_bytes: NotRequired[int]
     detail: NotRequired[str]
+    note: NotRequired[str]
     next_try_at: NotRequired[str]
     desired: NotRequired[Desired]
 

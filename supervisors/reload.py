@@ -33,6 +33,7 @@ from supervisors.manager import (
     PlanShown,
     UnknownNode,
 )
+from supervisors.people import whose
 from supervisors.plans import Action, Change, Entry, Plan, at_once, make_plan
 
 PLAN_ID_LETTERS = 12
@@ -130,7 +131,8 @@ class Reloader:
             return _applied(shown, self._editor.carry_out(todo, made.config, timeout_s))
 
     def scale(self, name: str, replicas: int | None, *, by: str, why: str = "", timeout_s: float) -> Applied:
-        """Run so many replicas, and remember who wanted it; None: the file's number again.
+        """Run so many replicas, and remember who wanted it; None: the file's number again. Who chose the same number
+        before, and why, stays remembered unless there is a new ``why``.
 
         Raises:
             UnknownNode, CommandFailed: nothing was changed.
@@ -141,8 +143,11 @@ class Reloader:
             if base not in source.services:
                 raise UnknownNode(name, what="service")
             self._check(source, base, replicas)
-            scaled = None if replicas is None else Scaled(replicas, by, self._wall(), why)
-            self._ledger.scaled_by(base, scaled)
+            known = self._ledger.record(base).scaled
+            is_same = known is not None and known.replicas == replicas
+            if not is_same or why:
+                scaled = None if replicas is None else Scaled(replicas, by, self._wall(), why)
+                self._ledger.scaled_by(base, scaled)
             words = "the file's number" if replicas is None else str(replicas)
             self._note(self._path(base), f"scale to {words}", by, why)
             before = frozenset(self._catalog.now.families.get(base, ()))
@@ -150,6 +155,8 @@ class Reloader:
             todo = make_plan(self._catalog.config, made.config).only(before | frozenset(made.families[base]))
             self._catalog.read(source, made.families)
             shown = self._shown(todo, made, self._file.path)
+            if known is not None and is_same:
+                shown["notes"] += [f"{base}: already scaled to {replicas} by {whose(known.by, known.why)}"]
             return _applied(shown, self._editor.carry_out(todo, made.config, timeout_s))
 
     def _check(self, source: SystemConfig, name: str, replicas: int | None) -> None:
