@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ def test_every_document_is_reached_from_the_readme() -> None:
         found = {str((here / one).resolve().relative_to(ROOT)) for one in links(name)}
         ahead |= {one for one in found if one in DOCUMENTS} - reached
     assert set(DOCUMENTS) - reached == set()
+
+
+def test_no_page_installs_somebody_elses_package() -> None:
+    """The name on the public index is not ours: what is installed is a checkout, or a wheel built from it."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    bare = re.compile(r"pip3? +install\b[^`\n]*[\s'\"]selfheal(?![\w./-])")
+    found = []
+    for name in tracked.stdout.split("\0"):
+        if name and not name.startswith("tests/") and (ROOT / name).is_file():
+            text = (ROOT / name).read_text(encoding="utf-8", errors="replace")
+            found += [f"{name}: {match[0]}" for match in bare.finditer(text)]
+    assert bare.search("`pip install -q 'selfheal[daemon]'`")
+    assert found == []
 
 
 def test_the_map_names_every_package() -> None:
