@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from config import DEMO, load_config
+from supervisors.planned import planned_tree
+from supervisors.render import render_tree
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -36,6 +40,16 @@ def test_every_document_is_reached_from_the_readme() -> None:
         found = {str((here / one).resolve().relative_to(ROOT)) for one in links(name)}
         ahead |= {one for one in found if one in DOCUMENTS} - reached
     assert set(DOCUMENTS) - reached == set()
+
+
+def test_the_readmes_tree_is_the_demos() -> None:
+    """Node by node, as it is drawn (that the planned tree is the real one is shown in tests/system/test_planned.py)."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    drawn = page.split("$ selfheal tree\n")[1].partition("```")[0]
+    shown = [re.sub(r" {2,}.*", "", line) for line in drawn.splitlines()]
+    tree = render_tree(planned_tree(load_config(DEMO, {}), 0.0), now=0.0, width=200, planned=True)
+    wanted = [re.sub(r" {2,}.*", "", line).replace("○", "●") for line in tree.splitlines()]
+    assert shown == wanted
 
 
 def test_no_page_installs_somebody_elses_package() -> None:
