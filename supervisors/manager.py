@@ -135,7 +135,9 @@ class NodeEdit(TypedDict):
 
 
 class PlanShown(TypedDict):
-    """``plan`` names exactly this plan; ``daemon`` lists what only a restart of the daemon changes."""
+    """``plan`` names exactly this plan; ``daemon`` lists what only a restart of the daemon changes; ``warnings``
+    tells what the file names that is not there now.
+    """
 
     schema: int
     plan: str
@@ -144,6 +146,7 @@ class PlanShown(TypedDict):
     nodes: list[NodeEdit]
     daemon: list[dict[str, Any]]
     notes: list[str]
+    warnings: NotRequired[list[str]]
 
 
 class Applied(TypedDict):
@@ -156,6 +159,7 @@ class Applied(TypedDict):
     nodes: list[NodeEdit]
     daemon: list[dict[str, Any]]
     notes: list[str]
+    warnings: NotRequired[list[str]]
 
 
 Record = Mapping[str, Any]

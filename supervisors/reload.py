@@ -19,6 +19,7 @@ import structlog
 
 from actors.ledger import Ledger, Scaled
 from config import ConfigError, SystemConfig, load_config
+from config.cautions import cautions
 from config.models import MAX_REPLICAS
 from config.replicas import Expanded, expanded, scale_problem
 from supervisors.catalog import Catalog
@@ -67,6 +68,10 @@ class OwnFile:
             ]
             raise BadConfig(str(error), problems) from error
 
+    def cautions(self, config: SystemConfig) -> list[str]:
+        """What the file names that is not there now."""
+        return list(cautions(config, self.environ))
+
 
 def check_owner(path: Path) -> None:
     """Who may ask the daemon over its socket is not always who may say what it runs. Raises CommandFailed."""
@@ -107,7 +112,8 @@ class Reloader:
         """What the file would change now. Raises BadConfig, CommandFailed."""
         path, source = self._file.read(file)
         made = self._expanded(source)
-        return self._shown(make_plan(self._catalog.config, made.config), made, path)
+        shown = self._shown(make_plan(self._catalog.config, made.config), made, path)
+        return {**shown, "warnings": self._file.cautions(source)}
 
     def apply(self, file: str | None = None, *, by: str, plan: str | None = None, timeout_s: float) -> Applied:
         """Carry the plan out; ``plan``: only if it is the one that was shown.
@@ -128,7 +134,8 @@ class Reloader:
             self._note("root/services", "apply", by, str(path) if todo.changed else f"{path} (no node changes)")
             shown["notes"] += self._heed(source, by)  # before what takes long
             self._catalog.read(source, made.families)
-            return _applied(shown, self._editor.carry_out(todo, made.config, timeout_s))
+            warnings = self._file.cautions(source)
+            return {**_applied(shown, self._editor.carry_out(todo, made.config, timeout_s)), "warnings": warnings}
 
     def scale(self, name: str, replicas: int | None, *, by: str, why: str = "", timeout_s: float) -> Applied:
         """Run so many replicas, and remember who wanted it; None: the file's number again. Who chose the same number
@@ -246,4 +253,6 @@ def reload_by_signal(reloader: Reloader) -> None:
         return
     changed = {one["node"]: one["action"] for one in made["nodes"]}
     needs = [change["key"] for change in made["daemon"]]
+    for line in made.get("warnings", ()):
+        log.warning("the file names what is not there", file=made["file"], warning=line)
     log.info("reloaded", ok=made["ok"], nodes=changed, needs_restart_of_daemon=needs)

@@ -127,4 +127,7 @@ def test_the_examples_of_the_documentation_are_good() -> None:
     examples = page.read_text(encoding="utf-8").split("```yaml\n")[1:]
     assert len(examples) == 4
     for example in examples:
-        parse_config(str(page), example.partition("```")[0], {}, page.parent)
+        (web,) = parse_config(str(page), example.partition("```")[0], {}, page.parent).services.values()
+        assert web.limits.get("memlock", (0, 0))[1] <= 8 * 2**20, (
+            "the usual hard limit, which root may not raise everywhere"
+        )

@@ -114,6 +114,21 @@ def test_a_bad_file_changes_nothing_and_every_problem_is_named(tmp_path: Path) -
         assert set(selfheal.services()) == {"a"}
 
 
+def test_what_is_not_there_is_a_warning_wherever_the_file_is_read(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER | {"working_dir": "/nope"}})
+    said = "services.b.working_dir: /nope is no folder now"
+    with asked(config, tmp_path / "state") as selfheal:
+        eventually(lambda: selfheal.services()["a"]["state"] == "ready", within_s=LONG_S)
+        log = selfheal.running.log
+        assert log.read_text().count(said) == 1
+        for words in (("plan",), ("apply",), ("tree", "--config", str(config))):
+            shown = selfheal.running.call(*words)
+            assert shown.returncode == 0, shown.stderr
+            assert f"warning: {said}\n" in shown.stderr
+        selfheal.running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: log.read_text().count(said) == 2, within_s=LONG_S)
+
+
 def test_a_health_check_added_live_is_obeyed(tmp_path: Path) -> None:
     config = write_config(tmp_path, {"a": SLEEPER})
     with asked(config, tmp_path / "state") as selfheal:
