@@ -89,6 +89,7 @@ class Entry:
         try:
             self._socket.bind(self.address)
         except zmq.ZMQError as error:
-            text = f"{self.address}: cannot listen: {error.strerror}; is another daemon there?"
-            raise BindFailed(text) from None
+            is_taken = error.errno == errno.EADDRINUSE
+            why = "is in use by another program" if is_taken else f"cannot listen: {zmq.strerror(error.errno or 0)}"
+            raise BindFailed(f"{self.address}: {why}") from None
         self.is_open = True

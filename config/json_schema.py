@@ -19,7 +19,12 @@ def schema() -> dict[str, Any]:
     service["health_check_interval"] = {"$ref": "#/$defs/HealthCheckConfig/properties/interval"}
     service["health_check_timeout"] = {"$ref": "#/$defs/HealthCheckConfig/properties/timeout"}
     service["health_check_retries"] = {"$ref": "#/$defs/HealthCheckConfig/properties/retries"}
-    return {"$schema": "http://json-schema.org/draft-07/schema#", **made, "title": "Selfheal configuration"}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        **made,
+        "title": "Selfheal configuration",
+        "required": ["version"],
+    }
 
 
 def text() -> str:

@@ -13,13 +13,15 @@ from pydantic_core import ErrorDetails
 
 from config.checks import ALL_CHECKS, known_exit_service
 from config.errors import ConfigError, Problem
-from config.models import BridgeConfig, GroupConfig, ServiceConfig, SystemConfig
+from config.models import BridgeConfig, GroupConfig, SecretName, ServiceConfig, SystemConfig
 from config.private import is_private, veiled
 from config.source import Path as KeyPath
 from config.source import Source, read_source
 
 SHIPPED: Final = Path(__file__).resolve().parent
 DEMO: Final = SHIPPED / "demo.yaml"
+VERSION: Final = SystemConfig.model_fields["version"].default
+"""What `version:` says. Every file says it, so that one that was cut off to nothing is never taken for a good one."""
 
 
 def find_config(argument: str | None, environ: Mapping[str, str], cwd: Path) -> Path:
@@ -64,6 +66,8 @@ def parse_config(file: str, text: str, environ: Mapping[str, str], base: Path) -
     """As ``load_config``, from text. ``base`` is what relative paths are relative to."""
     built_in = {"SELFHEAL_PYTHON": sys.executable, "SELFHEAL_STATE": str(resolve_state_dir(None, None, environ))}
     source = read_source(file, text, built_in | dict(environ))
+    if source.data is not None and "version" not in source.data:
+        source.problem(("version",), "is missing", suggestion=f"write 'version: {VERSION}'")
     config = _validate(source, _absolute(source.data, base)) if source.data is not None else None
     if config is not None:
         for check in ALL_CHECKS:
@@ -179,7 +183,7 @@ def _without(bad: set[KeyPath], data: Any) -> Any:
         members = sound.get(kind)
         if kind not in _ITEMS or len(path) < 2 or not isinstance(members, dict):
             sound.pop(kind, None)
-        elif kind == "services" and isinstance(members.get(path[1]), dict) and path[-1] != "[key]":
+        elif kind == "services" and isinstance(members.get(path[1]), dict) and path[2:] != ("[key]",):
             faulty = {str(one[2]) for one in bad if one[:2] == path[:2] and len(one) > 2}
             members[path[1]] = _ties(members[path[1]], faulty)
         else:
@@ -193,11 +197,34 @@ def _ties(service: Mapping[str, Any], faulty: set[str]) -> dict[str, Any]:
 
 
 def _complain(source: Source, detail: ErrorDetails) -> None:
-    path: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
-    is_secret = "secrets" in path or is_private(path)
+    path = _place(detail)
+    if path is None:
+        return
+    is_secret = "secrets" in path or is_private(path) or _may_hold_a_password(detail["input"])
     shown = "" if is_secret else _short(veiled(detail["input"]))
     message, suggestion = _words(detail, path, shown)
     source.problem(path, message, value=shown, suggestion=suggestion)
+
+
+def _place(detail: ErrorDetails) -> KeyPath | None:
+    """The keys to the value. Where a text may be a `{secret: NAME}` too, both kinds complain: None for one of them."""
+    path: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
+    if path[:1] not in _WITH_SECRETS:
+        return path
+    if path[-1] in _TEXT_KINDS:
+        return None if isinstance(detail["input"], Mapping) else path[:-1]
+    if path[-1] == SecretName.__name__:
+        return None
+    return (*path[:-2], path[-1]) if path[-2:-1] == (SecretName.__name__,) else path
+
+
+_WITH_SECRETS: Final = frozenset({("notifications",), ("runbooks",)})
+_TEXT_KINDS: Final = frozenset({"str", "constrained-str"})
+
+
+def _may_hold_a_password(value: Any) -> bool:
+    """A user with a password before a host, without the `://` by which it is known elsewhere."""
+    return isinstance(value, str) and "@" in value and "://" not in value
 
 
 def _words(detail: ErrorDetails, path: KeyPath, shown: str) -> tuple[str, str]:
@@ -212,9 +239,21 @@ def _words(detail: ErrorDetails, path: KeyPath, shown: str) -> tuple[str, str]:
             return f"{shown} is not one of {', '.join(choices)}", _did_you_mean(str(detail["input"]), choices)
         case "string_pattern_mismatch" if len(path) == 2:
             return f"{path[-1]!r} is no usable name", "use lowercase letters, digits, '-', '_' and '.'"
+        case "string_pattern_mismatch":
+            text, suggestion = _shape(path)
+            return f"{shown} {text}".strip(), suggestion
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" as kind:
+            word, bound, sign = _BOUNDS[kind]
+            return f"{shown} is too {word}".strip(), f"{bound} {detail['ctx'][sign]:g}"
         case kind:
             text = str(detail["ctx"]["error"]) if kind == "value_error" else _PLAIN.get(kind, detail["msg"].lower())
             return f"{shown} {text}" if shown and text.startswith("is n") else text, ""
+
+
+def _shape(path: KeyPath) -> tuple[str, str]:
+    """What a text at this place is not, and how it is written."""
+    known = next((_SHAPES[str(key)] for key in reversed(path[-2:]) if key in _SHAPES), None)
+    return known if known is not None else ("is not written as it must be", "")
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -222,7 +261,28 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else ""
 
 
+_WEB: Final = ("is no web address", "write it as http://127.0.0.1:8081/healthz")
+_SHAPES: Final = {
+    "http": _WEB,
+    "webhook": _WEB,
+    "tcp": ("is no address", "write it as 127.0.0.1:5432"),
+    "url": ("is no address of a database", "it begins with postgresql://, redis://, rediss:// or unix://"),
+    "types": ("is no usable type", "use letters, digits, '-', '_' and '.'"),
+    "services": ("is no usable name", "use letters, digits, '-', '_', '.', '/' and ':'"),
+    "tokens": ("is no usable name", "use lowercase letters, digits, '-', '_' and '.'"),
+    "databases": ("is no usable name", "use lowercase letters, digits, '-', '_' and '.'"),
+    "channels": ("is no usable name", "use lowercase letters, digits, '-', '_' and '.'"),
+}
+"""By the key of the text, or the one above it."""
+_BOUNDS: Final = {
+    "greater_than": ("small", "it must be more than", "gt"),
+    "greater_than_equal": ("small", "the least is", "ge"),
+    "less_than": ("large", "it must be less than", "lt"),
+    "less_than_equal": ("large", "the most is", "le"),
+}
 _PLAIN: Final = {
+    "path_type": "is no path",
+    "finite_number": "is no finite number",
     "tuple_type": "is no list; write it as [a, b]",
     "string_type": "is no text",
     "int_type": "is no whole number",
@@ -240,7 +300,7 @@ _PLAIN: Final = {
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = "nothing" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -59,7 +59,7 @@ def read_source(file: str, text: str, variables: Mapping[str, str]) -> Source:
         source.problem((), f"is no YAML: {what}", line=mark.line + 1 if mark is not None else 0)
         return source
     if node is None:
-        source.data = {}
+        source.problem((), "is empty", suggestion="a configuration begins with 'version: 1'")
     elif isinstance(node, yaml.MappingNode):
         source.data = _Reader(source, variables).read(node, ())
     else:

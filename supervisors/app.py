@@ -55,7 +55,7 @@ from supervisors.daemon import Daemon, View, on_terminal
 from supervisors.decisions.model import Ask, Refused, ReportKind
 from supervisors.endpoint_errors import endpoint_labels
 from supervisors.endpoint_return import EndpointReturn
-from supervisors.exit_with import code_at_end
+from supervisors.exit_with import NEVER_STARTED, code_at_end
 from supervisors.instance import instance_of
 from supervisors.leftovers import Cleaner, leftovers
 from supervisors.library import SupervisionError, Supervisor, call
@@ -371,7 +371,7 @@ class App:
         if name == self.catalog.config.exit_with and self.steering.path_or_none(name) == path:
             code = code_at_end(report)
             if code is not None:
-                self._end_with(name, code)
+                self._end_with(name, code, said(report) if code == NEVER_STARTED else "")
 
     def _self_alerts(self) -> SelfAlerts:
         board, path_of = self.system.board, self.steering.path_or_none
@@ -408,9 +408,9 @@ class App:
         behind = {name: one.service for name, one in self.config.bridges.items() if one.service is not None}
         return EndpointReturn(behind, self.endpoint_pasts, ask, self.system.io.run)
 
-    def _end_with(self, service: str, code: int) -> None:
+    def _end_with(self, service: str, code: int, why: str) -> None:
         if self._daemon is not None:
-            self._daemon.ask_to_end_with(service, code)
+            self._daemon.ask_to_end_with(service, code, why)
 
     def _commanded(self, path: str, command: str, by: str, why: str) -> None:
         self.recovery.commanded(path, command, by, why)

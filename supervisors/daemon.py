@@ -59,10 +59,14 @@ class StopCommand:
 
 @dataclass(frozen=True, slots=True)
 class ServiceEnded:
-    """The service the daemon ends with (``exit_with``) has ended for good: the daemon's exit code is ``code``."""
+    """The service the daemon ends with (``exit_with``) has ended for good: the daemon's exit code is ``code``.
+
+    ``why`` is said when it could not even be started.
+    """
 
     name: str
     code: int
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ class Daemon:
     kills: list[threading.Thread] = field(default_factory=list)
     commands: queue.SimpleQueue[Command] = field(default_factory=queue.SimpleQueue)
     is_ending: threading.Event = field(default_factory=threading.Event)
+    last_words: str = ""
 
     def run(self) -> int:
         """Runs until the tree has ended; returns the exit code."""
@@ -118,9 +123,9 @@ class Daemon:
         mode = StopMode.DETACH if keep_services else StopMode.END_OF_DAEMON
         self.commands.put(StopCommand(mode, by))
 
-    def ask_to_end_with(self, service: str, code: int) -> None:
-        """From any thread: the chosen service is gone, the rest follows."""
-        self.commands.put(ServiceEnded(service, code))
+    def ask_to_end_with(self, service: str, code: int, why: str = "") -> None:
+        """From any thread: the chosen service is gone (``why``: it never came), the rest follows."""
+        self.commands.put(ServiceEnded(service, code, why))
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -150,6 +155,8 @@ class Daemon:
         finally:
             if self.view is not None:
                 self.view.stop()
+                if self.last_words:
+                    print(f"selfheal: {self.last_words}", file=sys.stderr, flush=True)
 
     def _obey(self, root: Supervisor) -> int:
         asked, code, is_whole = 0, EXIT_WELL, True
@@ -161,10 +168,10 @@ class Daemon:
                     if is_whole:
                         self.rested()
                     return code
-                case ServiceEnded(name, its_code):
+                case ServiceEnded(name, its_code, why):
                     if not self.is_ending.is_set():
                         code = its_code
-                        structlog.get_logger().info("ending with its service", service=name, exit_code=code)
+                        self._say_its_end(name, code, why)
                         self._begin_end(root, StopMode.END_OF_DAEMON)
                 case ReloadCommand():
                     self._begin_reload()
@@ -179,6 +186,14 @@ class Daemon:
                         self._await_kills()
                         return EXIT_FAILED
                     structlog.get_logger().info("stopping", by=by, mode=mode.value, time_asked=asked)
+
+    def _say_its_end(self, name: str, code: int, why: str) -> None:
+        log = structlog.get_logger()
+        if not why:
+            log.info("ending with its service", service=name, exit_code=code)
+            return
+        self.last_words = f"{name} could not be started: {why}; ending with exit code {code}"
+        log.error(self.last_words, service=name, exit_code=code)
 
     def _begin_end(self, root: Supervisor, mode: StopMode) -> None:
         """Also a person's first request while the daemon ends with its service: no grace is cut short by it."""

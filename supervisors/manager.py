@@ -40,7 +40,8 @@ class Desired(TypedDict):
 class Node(TypedDict):
     """One node of ``selfheal tree --json``. Times are RFC 3339 in UTC. What is unknown is left out.
 
-    ``wanted`` false: a person stopped it, so its not being ready is not bad.
+    ``wanted`` false: a person stopped it, so its not being ready is not bad. ``note`` stands in the answer to a command
+    that changed nothing: ``already stopped by alice (holiday)``.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Node(TypedDict):
     cpu_percent: NotRequired[float]
     memory_bytes: NotRequired[int]
     detail: NotRequired[str]
+    note: NotRequired[str]
     next_try_at: NotRequired[str]
     desired: NotRequired[Desired]
 
@@ -133,7 +135,9 @@ class NodeEdit(TypedDict):
 
 
 class PlanShown(TypedDict):
-    """``plan`` names exactly this plan; ``daemon`` lists what only a restart of the daemon changes."""
+    """``plan`` names exactly this plan; ``daemon`` lists what only a restart of the daemon changes; ``warnings``
+    tells what the file names that is not there now.
+    """
 
     schema: int
     plan: str
@@ -142,6 +146,7 @@ class PlanShown(TypedDict):
     nodes: list[NodeEdit]
     daemon: list[dict[str, Any]]
     notes: list[str]
+    warnings: NotRequired[list[str]]
 
 
 class Applied(TypedDict):
@@ -154,6 +159,7 @@ class Applied(TypedDict):
     nodes: list[NodeEdit]
     daemon: list[dict[str, Any]]
     notes: list[str]
+    warnings: NotRequired[list[str]]
 
 
 Record = Mapping[str, Any]

@@ -19,6 +19,11 @@ def user_name(user: int) -> str:
         return str(user)
 
 
+def whose(by: str, why: str) -> str:
+    """``alice (holiday)``."""
+    return f"{by} ({why})" if why else by
+
+
 def who_asks(by: str, why: str = "") -> dict[str, str]:
     """For the record: ``by``, his own word; ``proven``: what the kernel or a token says; ``why``. Nothing empty."""
     ask = asking.get()

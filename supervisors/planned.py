@@ -1,7 +1,11 @@
-"""The tree a file would give, without a daemon: ``selfheal tree --config FILE``. Pure."""
+"""The tree a file would give, without a daemon: ``selfheal tree --config FILE``. Pure.
+
+Under systemd the daemon has one node more, `root/runtimes/systemd`.
+"""
 
 from __future__ import annotations
 
+from actors.keeper.kernel import CAN_KEEP
 from config import SystemConfig
 from supervisors.manager import SCHEMA, Node, Tree
 from supervisors.tree import unit_order
@@ -20,7 +24,8 @@ def planned_tree(config: SystemConfig, at: float) -> Tree:
         for name, address in _link_addresses(config)
         if name == "operator" or address is not None
     ]
-    watchers = ["exit-watcher", "log-keeper"]
+    desks = [_node(f"root/links/{name}", "link") for name in ("alerts", "approvals", "plain-alerts", "runbook-files")]
+    watchers = ["exit-watcher", "log-keeper", "usage-watch", *(["keeper"] if CAN_KEEP else [])]
     if any(service.runtime == "docker" for service in config.services.values()):
         watchers.append("docker-watcher")
     children = [
@@ -29,7 +34,7 @@ def planned_tree(config: SystemConfig, at: float) -> Tree:
         _supervisor("root/services", "one_for_one", services),
         _supervisor("root/bridges", "one_for_one", bridges),
         _supervisor("root/runbooks", "simple_one_for_one", []),
-        _supervisor("root/links", "one_for_one", [_node("root/links/alerts", "link"), *links]),
+        _supervisor("root/links", "one_for_one", [*desks, *links]),
     ]
     return Tree(schema=SCHEMA, at=rfc3339(at), root=_supervisor("root", "rest_for_one", children))
 

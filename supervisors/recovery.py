@@ -45,6 +45,7 @@ from actors.questions import BadQuestion
 from actors.refs import Ref
 from actors.runbook import RunbookParts, StopPolicy, StopRun
 from actors.spec import ChildSpec
+from bridge_link.errors import BindFailed
 from bridge_link.publisher import EventPublisher
 from bridge_link.pump import RouterPump
 from bridge_link.wire import Kind
@@ -411,7 +412,7 @@ class Recovery:
 
         def begin() -> None:
             if not pump.is_alive:  # bound before the tree was started
-                pump.start()
+                _bind(name, pump)
             self._write_address(name, file, _as_reached(pump))
 
         def look() -> str | None:
@@ -456,9 +457,9 @@ class Recovery:
 
     def bind(self) -> None:
         """Take the links' addresses before anything is started. Raises BindFailed, BadAddress, KeyRefused."""
-        for pump in self._all_pumps().values():
+        for name, pump in self._all_pumps().items():
             if not pump.is_alive:
-                pump.start()
+                _bind(name, pump)
 
     def close(self) -> None:
         for pump in self._bound():
@@ -719,3 +720,11 @@ def _as_reached(pump: RouterPump | EventPublisher) -> str:
 
 def retention_of(journal: JournalConfig) -> Retention:
     return Retention(bodies_s=journal.keep, bodies=journal.max_alerts, ids_s=journal.keep_ids, ids=journal.max_ids)
+
+
+def _bind(name: str, pump: RouterPump | EventPublisher) -> None:
+    """Raises BindFailed with what to change."""
+    try:
+        pump.start()
+    except BindFailed as error:
+        raise BindFailed(f"{name} address {error}; change links.{name}.address") from None

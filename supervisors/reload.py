@@ -20,6 +20,7 @@ import structlog
 
 from actors.ledger import Ledger, Scaled
 from config import ConfigError, SystemConfig, load_config
+from config.cautions import cautions
 from config.models import MAX_REPLICAS
 from config.replicas import Expanded, expanded, scale_problem
 from supervisors.catalog import Catalog
@@ -35,6 +36,7 @@ from supervisors.manager import (
     PlanShown,
     UnknownNode,
 )
+from supervisors.people import whose
 from supervisors.plans import Action, Change, Entry, Plan, at_once, make_plan
 
 PLAN_ID_LETTERS = 12
@@ -67,6 +69,10 @@ class OwnFile:
                 for one in error.problems
             ]
             raise BadConfig(str(error), problems) from error
+
+    def cautions(self, config: SystemConfig) -> list[str]:
+        """What the file names that is not there now."""
+        return list(cautions(config, self.environ))
 
 
 def check_owner(path: Path) -> None:
@@ -109,7 +115,8 @@ class Reloader:
         """What the file would change now. Raises BadConfig, CommandFailed."""
         path, source = self._file.read(file)
         made = self._expanded(source)
-        return self._shown(make_plan(self._catalog.config, made.config), made, path)
+        shown = self._shown(make_plan(self._catalog.config, made.config), made, path)
+        return {**shown, "warnings": self._file.cautions(source)}
 
     def apply(self, file: str | None = None, *, by: str, plan: str | None = None, timeout_s: float) -> Applied:
         """Carry the plan out; ``plan``: only if it is the one that was shown.
@@ -133,10 +140,12 @@ class Reloader:
             shown["notes"] += self._heed(source, by)  # before what takes long
             self._catalog.become(settled(running, made.config))
             self._catalog.read(source, made.families)
-            return _applied(shown, self._editor.carry_out(todo, made.config, timeout_s))
+            warnings = self._file.cautions(source)
+            return {**_applied(shown, self._editor.carry_out(todo, made.config, timeout_s)), "warnings": warnings}
 
     def scale(self, name: str, replicas: int | None, *, by: str, why: str = "", timeout_s: float) -> Applied:
-        """Run so many replicas, and remember who wanted it; None: the file's number again.
+        """Run so many replicas, and remember who wanted it; None: the file's number again. Who chose the same number
+        before, and why, stays remembered unless there is a new ``why``.
 
         Raises:
             UnknownNode, CommandFailed: nothing was changed.
@@ -147,8 +156,11 @@ class Reloader:
             if base not in source.services:
                 raise UnknownNode(name, what="service")
             self._check(source, base, replicas)
-            scaled = None if replicas is None else Scaled(replicas, by, self._wall(), why)
-            self._ledger.scaled_by(base, scaled)
+            known = self._ledger.record(base).scaled
+            is_same = known is not None and known.replicas == replicas
+            if not is_same or why:
+                scaled = None if replicas is None else Scaled(replicas, by, self._wall(), why)
+                self._ledger.scaled_by(base, scaled)
             words = "the file's number" if replicas is None else str(replicas)
             self._note(self._path(base), f"scale to {words}", by, why)
             before = frozenset(self._catalog.now.families.get(base, ()))
@@ -156,6 +168,8 @@ class Reloader:
             todo = make_plan(self._catalog.config, made.config).only(before | frozenset(made.families[base]))
             self._catalog.read(source, made.families)
             shown = self._shown(todo, made, self._file.path)
+            if known is not None and is_same:
+                shown["notes"] += [f"{base}: already scaled to {replicas} by {whose(known.by, known.why)}"]
             return _applied(shown, self._editor.carry_out(todo, made.config, timeout_s))
 
     def _check(self, source: SystemConfig, name: str, replicas: int | None) -> None:
@@ -250,4 +264,6 @@ def reload_by_signal(reloader: Reloader) -> None:
         return
     changed = {one["node"]: one["action"] for one in made["nodes"]}
     needs = [change["key"] for change in made["daemon"]]
+    for line in made.get("warnings", ()):
+        log.warning("the file names what is not there", file=made["file"], warning=line)
     log.info("reloaded", ok=made["ok"], nodes=changed, needs_restart_of_daemon=needs)

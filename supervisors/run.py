@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TextIO
 
+import structlog
+
 from actors.failpoints import DAEMON_VARIABLE, arm, reached, register
 from config import ConfigError, ending_with, load_config, resolve_state_dir
+from config.cautions import cautions
 from supervisors.app import App
 from supervisors.daemon import EXIT_FAILED, View
 from supervisors.logging_setup import configure_logging
@@ -56,6 +59,7 @@ def run_daemon(
             sys.setswitchinterval(SWITCH_INTERVAL_S)
             raise_limits()
             own_file = OwnFile(config_path.absolute(), environ)
+            _warn(config_path, cautions(config, environ), has_view=make_view is not None)
             return App(config, state_dir, own_file, lock, overseers).daemon(make_view).run()
     except StateInUse as error:
         print(f"selfheal: {error}", file=sys.stderr)
@@ -67,6 +71,14 @@ def run_daemon(
             file=sys.stderr,
         )
         return EXIT_FAILED
+
+
+def _warn(path: Path, lines: Sequence[str], *, has_view: bool) -> None:
+    """In the log; on the terminal too, before the live tree has it."""
+    for line in lines:
+        structlog.get_logger().warning("the file names what is not there", file=str(path), warning=line)
+        if has_view:
+            print(f"{path}: warning: {line}", file=sys.stderr)
 
 
 @contextmanager

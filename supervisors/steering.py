@@ -9,7 +9,7 @@ import difflib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -24,6 +24,7 @@ from actors.service_fsm import PauseAsked, ResumeAsked
 from supervisors.decisions.model import Ask, Refused
 from supervisors.library import call
 from supervisors.manager import REFUSED, CommandFailed, ManagerError, TimedOut, UnknownNode
+from supervisors.people import whose
 from supervisors.supervisor import CallRequest, Result
 from supervisors.tree_json import rfc3339
 
@@ -96,19 +97,27 @@ class Steering:
     def stop(
         self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float | None = None
     ) -> NodeStatus:
-        """Stop it and keep it stopped. Raises UnknownNode, CommandFailed, TimedOut."""
+        """Stop it and keep it stopped. One that is stopped already stays so by whom and for what it was, unless there
+        is a new ``why``; the status says whose it was (``note``).
+
+        Raises:
+            UnknownNode, CommandFailed, TimedOut.
+        """
         self._check(name)
-        self.ledger.stopped_by(name, ManualStop(by, self.system.clock.wall(), why))
+        known = self.ledger.record(name).stopped
+        already = known if self.status(name).state is NodeState.STOPPED else None
+        if known is None or why:
+            self.ledger.stopped_by(name, ManualStop(by, self.system.clock.wall(), why))
         reached(STOP_REMEMBERED)
         self.put_down(name, wait=wait, timeout_s=timeout_s)
-        return self.status(name)
+        return _noted(self.status(name), "stopped", already)
 
     def pause(
         self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float | None = None
     ) -> NodeStatus:
         """Freeze it; it is neither probed nor restarted until ``resume``, also not after a restart of the daemon.
 
-        One that does not run at the moment is not started until then.
+        One that does not run at the moment is not started until then. One that is paused already: as with ``stop``.
 
         Raises:
             UnknownNode, TimedOut; CommandFailed: it is stopped by hand, or cannot be frozen.
@@ -117,13 +126,13 @@ class Steering:
         record = self.ledger.record(name)
         if record.stopped is not None:
             raise CommandFailed(f"{name}: is stopped by {record.stopped.by}: there is nothing to pause")
-        if record.paused is None:
+        if record.paused is None or why:
             self.ledger.paused_by(name, ManualStop(by, self.system.clock.wall(), why))
         if self._tell(name, PauseAsked()) and wait:
             self._await_paused(name, timeout_s or CALL_MARGIN_S)
         elif self.status(name).pid is None:  # it waits for its next try
             self.put_down(name, wait=wait, timeout_s=timeout_s)
-        return self.status(name)
+        return _noted(self.status(name), "paused", record.paused)
 
     def _await_paused(self, name: str, timeout_s: float) -> None:
         def is_settled(status: NodeStatus) -> bool:
@@ -252,6 +261,13 @@ class Steering:
         if name not in self.homes:
             close = difflib.get_close_matches(name, self.homes, n=1)
             raise UnknownNode(name, close[0] if close else None)
+
+
+def _noted(status: NodeStatus, state: str, already: ManualStop | None) -> NodeStatus:
+    """The status, with a note that somebody had asked for that before."""
+    if already is None:
+        return status
+    return replace(status, extra={**status.extra, "note": f"already {state} by {whose(already.by, already.why)}"})
 
 
 def _is_refused(status: NodeStatus) -> bool:

@@ -46,6 +46,8 @@ READ_LIMIT_S: Final = 30.0
 """A reader that takes longer is cut off: the write-ahead log cannot be begun anew while one reads."""
 MOST_LOG_BYTES: Final = 256 * MIB
 """So long a write-ahead log is said: another program keeps a transaction open."""
+MENDED_SHOWN_S: Final = 600.0
+"""So long a damage that was mended is shown; what it was stays on record as an event and an alert."""
 PATIENCE_S: Final = 0.001
 _END: Final = None
 _NOTHING: Final = object()
@@ -78,6 +80,7 @@ class Journal:
         audit_key: what rows of the audit chain are sealed with, asked whenever the file was opened; None: there is no
             chain.
         on_sealed: called as ``on_commit`` after a commit with such rows.
+        mended_shown_s: for how many seconds ``trouble`` tells of a damage that was mended.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Journal:
         retention: Retention | None = None,
         audit_key: Callable[[], bytes | None] = lambda: None,
         on_sealed: Callable[[], object] = lambda: None,
+        mended_shown_s: float = MENDED_SHOWN_S,
     ) -> None:
         self.path = path
         self._on_open = on_open
@@ -103,6 +107,8 @@ class Journal:
         self._overlong: str | None = None
         self._unopened: str | None = None
         self._damage: str | None = None
+        self._mended_shown_s = mended_shown_s
+        self._mended_at_s = float("-inf")
         self._refused: str | None = None
         self._is_suspect = False
         self._place: Place | None = None
@@ -114,10 +120,12 @@ class Journal:
     @property
     def trouble(self) -> str | None:
         """What is wrong although it runs: the file cannot be opened, the last write was refused (a full disk), the disk
-        is nearly full, or the file was found damaged or gone.
+        is nearly full, or the file was found damaged or gone not long ago (``mended_shown_s``).
         """
         short = None if self._room is None else self._room.trouble
-        return self._unopened or self._refused or short or self._damage or self._overlong
+        is_fresh = time.monotonic() - self._mended_at_s < self._mended_shown_s
+        damage = self._damage if is_fresh else None
+        return self._unopened or self._refused or short or damage or self._overlong
 
     @property
     def is_short(self) -> bool:
@@ -225,7 +233,8 @@ class Journal:
             return open_writer(self.path)
 
     def _say_damage(self, text: str) -> None:
-        self._damage = text
+        """Of a damage that is mended by now."""
+        self._damage, self._mended_at_s = f"{text}; told for {self._mended_shown_s / 60:g} min", time.monotonic()
         structlog.get_logger().critical("journal is damaged", trouble=text)
 
     def _run(self, connection: sqlite3.Connection | None, asked: Asked) -> None:

@@ -175,7 +175,7 @@ def launch_error(spec: LaunchSpec, program: str, failed: SpawnFailed) -> LaunchE
         case ("rlimits", _, name):
             text = f"cannot set its limit {name}: {os.strerror(failed.errno)}"
             if failed.errno == errno.EPERM:
-                text += f": only root may raise a hard limit, and {name} has a bound of its own in the kernel"
+                text += f": only root with CAP_SYS_RESOURCE raises a hard limit, and {name} may have a bound of its own"
         case ("keeper", _, _):
             text = f"the keeper cannot start it: {os.strerror(failed.errno)}"
         case _:

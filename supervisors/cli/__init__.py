@@ -25,6 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in _NEEDED:
             raise
-        sys.stderr.write("selfheal needs the daemon extra: pip install 'selfheal[daemon]'\n")
+        sys.stderr.write("selfheal needs the daemon extra: pip install 'PATH_TO_CHECKOUT[daemon]'\n")
         sys.exit(1)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))

@@ -55,7 +55,7 @@ def test_the_second_place_is_that_of_the_daemon_that_is_meant(tmp_path: Path, ve
         a_chain(tmp_path / name, 3)
     second = tmp_path / "second.tip"
     second.write_text((tmp_path / "own" / "audit.tip").read_text())
-    (tmp_path / "selfheal.yaml").write_text(f"services: {{}}\nstate_dir: own\naudit: {{tip: {second}}}\n")
+    (tmp_path / "selfheal.yaml").write_text(f"version: 1\nservices: {{}}\nstate_dir: own\naudit: {{tip: {second}}}\n")
     assert tips() == (0, [str(tmp_path / "own" / "audit.tip"), str(second)])
     assert tips("--state", str(tmp_path / "other")) == (0, [str(tmp_path / "other" / "audit.tip")])
     second.write_text((tmp_path / "other" / "audit.tip").read_text())

@@ -24,12 +24,22 @@ SHIPPED = [DEMO, DEMO.parent / "eafix.yaml"]
 def problems(source: str, environ: dict[str, str] | None = None) -> list[str]:
     """What is wrong, without the file's name."""
     with pytest.raises(ConfigError) as caught:
-        parse_config("f", source, environ or {}, Path("/base"))
+        parse(source, environ)
     return [str(problem).removeprefix("f:") for problem in caught.value.problems]
 
 
 def parse(source: str, environ: dict[str, str] | None = None) -> SystemConfig:
-    return parse_config("f", source, environ or {}, Path("/base"))
+    return parse_config("f", whole(source), environ or {}, Path("/base"))
+
+
+def whole(source: str) -> str:
+    """With `version: 1` as its last line, when it is a mapping and says none."""
+    try:
+        node = yaml.compose(source, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return source
+    is_whole = not isinstance(node, yaml.MappingNode) or any(key.value == "version" for key, _ in node.value)
+    return source if is_whole else f"{source}\nversion: 1\n"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
@@ -145,6 +155,29 @@ GRID = {
     "runbooks: {databases: {db: {url: {secret: s}}}}\nservices: {db: {command: [x]}}": [
         "1: runbooks.databases.db.url.secret: there is no secret 's'; put it into secrets, with its file"
     ],
+    "services: {a: {command: [x], limits: {files: 1}}}": [
+        "1: services.a.limits.files: 'files' is not one of as, core, cpu, data, fsize, memlock, msgqueue, nofile, "
+        "nproc, rss, rtprio, rttime, sigpending, stack; did you mean 'nofile'?"
+    ],
+    "services: {a: {command: [x], nice: 20, replicas: -1, within: 0s, working_dir: 5}}": [
+        "1: services.a.nice: 20 is too large; the most is 19",
+        "1: services.a.replicas: -1 is too small; the least is 0",
+        "1: services.a.within: '0s' is too small; it must be more than 0",
+        "1: services.a.working_dir: 5 is no path",
+    ],
+    "services: {a: {command: [x], health_check: {http: 'localhost:80/x'}}}": [
+        "1: services.a.health_check.http: 'localhost:80/x' is no web address; write it as http://127.0.0.1:8081/healthz"
+    ],
+    "services: {a: {command: [x], health_check: {tcp: db}}}": [
+        "1: services.a.health_check.tcp: 'db' is no address; write it as 127.0.0.1:5432",
+    ],
+    "links: {alertmanager: {types: {A: 'x y'}}}": [
+        "1: links.alertmanager.types.A: 'x y' is no usable type; use letters, digits, '-', '_' and '.'"
+    ],
+    "runbooks: {databases: {db: {url: 'mysql://h/x'}}}": [
+        "1: runbooks.databases.db.url: is no address of a database; "
+        "it begins with postgresql://, redis://, rediss:// or unix://"
+    ],
     "bridges: {m: {kind: tcp}}": ["1: bridges.m: kind tcp needs an address: 127.0.0.1:8765"],
     "version: 2": ["1: version: 2 is not one of 1"],
     "a: [": ["1: is no YAML: expected the node content, but found '<stream end>'"],
@@ -162,9 +195,51 @@ GRID = {
 }
 
 
+UNREAD = ("a: [", "- 1", "services: {<<: x}", "services: &x {a: *x}")
+"""Of these nothing more can be said than that."""
+
+
 @pytest.mark.parametrize("source", [one for one in GRID if GRID[one]])
 def test_each_problem_has_its_words(source: str) -> None:
     assert problems(source) == GRID[source]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "f: is empty; a configuration begins with 'version: 1'"),
+        ("\n# only a comment\n", "f: is empty; a configuration begins with 'version: 1'"),
+        ("---\n...\n", "f:1: must be a mapping of keys (version, services, ...)"),
+        ("null", "f:1: must be a mapping of keys (version, services, ...)"),
+        ("{}", "f:1: version: is missing; write 'version: 1'"),
+        ("services: {a: {command: [x]}}", "f:1: version: is missing; write 'version: 1'"),
+        ("version:", "f:1: version: nothing is not one of 1"),
+        ("version: 1\nservices:", "f:2: services: nothing is no mapping of names"),
+    ],
+)
+def test_what_is_left_of_a_file_that_was_cut_off_is_no_configuration(source: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config("f", source, {}, Path("/base"))
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("source", [one for one in GRID if one not in UNREAD])
+def test_no_fault_hides_one_elsewhere(source: str) -> None:
+    """Also what only the whole file shows is told beside it."""
+    more = "secrets: {x: 5}\nnotifications: {channels: {o: {}}}\n"
+    if "exit_with" not in source:
+        more += "exit_with: nobody\n"
+    found = "\n".join(problems(f"{source}\n{more}"))
+    for line in GRID[source]:
+        assert line in found
+    for key in ("secrets.x: ", "notifications.channels.o: ", "exit_with: there is no service"):
+        assert key in found
+
+
+def test_an_unknown_limit_hides_nothing_and_brings_up_no_other() -> None:
+    source = "groups: {g: {services: [a]}}\nservices: {a: {command: [x], limits: {files: 1}, dependencies: [zz]}}"
+    found = problems(source)
+    assert [line.split(": ")[1] for line in found] == ["services.a.dependencies[0]", "services.a.limits.files"]
 
 
 def test_a_loop_of_aliases_is_refused() -> None:
@@ -176,7 +251,7 @@ def test_every_check_is_needed() -> None:
     seen = set()
     for source in GRID:
         try:
-            data = yaml.safe_load(source)
+            data = yaml.safe_load(whole(source))
             config = SystemConfig.model_validate(data)
         except (yaml.YAMLError, ValueError, RecursionError):
             continue
@@ -196,6 +271,8 @@ def test_no_problem_quotes_an_address_or_a_header() -> None:
         "notifications: {channels: {a: {webhook: 'http://h/x', headers: {A: [hunter2]}}}}",
         "runbooks: {databases: {db: {url: 'mysql://u:hunter2@h/x'}, d2: 'redis://:hunter2@h'}}",
         "services: {a: {command: [x], health_check: {http: ['http://u:hunter2@h']}}}",
+        "services: {a: {command: [x], health_check: {http: 'u:hunter2@h'}}}",
+        "services: {a: {command: [x], health_check: {http: 'ftp://u:hunter2@h'}}}",
     )
     for fault in faults:
         said = problems(fault)

@@ -14,12 +14,14 @@ from supervisors.service_plans import service_plan
 
 
 def service(words: str) -> ServiceConfig:
-    return parse_config("f", f"services:\n  a: {{command: [x], {words}}}\n", {}, Path("/base")).services["a"]
+    return parse_config("f", f"services:\n  a: {{command: [x], {words}}}\nversion: 1\n", {}, Path("/base")).services[
+        "a"
+    ]
 
 
 def problem(words: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        parse_config("f", f"services:\n  a: {{{words}}}\n", {}, Path("/base"))
+        parse_config("f", f"services:\n  a: {{{words}}}\nversion: 1\n", {}, Path("/base"))
     (one,) = caught.value.problems
     return str(one).removeprefix("f:2: services.")
 
@@ -74,7 +76,7 @@ def test_a_service_that_asks_for_nothing_gets_nothing() -> None:
         ("limits: {nofile: true}", "a.limits.nofile: True is no limit"),
         ("limits: {nofile: '5:3'}", "a.limits.nofile: has a soft limit above its hard one"),
         ("limits: {nofile: 'unlimited:3'}", "a.limits.nofile: has a soft limit above its hard one"),
-        ("nice: 20", "a.nice: input should be less than or equal to 19"),
+        ("nice: 20", "a.nice: 20 is too large; the most is 19"),
         ("umask: 027", 'a.umask: 23 is no umask; write it in quotes: "027"'),
         ("umask: '999'", "a.umask: '999' is no umask"),
         ("user: 'a b'", "a.user: 'a b' is no name or number of a user or group"),
@@ -125,4 +127,7 @@ def test_the_examples_of_the_documentation_are_good() -> None:
     examples = page.read_text(encoding="utf-8").split("```yaml\n")[1:]
     assert len(examples) == 4
     for example in examples:
-        parse_config(str(page), example.partition("```")[0], {}, page.parent)
+        (web,) = parse_config(str(page), example.partition("```")[0], {}, page.parent).services.values()
+        assert web.limits.get("memlock", (0, 0))[1] <= 8 * 2**20, (
+            "the usual hard limit, which root may not raise everywhere"
+        )

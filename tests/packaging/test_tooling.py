@@ -106,7 +106,7 @@ def test_the_light_install_says_what_is_missing(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "selfheal needs the daemon extra: pip install 'selfheal[daemon]'\n"
+    assert done.stderr == "selfheal needs the daemon extra: pip install 'PATH_TO_CHECKOUT[daemon]'\n"
 
 
 FORBIDDEN = re.compile(r"/(?:home|root|Users)/[a-z]|preexec_fn=|shell=True|time\.sleep\(")

@@ -11,11 +11,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from actors.journal import journal as journal_module
 from actors.journal import rows, runs
 from actors.journal.alert_batches import NewDecision, new_alert, record_decisions, store_alerts
 from actors.journal.events import ensure_epoch
@@ -325,6 +327,34 @@ def test_a_removed_file_is_put_back_with_all_that_was_acknowledged(tmp_path: Pat
     stored = [alert["msg_id"] for alert in journal.read(lambda db: rows.alerts(db, 10))]
     assert sorted(stored) == ["alert-1", "alert-2"]
     assert "was removed" in str(journal.trouble)
+    assert str(journal.trouble).endswith("told for 10 min")
+    journal.close()
+
+
+class Later:
+    """The module ``time``, with a monotonic clock that can be put forward."""
+
+    by_s = 0.0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(time, name)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.by_s
+
+
+def test_a_mended_journal_is_shown_as_such_for_ten_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = Later()
+    monkeypatch.setattr(journal_module, "time", later)
+    journal = Journal(tmp_path / "journal.db")
+    journal.start()
+    for number in range(2):
+        journal.path.unlink()
+        store(journal, f"alert-{number}")
+        later.by_s += 540.0
+        assert "was removed" in str(journal.trouble)
+        later.by_s += 60.0
+        assert journal.trouble is None
     journal.close()
 
 

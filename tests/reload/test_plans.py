@@ -25,7 +25,7 @@ def plan(before: dict[str, Any], after: dict[str, Any]) -> Plan:
 
 
 def one(service: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"services": {"a": service, "b": SLEEP}} | more
+    return {"version": 1, "services": {"a": service, "b": SLEEP}} | more
 
 
 def actions(made: Plan) -> dict[str, Action]:

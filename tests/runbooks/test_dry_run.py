@@ -117,7 +117,7 @@ def configured(tmp_path: Path, precondition: dict[str, Any], **more: Any) -> str
     (tmp_path / "mine").mkdir()
     raw = {**RICH, "preconditions": [precondition], **more}
     (tmp_path / "mine" / "one.json").write_text(json.dumps(raw))
-    (tmp_path / "selfheal.yaml").write_text("services: {}\nrunbooks: {directories: [mine]}\n")
+    (tmp_path / "selfheal.yaml").write_text("version: 1\nservices: {}\nrunbooks: {directories: [mine]}\n")
     return str(tmp_path / "selfheal.yaml")
 
 

@@ -213,7 +213,7 @@ def test_the_command_tells_all_and_its_exit_code_says_whether_it_is_bad(
 def test_show_says_how_an_old_file_was_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "old.json").write_text(json.dumps({**DATABASE, "id": "old_one"}))
-    (tmp_path / "selfheal.yaml").write_text("services: {}\nrunbooks: {directories: [mine]}\n")
+    (tmp_path / "selfheal.yaml").write_text("version: 1\nservices: {}\nrunbooks: {directories: [mine]}\n")
     assert run(["runbook", "show", "old_one", "--config", str(tmp_path / "selfheal.yaml")]) == 0
     said = capsys.readouterr().out
     assert "read from version 1:" in said

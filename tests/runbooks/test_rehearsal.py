@@ -14,7 +14,7 @@ from runbooks.catalogue import EXAMPLES, RESULTS
 from runbooks.commands import LocalCommands
 from runbooks.model import Call, CallType, Runbook, RunbookTest
 from runbooks.network import LocalHttp, LocalTcp
-from runbooks.parse import Library
+from runbooks.parse import SHIPPED, Library
 from runbooks.ports import Ports
 from runbooks.rehearsal import Rehearsed, rehearse
 from runbooks.steps import make_call
@@ -203,6 +203,20 @@ def test_the_command_tells_each_test(tmp_path: Path, capsys: pytest.CaptureFixtu
     first, second = json.loads(capsys.readouterr().out)["tests"]
     assert (first["passed"], second["passed"], second["status"]) == (True, False, "rolled_back")
     assert second["calls"][0] == RESTART
+
+
+def test_the_command_of_the_readme_passes_over_the_whole_shipped_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    assert "`selfheal runbook test`" in readme.read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)  # where no configuration names other runbooks
+    monkeypatch.delenv("SELFHEAL_CONFIG", raising=False)
+    code = run(["runbook", "test"])
+    said = capsys.readouterr().out
+    assert code == 0, [line for line in said.splitlines() if not line.startswith("passed")]
+    tested = {line.split()[1].removesuffix(":") for line in said.splitlines() if line.startswith("passed  ")}
+    assert tested == {file.stem for file in SHIPPED.glob("*.json")}
 
 
 def test_the_command_by_id_and_on_bad_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

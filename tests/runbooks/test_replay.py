@@ -186,7 +186,7 @@ def test_explain_says_every_comparison_that_failed(tmp_path: Path, capsys: pytes
     }
     config = tmp_path / "selfheal.yaml"
     new_library(tmp_path / "mine", {**changed("/id", "disk", GOOD), "match": match})
-    config.write_text("services: {}\nrunbooks: {directories: [mine]}\n")
+    config.write_text("version: 1\nservices: {}\nrunbooks: {directories: [mine]}\n")
     (tmp_path / "alert.json").write_text(json.dumps({**ALERT, "severity": "low", "labels": {"free": 9}}))
     out = said(capsys, "explain", str(tmp_path / "alert.json"), "--config", str(config))
     assert "service_failure: fits" in out

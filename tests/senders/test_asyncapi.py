@@ -60,7 +60,7 @@ def test_every_kind_is_described_and_no_other() -> None:
 
 
 def test_outcomes_and_golden_bodies_are_described() -> None:
-    assert {one.value for one in Outcome} <= set(SCHEMAS["DECISION"]["properties"]["outcome"]["enum"])
+    assert {one.value for one in Outcome} == set(SCHEMAS["DECISION"]["properties"]["outcome"]["enum"])
     vectors = json.loads((ROOT / "tests/links/golden.json").read_text(encoding="utf-8"))
     for vector in vectors["messages"]:
         if not vector["body"]:  # can be read, and says nothing
@@ -71,6 +71,17 @@ def test_outcomes_and_golden_bodies_are_described() -> None:
     assert ends == set(SCHEMAS["OUTCOME"]["properties"]["status"]["enum"])
     codes = {vector["code"] for vector in vectors["refused"]}
     assert codes <= set(SCHEMAS["NACK"]["properties"]["code"]["enum"])
+
+
+def test_the_pages_lists_are_whole() -> None:
+    page = " ".join((ROOT / "docs" / "wire.md").read_text(encoding="utf-8").split())
+
+    def listed(begin: str, end: str) -> list[str]:
+        words = page.partition(begin)[2].partition(end)[0]
+        return sorted(words.replace("at its end ", "").replace(" or ", ", ").split(", "))
+
+    assert listed('"reason": TEXT}`; outcome is ', ";") == sorted(one.value for one in Outcome)
+    assert listed("An execution's status is ", ". ") == sorted(one.value for one in Status)
 
 
 @pytest.mark.parametrize(

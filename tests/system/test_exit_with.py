@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import uuid
@@ -37,6 +38,16 @@ def test_a_crash_loop_is_an_end(tmp_path: Path) -> None:
         assert selfheal.process.wait(LONG_S) == 9
         assert not of_state(selfheal.state)
     assert (tmp_path / "runs").read_text() == "run\nrun\n", "restarted as often as its policy says"
+
+
+def test_a_program_that_does_not_exist_is_said_as_an_error(tmp_path: Path) -> None:
+    job = {"command": ["no-such-program"], "restart_policy": "never"}
+    with daemon(write_config(tmp_path, {"job": job}, exit_with="job"), tmp_path / "state", wait=False) as running:
+        assert running.process.wait(LONG_S) == 127
+        said = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+    (error,) = [one for one in said if one["level"] == "error" and one.get("exit_code") == 127]
+    assert error["event"].startswith("job could not be started: ")
+    assert "no-such-program" in error["event"]
 
 
 def test_a_service_that_is_not_there_is_named(tmp_path: Path) -> None:

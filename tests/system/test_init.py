@@ -160,7 +160,7 @@ def test_after_daemon_and_keeper_were_killed_their_services_fall_to_the_init_and
 
 def test_a_bad_configuration_is_said_and_not_tried_again(tmp_path: Path) -> None:
     config = tmp_path / "selfheal.yaml"
-    config.write_text("services: {a: {comand: [x]}}\n")
+    config.write_text("version: 1\nservices: {a: {comand: [x]}}\n")
     with contained(config, tmp_path / "state") as running:
         assert running.process.wait(LONG_S) == 2
         assert running.log.read_text().count("comand") == 1

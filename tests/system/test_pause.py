@@ -85,6 +85,34 @@ def test_a_paused_service_is_frozen_whole_and_no_probe_counts(tmp_path: Path) ->
         assert "desired" not in ready["a"]
 
 
+def test_who_asked_first_stays_unless_the_next_says_why(tmp_path: Path) -> None:
+    """A second stop, pause or scale changes nothing: neither does it make the first one's reason forgotten."""
+    sleeper = {"command": ["sleep", "1000"]}
+    config = write_config(tmp_path, {"web": sleeper, "b": sleeper, "w": sleeper})
+    with daemon(config, tmp_path / "state") as selfheal:
+        selfheal.until_ready()
+        for name, verb, state in (("web", "stop", "stopped"), ("b", "pause", "paused")):
+            first = selfheal.call("services", verb, name, "--why", "holiday", "--by", "alice")
+            assert "already" not in first.stdout
+            told = selfheal.services()[name]["desired"]
+            again = selfheal.call("services", verb, name, "--by", "carol")
+            assert again.returncode == 0, again.stderr
+            assert f"note: {name}: already {state} by alice (holiday)\n" in again.stdout
+            assert selfheal.services()[name]["desired"] == told
+            newer = selfheal.call("services", verb, name, "--why", "works", "--by", "bob")
+            assert f"already {state} by alice (holiday)" in newer.stdout
+            now = selfheal.services()[name]["desired"]
+            assert (now["by"], now["why"], now["at"] > told["at"]) == ("bob", "works", True)
+            assert "works" in selfheal.call("why", name).stdout
+        assert selfheal.call("services", "scale", "w", "2", "--why", "holiday").returncode == 0
+        told = selfheal.services()["w"]["scaled"]
+        again = selfheal.call("services", "scale", "w", "2")
+        assert f"note: w: already scaled to 2 by {told['by']} (holiday)\n" in again.stdout
+        assert selfheal.services()["w"]["scaled"] == told
+        selfheal.call("services", "scale", "w", "2", "--why", "works")
+        assert selfheal.services()["w"]["scaled"]["why"] == "works"
+
+
 def test_a_pause_outlives_the_daemon_and_a_death_while_paused_is_left_alone(tmp_path: Path) -> None:
     config, state = write_config(tmp_path, {"a": SLEEPER}), tmp_path / "state"
     with daemon(config, state) as first:

@@ -106,7 +106,7 @@ def test_a_bad_file_changes_nothing_and_every_problem_is_named(tmp_path: Path) -
     with asked(config, tmp_path / "state") as selfheal:
         selfheal.until_ready()
         kept = selfheal.facts("a")
-        config.write_text("services:\n  a: {command: 5}\n  b: {restart_policy: x}\n")
+        config.write_text("services:\n  a: {command: 5}\n  b: {restart_policy: x}\nversion: 1\n")
         refused = selfheal.running.call("apply")
         assert refused.returncode == 2
         assert "selfheal.yaml:2: services.a.command" in refused.stderr
@@ -115,6 +115,21 @@ def test_a_bad_file_changes_nothing_and_every_problem_is_named(tmp_path: Path) -
             selfheal.manager.plan()
         assert selfheal.facts("a") == kept
         assert set(selfheal.services()) == {"a"}
+
+
+def test_what_is_not_there_is_a_warning_wherever_the_file_is_read(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER | {"working_dir": "/nope"}})
+    said = "services.b.working_dir: /nope is no folder now"
+    with asked(config, tmp_path / "state") as selfheal:
+        eventually(lambda: selfheal.services()["a"]["state"] == "ready", within_s=LONG_S)
+        log = selfheal.running.log
+        assert log.read_text().count(said) == 1
+        for words in (("plan",), ("apply",), ("tree", "--config", str(config))):
+            shown = selfheal.running.call(*words)
+            assert shown.returncode == 0, shown.stderr
+            assert f"warning: {said}\n" in shown.stderr
+        selfheal.running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: log.read_text().count(said) == 2, within_s=LONG_S)
 
 
 def test_a_health_check_added_live_is_obeyed(tmp_path: Path) -> None:
@@ -135,9 +150,14 @@ def test_sighup_without_a_terminal_reads_the_file_again(tmp_path: Path) -> None:
     with asked(config, tmp_path / "state") as selfheal:
         selfheal.until_ready()
         kept = selfheal.facts("a")
-        config.write_text("services: {a: {command: 5}}\n")
+        config.write_text("version: 1\nservices: {a: {command: 5}}\n")
         selfheal.running.process.send_signal(signal.SIGHUP)
         eventually(lambda: "services.a.command" in selfheal.running.log.read_text(), within_s=LONG_S)
+        assert selfheal.facts("a") == kept
+        config.write_text("")
+        selfheal.running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "selfheal.yaml: is empty" in selfheal.running.log.read_text(), within_s=LONG_S)
+        assert selfheal.running.call("plan").returncode == 2
         assert selfheal.facts("a") == kept
         write_config(tmp_path, {"a": SLEEPER, "b": SLEEPER})
         selfheal.running.process.send_signal(signal.SIGHUP)

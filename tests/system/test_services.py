@@ -221,6 +221,15 @@ def test_a_taken_port_is_named_and_nothing_is_left(tmp_path: Path) -> None:
             assert second.process.wait(30) == 1
             said = second.log.read_text()
         assert address in said.splitlines()[-1]
+        reached = (tmp_path / "first" / "guardian.address").read_text().strip()
+        links = LINKS | {"guardian": {"address": reached}}
+        with daemon(write_config(tmp_path, {"b": SLEEPER}, links=links), state, wait=False) as third:
+            assert third.process.wait(30) == 1
+            last = third.log.read_text().splitlines()[-1]
+        assert last.endswith(
+            f"guardian address {reached}: is in use by another program; change links.guardian.address"
+        ), last
+        assert last.count(reached) == 1
         assert not (state / "logs").exists(), "no service was started"
         assert of_state(state) == []
 

@@ -50,7 +50,12 @@ def etc(folder: Path) -> Path:
     (folder / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n", encoding="utf-8")
     (folder / "group").write_text("root:x:0:\n", encoding="utf-8")
     (folder / "machine-id").touch()
-    config = {"links": LINKS, "services": {"a": SLEEPER, "b": SLEEPER}, "watchdog": {"frozen_after": "0s"}}
+    config = {
+        "version": 1,
+        "links": LINKS,
+        "services": {"a": SLEEPER, "b": SLEEPER},
+        "watchdog": {"frozen_after": "0s"},
+    }
     (folder / "selfheal.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return folder
 

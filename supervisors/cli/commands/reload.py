@@ -31,6 +31,7 @@ def plan(outside: Outside, config: ConfigOption = None) -> None:
     if outside.as_json:
         print_json(shown)
         return
+    _warn(shown.get("warnings", ()))
     changed = [one for one in shown["nodes"] if one["action"] != "unchanged"]
     _say_edits(changed, shown["daemon"], shown["notes"])
     count = Counter(one["action"] for one in shown["nodes"])
@@ -61,6 +62,7 @@ def show_applied(outside: Outside, made: Applied) -> None:
     if outside.as_json:
         print_json(made)
     else:
+        _warn(made.get("warnings", ()))
         _say_edits(made["nodes"], made["daemon"], made["notes"])
         if not made["nodes"]:
             say("no service changed" if made["notes"] else "nothing changed")
@@ -91,6 +93,11 @@ def _say_edits(edits: Sequence[NodeEdit], daemon: Sequence[dict[str, Any]], note
         say(f"* {_change(change)}: needs a restart of the daemon")
     for note in notes:
         say(f"note: {clean(note)}")
+
+
+def _warn(lines: Sequence[str]) -> None:
+    for line in lines:
+        complain(f"warning: {clean(line)}")
 
 
 def _change(change: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from supervisors.cli.exits import FAILED, TIMED_OUT, WRONG_USAGE, Quit
 from supervisors.cli.outside import Outside, command, seconds_of
 from supervisors.cli.terminal import complain, print_json, say
 from supervisors.manager import SCHEMA, ManagerError, Node, Result, TimedOut, UnknownNode
+from supervisors.phrases import clean
 from supervisors.remote import RemoteManager
 from supervisors.render import render_services
 
@@ -156,9 +157,13 @@ def _command(outside: Outside, names: list[str] | None, one: OneService, every: 
                 results.append(result)
                 late = late or was_late
         touched = [result["service"] for result in results if "service" in result]
+        notes = [f"{node['name']}: {clean(node['note'])}" for node in touched if "note" in node]
         if names is not None and touched:  # a name stands for all replicas
             touched = _all_named([node["name"] for node in touched], manager.services())
     _print_services(outside, touched, results)
+    if not outside.as_json:
+        for note in notes:
+            say(f"note: {note}")
     failed = [result for result in results if not result["ok"]]
     for result in failed:
         complain(f"selfheal: {result.get('error', 'failed')}")

@@ -90,14 +90,18 @@ def _pruned(node: Node, only_bad: bool, depth: int | None) -> Node:
 
 def _planned(config: str) -> Tree:
     from config import ConfigError, load_config  # noqa: PLC0415  slow to import
+    from config.cautions import cautions  # noqa: PLC0415  likewise
     from config.replicas import expanded  # noqa: PLC0415  likewise
     from supervisors.planned import planned_tree  # noqa: PLC0415  likewise
 
     try:
-        return planned_tree(expanded(load_config(Path(config), os.environ)).config, time.time())
+        found = load_config(Path(config), os.environ)
     except ConfigError as error:
         complain(error)
         raise Quit(WRONG_USAGE) from None
+    for line in cautions(found, os.environ):
+        complain(f"{config}: warning: {line}")
+    return planned_tree(expanded(found).config, time.time())
 
 
 def _watch(outside: Outside, node: str | None, only_bad: bool, depth: int | None) -> None:
