@@ -98,7 +98,7 @@ class Steering:
         self, name: str, *, by: str, why: str = "", wait: bool = True, timeout_s: float | None = None
     ) -> NodeStatus:
         """Stop it and keep it stopped. One that is stopped already stays so by whom and for what it was, unless there
-        is a new ``why``; the status says whose it was (``note``).
+        is a new ``why`` or only a runbook had stopped it; the status says whose it was (``note``).
 
         Raises:
             UnknownNode, CommandFailed, TimedOut.
@@ -106,7 +106,7 @@ class Steering:
         self._check(name)
         known = self.ledger.record(name).stopped
         already = known if self.status(name).state is NodeState.STOPPED else None
-        if known is None or why:
+        if known is None or why or (known.by == BY_RUNBOOK and by != BY_RUNBOOK):
             self.ledger.stopped_by(name, ManualStop(by, self.system.clock.wall(), why))
         reached(STOP_REMEMBERED)
         self.put_down(name, wait=wait, timeout_s=timeout_s)

@@ -77,6 +77,9 @@ class Scaled:
     def replicas(self, name: str) -> int:
         return self.now
 
+    def decided(self, name: str) -> str:
+        return ""
+
     def scale(self, name: str, replicas: int, timeout_s: float) -> None:
         self.asked.append(replicas)
         if self.error is not None:

@@ -88,7 +88,7 @@ def test_a_paused_service_is_frozen_whole_and_no_probe_counts(tmp_path: Path) ->
 def test_who_asked_first_stays_unless_the_next_says_why(tmp_path: Path) -> None:
     """A second stop, pause or scale changes nothing: neither does it make the first one's reason forgotten."""
     sleeper = {"command": ["sleep", "1000"]}
-    config = write_config(tmp_path, {"web": sleeper, "b": sleeper, "w": sleeper})
+    config = write_config(tmp_path, {"web": sleeper, "a": sleeper, "b": sleeper, "w": sleeper})
     with daemon(config, tmp_path / "state") as selfheal:
         selfheal.until_ready()
         for name, verb, state in (("web", "stop", "stopped"), ("b", "pause", "paused")):
@@ -104,6 +104,9 @@ def test_who_asked_first_stays_unless_the_next_says_why(tmp_path: Path) -> None:
             now = selfheal.services()[name]["desired"]
             assert (now["by"], now["why"], now["at"] > told["at"]) == ("bob", "works", True)
             assert "works" in selfheal.call("why", name).stdout
+        selfheal.call("services", "stop", "a", "--by", "runbook")
+        assert selfheal.call("services", "stop", "a", "--by", "carol").returncode == 0
+        assert selfheal.services()["a"]["desired"]["by"] == "carol", "a person's word is more than a runbook's"
         assert selfheal.call("services", "scale", "w", "2", "--why", "holiday").returncode == 0
         told = selfheal.services()["w"]["scaled"]
         again = selfheal.call("services", "scale", "w", "2")
