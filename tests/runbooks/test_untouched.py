@@ -117,7 +117,7 @@ class Reloads:
     ],
 )
 def test_a_scaling_that_was_refused_changed_nothing(said: Any, is_untouched: bool) -> None:
-    scaling = LiveScaling(cast("Any", None), cast("Any", Reloads(said)))
+    scaling = LiveScaling(cast("Any", None), cast("Any", None), cast("Any", Reloads(said)))
     with pytest.raises(PortError) as refused:
         scaling.scale("a", 3, 1.0)
     assert isinstance(refused.value, Untouched) is is_untouched
