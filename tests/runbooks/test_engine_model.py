@@ -351,7 +351,7 @@ def test_the_model_finds_the_faults_it_is_there_for(fault: str, monkeypatch: pyt
             )
         case _:
             monkeypatch.setattr(engine, "end_here", lambda state, reason, **_: fail(state, reason))
-    means = settings(max_examples=300, deadline=None, phases=(Phase.generate,))(
+    means = settings(max_examples=3000, deadline=None, phases=(Phase.generate,))(
         given(STEPS, st.booleans(), st.booleans())(_means_what_the_model_says)
     )
     with pytest.raises((AssertionError, ExceptionGroup)):
