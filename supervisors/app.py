@@ -456,6 +456,7 @@ class App:
             overseers=self.overseers,
             view=make_view(manager) if make_view is not None else None,
             rested=self.ledger.rested,
+            ending=self.lock.ending,
             reload=None if on_terminal() else lambda: reload_by_signal(reloader),
         )
         return daemon

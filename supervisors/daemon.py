@@ -99,6 +99,8 @@ class Daemon:
     reload: Callable[[], None] | None = None
     rested: Callable[[], None] = lambda: None
     """Called when all has ended in order, and nothing was left running."""
+    ending: Callable[[], None] = lambda: None
+    """Called when the end begins."""
     kills: list[threading.Thread] = field(default_factory=list)
     commands: queue.SimpleQueue[Command] = field(default_factory=queue.SimpleQueue)
     is_ending: threading.Event = field(default_factory=threading.Event)
@@ -184,6 +186,7 @@ class Daemon:
         """Also a person's first request while the daemon ends with its service: no grace is cut short by it."""
         if not self.is_ending.is_set():
             self.is_ending.set()
+            self.ending()
             self.overseers.stopping()
             self.overseers.notifier.extend(EXTEND_BY_S)
         root.stop_begin(mode)

@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,6 +25,9 @@ _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENO
 _CREDENTIALS: Final = struct.Struct("3i")
 _TRIES: Final = 10
 _HAS_ABSTRACT: Final = sys.platform == "linux"
+LOCK_NAME: Final = "lock"
+ENDING: Final = "stopping"
+"""In the lock file, behind the pid: the daemon ends in order and answers no command any more."""
 
 
 class StateInUse(Exception):
@@ -37,6 +41,29 @@ class StateInUse(Exception):
         self.pid = pid
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The daemon that owns a state directory; ``is_ending``: it stops in order."""
+
+    pid: int
+    is_ending: bool
+
+
+def holder(directory: Path) -> Holder | None:
+    """Who owns the directory, without taking anything even for a moment; None: nobody that can be seen from here."""
+    try:
+        fd = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        pid = _holder_of(fd)
+        return None if pid is None else Holder(pid, ENDING in _written(fd)[1:])
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
 class RootLock:
     """``RootLock(directory)`` holds both guards until ``release`` or the death of the process."""
 
@@ -44,7 +71,8 @@ class RootLock:
         """Raises: StateInUse; OSError, the directory cannot be made or entered."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._directory = directory
-        self._path = directory / "lock"
+        self._path = directory / LOCK_NAME
+        self._word = ""
         self.trouble: str | None = None
         self._fd = self._locked()
         try:
@@ -76,6 +104,11 @@ class RootLock:
             os.close(old)
         self._write_pid()
         return self.trouble
+
+    def ending(self) -> None:
+        """From now on who finds the lock taken can tell why nobody answers. Any thread."""
+        self._word = f"{ENDING}\n"
+        self._write_pid()
 
     def release(self) -> None:
         if self._fd is not None:
@@ -128,7 +161,7 @@ class RootLock:
         if self._fd is None:
             return
         try:
-            self._path.write_text(f"{os.getpid()}\n", encoding="ascii")
+            self._path.write_text(f"{os.getpid()}\n{self._word}", encoding="ascii")
         except OSError as error:
             self.trouble = f"cannot write {self._path}: {error.strerror}"
         else:
@@ -183,6 +216,18 @@ def _is_there(fd: int, path: Path) -> bool:
 
 def _owner_of(fd: int) -> str:
     """Who holds the lock: the kernel's word, else what the holder wrote (it may be an older one's)."""
+    pid = _holder_of(fd)
+    return str(pid) if pid is not None else (_written(fd) or ["unknown"])[0]
+
+
+def _written(fd: int) -> list[str]:
+    """The words in the lock file."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    return os.read(fd, 64).decode(errors="replace").split()
+
+
+def _holder_of(fd: int) -> int | None:
+    """The pid the kernel knows (Linux; within one pid namespace)."""
     place = os.fstat(fd)
     wanted = f":{place.st_ino}"
     device = f"{os.major(place.st_dev):02x}:{os.minor(place.st_dev):02x}"
@@ -191,6 +236,5 @@ def _owner_of(fd: int) -> str:
             words = line.split()
             is_held = len(words) > 5 and words[1] == "FLOCK" and words[5] == device + wanted
             if is_held and words[4].isdecimal() and words[4] != "0":
-                return words[4]
-    os.lseek(fd, 0, os.SEEK_SET)
-    return os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+                return int(words[4])
+    return None

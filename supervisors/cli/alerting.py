@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +17,12 @@ from supervisors.cli.exits import FAILED, SOMETHING_DOWN, TIMED_OUT, UNREACHABLE
 from supervisors.cli.outside import Outside
 from supervisors.cli.own_key import check_own_key
 from supervisors.cli.terminal import print_json, say
-from supervisors.manager import SCHEMA, UnknownNode
+from supervisors.manager import SCHEMA, DaemonUnreachable, ManagerError, UnknownNode
+from supervisors.phrases import status
+from supervisors.single_root import holder
 from supervisors.tree_json import find
 
+GUARDIAN_PATH: Final = "root/links/guardian"
 _WORDS: Final = {"run": "accepted"}
 """Outcomes are told by their own names, but for this one."""
 
@@ -51,7 +55,7 @@ def send_alert(
     except errors.OutcomeTimeout as late:
         raise Quit(TIMED_OUT, str(late)) from None
     except (errors.DaemonUnreachable, LinkError) as error:
-        raise Quit(UNREACHABLE, str(error)) from None
+        raise Quit(UNREACHABLE, why_unreachable(outside, error)) from None
     _print_end(outside, ack, outcome)
     if wait:
         raise Quit(*_end(ack, outcome))
@@ -106,6 +110,27 @@ def client_of(outside: Outside) -> GuardianClient:
     return GuardianClient(state_dir=base.state_dir)
 
 
+def why_unreachable(outside: Outside, error: Exception) -> str:
+    """What the daemon itself says of its guardian link, where it is found and the link is not well; else the error's
+    own words.
+    """
+    directory = outside.base().state_dir
+    if directory is None or _is_found_elsewhere(outside):
+        return str(error)
+    try:
+        with outside.manager() as manager:
+            link = find(manager.tree()["root"], GUARDIAN_PATH)
+    except UnknownNode:
+        return f"the daemon has no guardian link; see 'selfheal tree links' ({error})"
+    except DaemonUnreachable as gone:
+        return str(error) if holder(directory) is None else str(gone)
+    except ManagerError:
+        return str(error)
+    if link["state"] == "ready":
+        return str(error)
+    return f"the daemon runs, but its guardian link is not well: {status(link, time.time())}; see 'selfheal tree links'"
+
+
 def _is_found_elsewhere(outside: Outside) -> bool:
     """Whether only $SELFHEAL_GUARDIAN says where: nothing was said on the command line."""
     said = outside.choice.address is not None or outside.choice.state is not None
@@ -117,7 +142,7 @@ def _asked(outside: Outside) -> str:
     with outside.manager() as manager:
         root = manager.tree()["root"]
     try:
-        endpoint = find(root, "root/links/guardian").get("endpoint")
+        endpoint = find(root, GUARDIAN_PATH).get("endpoint")
     except UnknownNode:
         endpoint = None
     if endpoint is None:
