@@ -423,6 +423,46 @@ def test_waiting_for_the_outcome(
     assert (told["outcome"], told["execution_id"]) == (outcome, execution_id)
 
 
+def test_what_was_not_accepted_has_its_reason(cli: Cli) -> None:
+    for outcome in ("no_match", "rejected"):
+        with daemon(decide(outcome)) as (seen, address):
+            code, out, _ = cli("alert", "send", "--type", "x", "--address", address)
+        assert (code, out) == (0, f"{outcome} {seen.seen[0].id} (because)\n")
+
+
+def test_a_misspelt_field_is_told(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "alert.json"
+    file.write_text('{"type": "x", "servcie": "web", "zone": "a", "labels": {"sourc": "as it is meant"}}')
+    with daemon(obliging) as (seen, address):
+        code, _, err = cli("alert", "send", "--file", str(file), "--address", address)
+        assert (code, one_line(err)) == (0, True)
+        assert (
+            "'servcie' is no field of an alert, it became the label servcie; did you mean service (--service)?" in err
+        )
+        code, _, err = cli("alert", "send", "--type", "x", "--field", "servce=web", "--address", address)
+        assert (code, one_line(err), "did you mean service" in err) == (0, True, True)
+        assert cli("alert", "send", "--type", "x", "--field", "zone=a", "--address", address)[2] == ""
+        assert cli("alert", "send", "--type", "x", "--field", "dedup_key=k", "--address", address)[::2] == (0, "")
+    assert seen.seen[1].body["labels"] == {"servce": "web"}
+    assert (seen.seen[3].body["dedup_key"], "labels" in seen.seen[3].body) == ("k", False)
+
+
+@pytest.mark.parametrize("field", ["severity", "type", "service", "message"])
+def test_a_field_with_an_option_is_no_label(cli: Cli, field: str) -> None:
+    code, out, err = cli("alert", "send", "--type", "x", "--field", f"{field}=low", "--address", "tcp://127.0.0.1:1")
+    assert (code, out, one_line(err)) == (2, "", True)
+    assert f"say --{field} low" in err
+
+
+def test_a_run_that_did_not_end_well_says_why(here: Cli, fake: FakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = {**fake.executions()[0], "id": "x-1", "status": "rejected", "detail": "by user:ann: not now"}
+    monkeypatch.setattr(fake, "executions", lambda limit=50: [ended][:limit])
+    code, out, _ = here("runbook", "run", "r", "--wait")
+    assert (code, out.splitlines()[1]) == (1, "rejected x-1: by user:ann: not now")
+    told = json.loads(here("runbook", "run", "r", "--wait", "--json")[1])
+    assert (told["status"], told["detail"]) == ("rejected", "by user:ann: not now")
+
+
 def test_an_alert_from_a_file(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guardian = {"type": "COMPONENT_FAILURE", "component": "database", "message": "gone", "severity": "HIGH"}
     file = tmp_path / "alert.json"
@@ -593,9 +633,27 @@ def test_silences_are_added_listed_and_ended(here: Cli, fake: FakeManager) -> No
     assert here("silence", "expire", "s-0")[0] == 0
     assert "s-0" not in here("silence", "list")[1]
     assert "ended" in here("silence", "list", "--all")[1]
+    assert here("silence", "add", "service=~[", "--for", "2h")[0] == 2
     code, _, err = here("silence", "add", "nonsense", "--for", "2h")
-    assert (code, one_line(err), "no matcher" in err) == (1, True, True)
+    assert (code, one_line(err), "no matcher" in err) == (2, True, True)
     assert here("silence", "add", "service=web")[0] == 2  # how long has to be said
+
+
+@pytest.mark.parametrize(
+    ("matcher", "text"),
+    [
+        ("servce=x", "did you mean service?"),
+        ("zone=~x.*", "did you mean labels.zone?"),
+        ("/tpye>1", "did you mean type?"),
+        ("labels.zone!=x", ""),
+        ("service=x", ""),
+    ],
+)
+def test_a_silence_that_fits_no_alert_is_told(here: Cli, fake: FakeManager, matcher: str, text: str) -> None:
+    code, _, err = here("silence", "add", matcher, "--for", "2h")
+    assert (code, len(fake.silenced)) == (0, 1)
+    assert text in err
+    assert bool(text) == one_line(err)
 
 
 def test_latches_are_shown_and_released_with_a_reason(here: Cli, fake: FakeManager) -> None:
