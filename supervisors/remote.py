@@ -328,7 +328,11 @@ def _unreachable(base: Base, text: str) -> DaemonUnreachable:
     if directory is None:
         return DaemonUnreachable(text)
     if directory.exists() and not directory.is_dir():
-        return DaemonUnreachable(f"{directory} is no state directory: it is a file")
+        return DaemonUnreachable(f"{directory} is no state directory: it is no directory at all")
+    if not directory.exists():
+        return DaemonUnreachable(
+            f"there is no state directory {directory}; 'selfheal run' makes it, --state names another"
+        )
     from supervisors.single_root import holder  # noqa: PLC0415  only when nobody answers
 
     owner = holder(directory)

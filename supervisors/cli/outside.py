@@ -85,6 +85,15 @@ class Outside:
 
         return resolve_state_dir(None, self._config(), self.environ)
 
+    def existing_state_dir(self, hint: str = "--state names another") -> Path:
+        """``state_dir``, for a command that reads it without a daemon. Ends the command when there is none."""
+        found = self.state_dir()
+        if not found.exists():
+            raise Quit(WRONG_USAGE, f"there is no state directory {found}; {hint}")
+        if not found.is_dir():
+            raise Quit(WRONG_USAGE, f"{found} is no state directory: it is no directory at all")
+        return found
+
     def audit_tips(self) -> tuple[Path, ...]:
         """Where the configuration here puts the audit chain's tip, if its daemon has the state directory meant."""
         from config import resolve_state_dir  # noqa: PLC0415  slow to import

@@ -192,12 +192,36 @@ def test_no_daemon(cli: Cli, tmp_path: Path) -> None:
         ("alert", "send", "--type", "x", "--field", "novalue"),
         ("alert", "send", "--file", "/no/such/file"),
         ("logs",),
+        ("approve", "x-1", "--plan", "abc"),
+        ("reject", "x-1", "--plan", "XYZ4567890123"),
+        ("run", "--address", "http://127.0.0.1:1"),
     ],
 )
 def test_wrong_usage(here: Cli, words: tuple[str, ...]) -> None:
     code, out, err = here(*words)
     assert (code, out) == (2, "")
     assert one_line(err), err
+
+
+def test_a_wrong_state_directory_is_named(cli: Cli, tmp_path: Path) -> None:
+    state = tmp_path / "new"
+    for words in (
+        ("audit", "verify"),
+        ("keys", "list"),
+        ("keys", "revoke", "ann"),
+        ("keys", "new", "ann", "--role", "viewer"),
+        ("tree",),
+    ):
+        code, _, err = cli(*words, "--state", str(state))
+        assert (code, f"there is no state directory {state}" in err) == (4 if words == ("tree",) else 2, True), words
+    assert not state.exists()
+    assert cli("keys", "new", "ann", "--role", "viewer", "--create", "--state", str(state))[0] == 0
+    assert "ann" in cli("keys", "list", "--state", str(state))[1]
+    file = tmp_path / "file"
+    file.touch()
+    assert cli("audit", "verify", "--state", str(file))[0] == 2
+    code, _, err = cli("tree", "--state", str(file))
+    assert (code, one_line(err), f"{file} is no state directory" in err) == (4, True, True)
 
 
 # -- services ---------------------------------------------------------------------------------------------------------
@@ -351,10 +375,41 @@ def test_the_recovery_switch(here: Cli, fake: FakeManager) -> None:
     assert json.loads(here("recovery", "on", "--json")[1])["enabled"] is True
 
 
+def test_the_runbooks_of_a_running_daemon_are_listed(here: Cli, fake: FakeManager) -> None:
+    code, out, err = here("runbook", "list")
+    assert (code, err) == (3, "refused: p\n")
+    assert [line.split() for line in out.splitlines()] == [
+        ["ID", "VERSION", "ENABLED", "MODE", "NAME"],
+        ["r", "1.0.0", "yes", "observe", "R"],
+        ["s", "1.0.0", "no", "off", "R"],
+    ]
+    fake.refused = []
+    code, out, err = here("runbook", "list", "--json")
+    told = json.loads(out)
+    assert (code, err, told["from"], told["problems"], told["daemon"]) == (0, "", "daemon", [], [])
+    assert [(one["id"], one["mode"], one["file"]) for one in told["runbooks"]] == [
+        ("r", "observe", "r.json"),
+        ("s", "off", "r.json"),
+    ]
+
+
+def test_refused_files_are_listed_without_a_daemon_too(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "bad.json").write_text('{"id": 1}')
+    (tmp_path / "selfheal.yaml").write_text("version: 1\nservices: {}\nrunbooks: {directories: [books]}\n")
+    code, out, err = cli("runbook", "list", "--config", "selfheal.yaml")
+    assert (code, "service_failure" in out) == (3, True)
+    assert f"refused: {tmp_path}/books/bad.json: /" in err
+    told = json.loads(cli("runbook", "list", "--json", "--config", "selfheal.yaml")[1])
+    assert (told["from"], "bad.json" in told["problems"][0]) == ("files", True)
+
+
 def test_runbooks_without_a_daemon(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("runbook", "list")
-    assert (code, err) == (0, "")
+    assert (code, one_line(err), "these are the files" in err) == (0, True, True)
     assert "service_failure" in out
+    modes = {line.split()[3] for line in out.splitlines()[1:]}
+    assert modes <= {"auto", "observe", "dry_run", "off"}
     assert cli("runbook", "show", "service_failure")[0] == 0
     assert json.loads(cli("runbook", "show", "service_failure", "--json")[1])["id"] == "service_failure"
     assert cli("runbook", "show", "none")[0] == 1
@@ -364,7 +419,9 @@ def test_runbooks_without_a_daemon(cli: Cli, tmp_path: Path) -> None:
     assert (code, out) == (1, "")
     assert "bad.json" in err
     assert cli("runbook", "lint")[0] == 0
-    assert cli("runbook", "lint", str(tmp_path / "none.json"))[0] == 1
+    for word in ("lint", "test", "graph"):
+        code, out, err = cli("runbook", word, str(tmp_path / "none.json"))
+        assert (code, out, one_line(err)) == (2, "", True)
 
 
 # -- alerts -----------------------------------------------------------------------------------------------------------

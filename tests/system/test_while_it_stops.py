@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -47,3 +48,19 @@ def test_a_link_that_is_down_is_not_blamed_on_the_daemon(tmp_path: Path) -> None
             assert seen.returncode == 4, seen
             assert "its guardian link is not well" in seen.stderr
             assert "clients.json" in seen.stderr
+
+
+def test_ready_is_json_when_that_is_asked_for(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"late": slow_to_be_ready()}, links=LINKS)
+    with daemon(config, tmp_path / "state", wait=False, words=["--json"]) as selfheal:
+        assert selfheal.process.stdout is not None
+        told = json.loads(selfheal.process.stdout.readline())
+        address = selfheal.get("/v1/tree") and (tmp_path / "state" / "operator.address").read_text().strip()
+        assert told == {"schema": 1, "ready": True, "address": address, "not_yet_ready": ["late"]}
+        nowhere = selfheal.call("plan", "--config", str(tmp_path / "nope.yaml"))
+        assert (nowhere.returncode, nowhere.stderr) == (2, f"selfheal: {tmp_path}/nope.yaml: there is no such file\n")
+        assert selfheal.call("apply", "--config", str(tmp_path / "nope.yaml")).returncode == 2
+
+
+def slow_to_be_ready() -> dict[str, object]:
+    return {"command": ["sleep", "1000"], "health_check": {"exec": ["false"], "start_period": "60s"}}

@@ -15,7 +15,7 @@ import typer
 from actors.init.link import has_init
 from supervisors.api.guard import is_loopback
 from supervisors.cli.ending import Watched
-from supervisors.cli.exits import TIMED_OUT, Quit
+from supervisors.cli.exits import TIMED_OUT, WRONG_USAGE, Quit
 from supervisors.cli.imports import importing
 from supervisors.cli.outside import Outside, command, seconds_of
 from supervisors.cli.terminal import print_json, say
@@ -36,6 +36,9 @@ def run(
     init: Annotated[bool, typer.Option("--init", help="Run behind a small init, as PID 1 does by itself.")] = False,
 ) -> None:
     """Run the root supervisor in the foreground: --config, $SELFHEAL_CONFIG, ./selfheal.yaml, or the shipped demo."""
+    if outside.choice.address is not None:
+        text = "run takes no --address: links.operator.address of the file says where the daemon listens"
+        raise Quit(WRONG_USAGE, text)
     if (init or os.getpid() == 1) and not has_init(os.environ):
         from actors.init.entering import become_init  # noqa: PLC0415  only Linux has all of it
 
@@ -53,6 +56,7 @@ def run(
         outside.choice.state,
         exit_with=exit_with,
         make_view=(lambda manager: LiveTree(manager, hints)) if is_live else None,
+        as_json=outside.as_json,
     )
     raise Quit(code)
 
