@@ -29,6 +29,11 @@ AddressOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
+ByOption = Annotated[
+    str | None, typer.Option("--by", metavar="WHO", help="Who asks, for the record; you, if not given.")
+]
+AbsoluteOption = Annotated[bool, typer.Option("--absolute", help="Times of day instead of ages.")]
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -48,6 +53,8 @@ class Outside:
 
     choice: Choice
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    subcommand: str | None = None
+    """Of a group: what follows."""
 
     @property
     def as_json(self) -> bool:
@@ -133,7 +140,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         before = context.obj if isinstance(context.obj, Choice) else Choice()
         choice = before.then(given.pop("daemon_state"), given.pop("daemon_address"), given.pop("as_json"))
         context.obj = choice
-        function(**{first.name: Outside(choice)}, **given)
+        function(**{first.name: Outside(choice, subcommand=context.invoked_subcommand)}, **given)
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     parameters = [context, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *added]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,8 +25,10 @@ from bridge_link.wire import Kind, Message
 from supervisors.api.server import ApiServer
 from supervisors.cli import main
 from supervisors.cli.terminal import terminal_of
+from supervisors.phrases import local_time
+from supervisors.tree_json import rfc3339
 from tests.links.scripted_daemon import Script, daemon, obliging
-from tests.outside.fake_manager import FakeManager
+from tests.outside.fake_manager import NOW, FakeManager
 from tests.support.eventually import eventually
 from tests.support.plain_links import key_file
 
@@ -729,3 +732,68 @@ def test_the_queue_and_the_reason_are_shown(here: Cli, fake: FakeManager, monkey
     alert = {**fake.alerts()[0], "reason": "silence s-1 by ann"}
     monkeypatch.setattr(fake, "alerts", lambda limit=50: [alert][:limit])
     assert "silence s-1 by ann" in here("alerts")[1]
+
+
+# -- little things ----------------------------------------------------------------------------------------------------
+
+
+def test_the_version(cli: Cli) -> None:
+    code, out, err = cli("--version")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"selfheal \d+\.\d+\S*\n", out), out
+    said = {"schema": 1, "version": out.split()[1]}
+    assert [json.loads(cli(*words)[1]) for words in (("--version", "--json"), ("--json", "--version"))] == [said, said]
+    code, out, err = cli("--json")
+    assert (code, out, one_line(err)) == (2, "", True)
+
+
+def test_help_names_what_there_is(cli: Cli) -> None:
+    out = cli("--help")[1]
+    assert re.sub(r"\s+", " ", out).rstrip().endswith("4 no daemon answers, 5 timed out.")
+    assert "selfheal executions [OPTIONS] [cancel] [ID]\n" in cli("executions", "--help")[1]
+    told = {words[0]: words for line in out.splitlines() if (words := line.split())}
+    assert {"scale", "scale,"} & set(told["services"])
+    assert "latched" in told["recovery"]
+    for command in ("tree", "plan", "apply", "run", "runbook list", "runbook run"):
+        assert "--config FILE" in cli(*command.split(), "--help")[1], command
+
+
+def test_who_asks_can_be_said_everywhere(here: Cli, fake: FakeManager) -> None:
+    for words in (
+        ("services", "start", "web"),
+        ("services", "restart", "web"),
+        ("services", "scale", "web", "2"),
+        ("recovery", "off"),
+        ("recovery", "on"),
+    ):
+        assert here(*words, "--by", "ann")[0] == 0
+        assert "ann" in fake.calls[-1], words
+
+
+def test_moments_are_told(here: Cli, fake: FakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = local_time(rfc3339(NOW))
+    assert moment.startswith("2023-11-1")
+    for words in (("alerts",), ("executions",), ("why", "engine")):
+        assert moment not in here(*words)[1]
+        assert moment in here(*words, "--absolute")[1]
+    lines = [line.split() for line in here("executions", "e-1")[1].splitlines()]
+    assert ["alert", "alert-2"] in lines
+    assert ["began", moment] in lines
+    never = {**fake.executions()[0], "started_at": None, "decided_at": rfc3339(NOW)}
+    monkeypatch.setattr(fake, "executions", lambda limit=50: [never][:limit])
+    assert moment in here("executions", "--absolute")[1]
+    assert " ago" in here("executions")[1]
+
+
+def test_nothing_is_down_and_nothing_would_be_mended(here: Cli, fake: FakeManager) -> None:
+    assert here("tree", "--only-bad")[1] == "nothing is down: every wanted node is ready\n"
+    fake.enabled = False
+    out = here("tree", "--only-bad")[1].splitlines()
+    assert out[1] == "recovery off, 1 running, 0 queued: alerts start nothing"
+    assert json.loads(here("tree", "--only-bad", "--json")[1])["root"]["children"] == []
+
+
+def test_what_was_applied_is_told(here: Cli, fake: FakeManager) -> None:
+    assert here("apply")[1].splitlines()[-1] == "done: 1 update in place"
+    fake.broken.add("web")
+    assert "done" not in here("apply")[1]

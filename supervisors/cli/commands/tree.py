@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
+from supervisors.cli.commands.recovery import status_line
 from supervisors.cli.exits import SOMETHING_DOWN, WRONG_USAGE, Quit
 from supervisors.cli.live import Screen
 from supervisors.cli.outside import Outside, command
@@ -48,7 +49,10 @@ def tree(
         return
     with outside.manager() as manager:
         seen = manager.tree()
+        recovery = manager.recovery_status() if only_bad and not outside.as_json else None
     _show(outside, seen, node, only_bad, depth)
+    if recovery is not None and not recovery["enabled"]:
+        say(f"{status_line(recovery)}: alerts start nothing")
     if any(is_bad(one) for one in walk(_chosen(seen, node))):
         raise Quit(SOMETHING_DOWN)
 
