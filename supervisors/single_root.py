@@ -33,10 +33,11 @@ ENDING: Final = "stopping"
 class StateInUse(Exception):
     """Another daemon owns the state directory."""
 
-    def __init__(self, directory: Path, pid: str) -> None:
+    def __init__(self, directory: Path, pid: str, *, is_ending: bool = False) -> None:
+        what_to_do = ", which is stopping; await its end" if is_ending else "; stop it"
         super().__init__(
-            f"{directory}: in use by the daemon with pid {pid}; stop it with 'selfheal stop --state {directory}' "
-            "or choose another --state"
+            f"{directory}: in use by the daemon with pid {pid}{what_to_do} "
+            f"with 'selfheal stop --state {directory}' or choose another --state"
         )
         self.pid = pid
 
@@ -135,9 +136,9 @@ class RootLock:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                owner = _owner_of(fd)
+                owner, is_ending = _owner_of(fd), ENDING in _written(fd)[1:]
                 os.close(fd)
-                raise StateInUse(self._directory, owner) from None
+                raise StateInUse(self._directory, owner, is_ending=is_ending) from None
             if _is_there(fd, self._path):
                 return fd
             os.close(fd)  # removed or replaced between open and lock

@@ -145,7 +145,8 @@ def why_unreachable(outside: Outside, error: Exception) -> str:
     except UnknownNode:
         return f"the daemon has no guardian link; see 'selfheal tree links' ({error})"
     except DaemonUnreachable as gone:
-        return str(error) if holder(directory) is None else str(gone)
+        is_known_better = holder(directory) is not None or not directory.is_dir()
+        return str(gone if is_known_better else error)
     except ManagerError:
         return str(error)
     if link["state"] == "ready":

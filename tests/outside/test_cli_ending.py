@@ -13,7 +13,7 @@ import pytest
 
 from supervisors.cli.app import run
 from supervisors.cli.ending import Watched
-from supervisors.single_root import Holder, RootLock, holder
+from supervisors.single_root import Holder, RootLock, StateInUse, holder
 
 OWNER = """
 import sys
@@ -51,6 +51,8 @@ def test_a_daemon_that_stops_is_there(
     owner: subprocess.Popen[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert holder(tmp_path) == Holder(owner.pid, is_ending=True)
+    with pytest.raises(StateInUse, match=f"pid {owner.pid}, which is stopping; await its end with 'selfheal stop"):
+        RootLock(tmp_path)
     for words in (("tree",), ("services", "status"), ("alert", "send", "--type", "x", "--timeout", "300ms")):
         assert run([*words, "--state", str(tmp_path)]) == 4, words
         assert f"the daemon (pid {owner.pid})" in (said := capsys.readouterr().err), words

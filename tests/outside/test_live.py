@@ -139,6 +139,13 @@ def test_watching_as_json_tells_once_that_the_daemon_went_away(
     assert [one.get("error", "here") for one in told] == ["here", "no daemon runs", "here"]
 
 
+def test_a_beat_is_no_change() -> None:
+    well = {"kind": "bridge", "state": "ready", "detail": "last beat 0.1s ago"}
+    assert commands.without_use([well]) == commands.without_use([{**well, "detail": "last beat 0.2s ago"}])
+    for changed in ({"state": "degraded"}, {"kind": "service"}, {"pid": 1}):
+        assert commands.without_use(well) != commands.without_use({**well, **changed})
+
+
 def test_the_live_tree_shows_changes_and_hints(
     fake: FakeManager, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

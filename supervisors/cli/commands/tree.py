@@ -141,7 +141,7 @@ def _watch_json(outside: Outside, node: str | None, only_bad: bool, depth: int |
                 told: dict[str, Any] = {**seen, "root": _pruned(_chosen(seen, node), only_bad, depth)}
             except DaemonUnreachable as error:
                 told = {"schema": SCHEMA, "error": str(error)}
-            known = _without_use(told)
+            known = without_use(told)
             if known != last:
                 print_json(told)
                 last = known
@@ -150,11 +150,12 @@ def _watch_json(outside: Outside, node: str | None, only_bad: bool, depth: int |
         return
 
 
-def _without_use(value: Any) -> Any:
-    """Without what changes all the time."""
+def without_use(value: Any) -> Any:
+    """Without what changes all the time: use, the moment, the last beat of a bridge that is well."""
     if isinstance(value, dict):
-        return {key: _without_use(one) for key, one in value.items() if key not in _RESTLESS}
-    return [_without_use(one) for one in value] if isinstance(value, list) else value
+        beats = {"detail"} if value.get("kind") == "bridge" and value.get("state") == "ready" else set[str]()
+        return {key: without_use(one) for key, one in value.items() if key not in _RESTLESS | beats}
+    return [without_use(one) for one in value] if isinstance(value, list) else value
 
 
 def _look(outside: Outside) -> Tree:
