@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -83,6 +82,7 @@ from supervisors.supervisor import CallRequest, Result
 from supervisors.tree import TreeParts, build_tree, upper
 from supervisors.uncounted import uncounted
 from supervisors.usage import UsageBook
+from supervisors.version import package_version
 from supervisors.watched import (
     monitor,
     supervisor_paths,
@@ -101,13 +101,6 @@ DOWN: Final = frozenset({NodeState.STOPPED, NodeState.CRASH_LOOP, NodeState.FAIL
 
 if TYPE_CHECKING:
     from actors.runtimes.docker import DockerRuntime
-
-
-def package_version() -> str:
-    try:
-        return version("selfheal")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,6 +449,7 @@ class App:
             overseers=self.overseers,
             view=make_view(manager) if make_view is not None else None,
             rested=self.ledger.rested,
+            ending=self.lock.ending,
             reload=None if on_terminal() else lambda: reload_by_signal(reloader),
         )
         return daemon

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -12,6 +13,8 @@ _TONES: Final = {"●": "32", "◐": "33", "○": "2", "✖": "1;31", "?": "35"}
 _DIM: Final = "2"
 _STATUS_COLUMN_MAX: Final = 30
 _GAP: Final = "  "
+_NOTE: Final = re.compile(r", | (?=\()")
+"""What stands between a state and a remark on it."""
 
 Segment = tuple[str, str]
 """A piece of a line and its SGR code ("" is plain)."""
@@ -108,13 +111,29 @@ def _line(row: Row, columns: Columns) -> list[Segment]:
     if columns.middle:
         middle = row.strategy or _middle(row, columns)
         line.append((_GAP + _padded(middle, columns.middle), _DIM))
-    line.append((_GAP + _padded(row.status, columns.status), tone if row.is_bad else ""))
+    status, note = _split(row, columns)
+    line.append((_GAP + _padded(status, columns.status), tone if row.is_bad else ""))
     for text, wide in ((row.cpu, columns.cpu), (row.memory, columns.memory)):
         if wide:
             line.append((_GAP + text.rjust(wide), ""))
     if row.restarts:
         line.append((_GAP + row.restarts, "33"))
+    if note:
+        line.append((_GAP + note, ""))
     return _without_trailing_blanks(line)
+
+
+def _split(row: Row, columns: Columns) -> tuple[str, str]:
+    """The status and, where it would push the columns behind it, its note apart: that goes to the line's end. An
+    unhealthy one says first what is wrong.
+    """
+    has_use = (row.cpu and columns.cpu) or (row.memory and columns.memory)
+    if row.is_bad or not has_use or cell_len(row.status) <= columns.status:
+        return row.status, ""
+    found = _NOTE.search(row.status)
+    if found is None:
+        return row.status, ""
+    return row.status[: found.start()], row.status[found.end() :]
 
 
 def _middle(row: Row, columns: Columns) -> str:

@@ -5,12 +5,13 @@ Owns the main thread while the daemon runs. What is built is built by ``supervis
 
 from __future__ import annotations
 
+import json
 import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -23,7 +24,7 @@ from actors.live_runs import LiveRuns
 from actors.messages import StopMode
 from actors.spec import ExitReason
 from supervisors.library import SupervisionError, Supervisor
-from supervisors.manager import Manager
+from supervisors.manager import SCHEMA, Manager
 from supervisors.overseers import Overseers
 from supervisors.pulse import Pulse
 from supervisors.wellness import is_well
@@ -103,6 +104,10 @@ class Daemon:
     reload: Callable[[], None] | None = None
     rested: Callable[[], None] = lambda: None
     """Called when all has ended in order, and nothing was left running."""
+    ending: Callable[[], None] = lambda: None
+    """Called when the end begins."""
+    as_json: bool = False
+    """Whether the line that it is ready is JSON."""
     kills: list[threading.Thread] = field(default_factory=list)
     commands: queue.SimpleQueue[Command] = field(default_factory=queue.SimpleQueue)
     is_ending: threading.Event = field(default_factory=threading.Event)
@@ -199,6 +204,7 @@ class Daemon:
         """Also a person's first request while the daemon ends with its service: no grace is cut short by it."""
         if not self.is_ending.is_set():
             self.is_ending.set()
+            self.ending()
             self.overseers.stopping()
             self.overseers.notifier.extend(EXTEND_BY_S)
         root.stop_begin(mode)
@@ -254,16 +260,17 @@ class Daemon:
         while not is_well(self.manager.tree()) and time.monotonic() < deadline:
             pause.wait(0.05)
         missing = [node["name"] for node in self.manager.services() if _is_late(node)]
-        address = self.address()
-        words = [
-            "ready",
-            *([address] if address else []),
-            *([f"(not yet ready: {', '.join(missing)})"] if missing else []),
-        ]
         if self.view is None:
-            print(" ".join(words), flush=True)
+            print(self._ready_line(missing), flush=True)
         if not self.is_ending.is_set():
             self.overseers.ready()
+
+    def _ready_line(self, missing: Sequence[str]) -> str:
+        address = self.address()
+        if self.as_json:
+            return json.dumps({"schema": SCHEMA, "ready": True, "address": address, "not_yet_ready": list(missing)})
+        late = [f"(not yet ready: {', '.join(missing)})"] if missing else []
+        return " ".join(["ready", *([address] if address else []), *late])
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

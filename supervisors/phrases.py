@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Final
 
 from supervisors.manager import REFUSED, Node
@@ -31,6 +32,11 @@ def age(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60}m"
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
+
+
+def local_time(at: str) -> str:
+    """An RFC 3339 moment as this machine's clock on the wall has it, to the second, with its offset."""
+    return datetime.fromisoformat(at).astimezone().isoformat(timespec="seconds")
 
 
 def size(count: int) -> str:

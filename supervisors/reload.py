@@ -76,11 +76,19 @@ class OwnFile:
 
 
 def check_owner(path: Path) -> None:
-    """Who may ask the daemon over its socket is not always who may say what it runs. Raises CommandFailed."""
+    """Who may ask the daemon over its socket is not always who may say what it runs.
+
+    Raises:
+        BadConfig: there is no such file, or it cannot be read.
+        CommandFailed: it is not the right people's.
+    """
     try:
         status = path.stat()
     except OSError as error:
-        raise CommandFailed(f"{path}: cannot be read: {error.strerror}") from error
+        is_missing = isinstance(error, FileNotFoundError)
+        text = "there is no such file" if is_missing else f"cannot be read: {error.strerror}"
+        problem = {"file": str(path), "line": 0, "key": "", "message": text, "text": f"{path}: {text}"}
+        raise BadConfig(f"{path}: {text}", [problem]) from error
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o002:
         raise CommandFailed(f"{path}: must belong to the daemon's user or root, and be writable by nobody else")
 

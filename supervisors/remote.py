@@ -286,11 +286,12 @@ class RemoteManager:
         try:
             yield
         except httpx.ConnectError as error:
-            raise DaemonUnreachable(f"no daemon answers {self._base.place}; 'selfheal run' starts one") from error
+            text = f"no daemon answers {self._base.place}; 'selfheal run' starts one"
+            raise _unreachable(self._base, text) from error
         except httpx.TimeoutException as error:
-            raise DaemonUnreachable(f"the daemon {self._base.place} does not answer") from error
+            raise _unreachable(self._base, f"the daemon {self._base.place} does not answer") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise DaemonUnreachable(f"the daemon {self._base.place} broke off: {error}") from error
+            raise _unreachable(self._base, f"the daemon {self._base.place} broke off: {error}") from error
 
 
 def _client(base: Base) -> httpx.Client:
@@ -312,24 +313,47 @@ def _way_to(base: Base) -> tuple[str, httpx.HTTPTransport]:
         raise DaemonUnreachable("neither a state directory nor an address of a daemon is given")
     path = directory / SOCKET_NAME
     if path.exists():
-        _check_listening(path, base.place)
+        _check_listening(path, base)
         return "http://localhost", httpx.HTTPTransport(verify=False, uds=str(path))  # no TLS: nothing to be read for it
     written = directory / ADDRESS_NAME
     if written.exists():
         return written.read_text(encoding="utf-8").strip(), httpx.HTTPTransport(verify=False)  # plain HTTP on loopback
-    raise DaemonUnreachable(f"no daemon runs {base.place}; 'selfheal run' starts one, --state names another directory")
+    text = f"no daemon runs {base.place}; 'selfheal run' starts one, --state names another directory"
+    raise _unreachable(base, text)
 
 
-def _check_listening(path: Path, place: str) -> None:
+def _unreachable(base: Base, text: str) -> DaemonUnreachable:
+    """The error with ``text``, or with what the lock of the state directory knows better."""
+    directory = base.state_dir
+    if directory is None:
+        return DaemonUnreachable(text)
+    if directory.exists() and not directory.is_dir():
+        return DaemonUnreachable(f"{directory} is no state directory: it is no directory at all")
+    if not directory.exists():
+        return DaemonUnreachable(
+            f"there is no state directory {directory}; 'selfheal run' makes it, --state names another"
+        )
+    from supervisors.single_root import holder  # noqa: PLC0415  only when nobody answers
+
+    owner = holder(directory)
+    if owner is None:
+        return DaemonUnreachable(text)
+    if owner.is_ending:
+        why = f"the daemon (pid {owner.pid}) {base.place} is stopping; 'selfheal stop' waits for its end"
+    else:
+        why = f"the daemon (pid {owner.pid}) {base.place} does not answer: it is starting, or hangs"
+    return DaemonUnreachable(why)
+
+
+def _check_listening(path: Path, base: Base) -> None:
     """A daemon that was killed leaves its socket behind. Raises DaemonUnreachable."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_CONNECT_S)
         try:
             probe.connect(str(path))
         except OSError as error:
-            raise DaemonUnreachable(
-                f"no daemon answers {place} ({error.strerror or error}); 'selfheal run' starts one"
-            ) from error
+            text = f"no daemon answers {base.place} ({error.strerror or error}); 'selfheal run' starts one"
+            raise _unreachable(base, text) from error
 
 
 def _in_path(name: str) -> str:

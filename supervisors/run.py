@@ -35,12 +35,14 @@ def run_daemon(
     *,
     exit_with: str | None = None,
     make_view: Callable[[Manager], View] | None = None,
+    as_json: bool = False,
 ) -> int:
     """Run the root supervisor in the foreground until it ends; returns the exit code.
 
     Args:
         exit_with: the service whose end is the daemon's end, instead of the file's.
         make_view: makes what shows the tree meanwhile; without it one line ``ready ADDRESS`` is printed.
+        as_json: that line is ``{"schema": 1, "ready": true, "address": ADDRESS, "not_yet_ready": [NAME]}``.
     """
     overseers = Overseers.take(os.environ)
     environ = _environment(state_argument)
@@ -60,7 +62,9 @@ def run_daemon(
             raise_limits()
             own_file = OwnFile(config_path.absolute(), environ)
             _warn(config_path, cautions(config, environ), has_view=make_view is not None)
-            return App(config, state_dir, own_file, lock, overseers).daemon(make_view).run()
+            daemon = App(config, state_dir, own_file, lock, overseers).daemon(make_view)
+            daemon.as_json = as_json
+            return daemon.run()
     except StateInUse as error:
         print(f"selfheal: {error}", file=sys.stderr)
         return EXIT_FAILED

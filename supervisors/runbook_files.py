@@ -68,22 +68,7 @@ class RunbookFiles:
 
     def shown(self) -> Mapping[str, Any]:
         """The runbooks in use, and what is wrong with files, in the shape of ``GET /v1/runbooks``."""
-        library = self.library
-        return {
-            "runbooks": [
-                {
-                    "id": one.id,
-                    "version": one.version,
-                    "name": one.name,
-                    "enabled": one.enabled,
-                    "mode": one.mode.value,
-                    "sha256": one.sha256,
-                    "file": library.files[one.id],
-                }
-                for one in library.runbooks
-            ],
-            "problems": [str(one) for one in library.problems],
-        }
+        return shown_of(self.library)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -114,6 +99,25 @@ class RunbookFiles:
 
     def _now_ns(self) -> int:
         return int(self.wall() * 1e9)
+
+
+def shown_of(library: Library) -> Mapping[str, Any]:
+    """The shape of ``GET /v1/runbooks``. Pure."""
+    return {
+        "runbooks": [
+            {
+                "id": one.id,
+                "version": one.version,
+                "name": one.name,
+                "enabled": one.enabled,
+                "mode": one.mode.value,
+                "sha256": one.sha256,
+                "file": library.files[one.id],
+            }
+            for one in library.runbooks
+        ],
+        "problems": [str(one) for one in library.problems],
+    }
 
 
 def unlike(here: Library, daemon: Mapping[str, Any]) -> list[str]:

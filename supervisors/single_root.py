@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,17 +25,44 @@ _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENO
 _CREDENTIALS: Final = struct.Struct("3i")
 _TRIES: Final = 10
 _HAS_ABSTRACT: Final = sys.platform == "linux"
+LOCK_NAME: Final = "lock"
+ENDING: Final = "stopping"
+"""In the lock file, behind the pid: the daemon ends in order and answers no command any more."""
 
 
 class StateInUse(Exception):
     """Another daemon owns the state directory."""
 
-    def __init__(self, directory: Path, pid: str) -> None:
+    def __init__(self, directory: Path, pid: str, *, is_ending: bool = False) -> None:
+        what_to_do = ", which is stopping; await its end" if is_ending else "; stop it"
         super().__init__(
-            f"{directory}: in use by the daemon with pid {pid}; stop it with 'selfheal stop --state {directory}' "
-            "or choose another --state"
+            f"{directory}: in use by the daemon with pid {pid}{what_to_do} "
+            f"with 'selfheal stop --state {directory}' or choose another --state"
         )
         self.pid = pid
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The daemon that owns a state directory; ``is_ending``: it stops in order."""
+
+    pid: int
+    is_ending: bool
+
+
+def holder(directory: Path) -> Holder | None:
+    """Who owns the directory, without taking anything even for a moment; None: nobody that can be seen from here."""
+    try:
+        fd = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        pid = _holder_of(fd)
+        return None if pid is None else Holder(pid, ENDING in _written(fd)[1:])
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 class RootLock:
@@ -44,7 +72,8 @@ class RootLock:
         """Raises: StateInUse; OSError, the directory cannot be made or entered."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._directory = directory
-        self._path = directory / "lock"
+        self._path = directory / LOCK_NAME
+        self._word = ""
         self.trouble: str | None = None
         self._fd = self._locked()
         try:
@@ -77,6 +106,11 @@ class RootLock:
         self._write_pid()
         return self.trouble
 
+    def ending(self) -> None:
+        """From now on who finds the lock taken can tell why nobody answers. Any thread."""
+        self._word = f"{ENDING}\n"
+        self._write_pid()
+
     def release(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
@@ -102,9 +136,9 @@ class RootLock:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                owner = _owner_of(fd)
+                owner, is_ending = _owner_of(fd), ENDING in _written(fd)[1:]
                 os.close(fd)
-                raise StateInUse(self._directory, owner) from None
+                raise StateInUse(self._directory, owner, is_ending=is_ending) from None
             if _is_there(fd, self._path):
                 return fd
             os.close(fd)  # removed or replaced between open and lock
@@ -128,7 +162,7 @@ class RootLock:
         if self._fd is None:
             return
         try:
-            self._path.write_text(f"{os.getpid()}\n", encoding="ascii")
+            self._path.write_text(f"{os.getpid()}\n{self._word}", encoding="ascii")
         except OSError as error:
             self.trouble = f"cannot write {self._path}: {error.strerror}"
         else:
@@ -183,6 +217,18 @@ def _is_there(fd: int, path: Path) -> bool:
 
 def _owner_of(fd: int) -> str:
     """Who holds the lock: the kernel's word, else what the holder wrote (it may be an older one's)."""
+    pid = _holder_of(fd)
+    return str(pid) if pid is not None else (_written(fd) or ["unknown"])[0]
+
+
+def _written(fd: int) -> list[str]:
+    """The words in the lock file."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    return os.read(fd, 64).decode(errors="replace").split()
+
+
+def _holder_of(fd: int) -> int | None:
+    """The pid the kernel knows (Linux; within one pid namespace)."""
     place = os.fstat(fd)
     wanted = f":{place.st_ino}"
     device = f"{os.major(place.st_dev):02x}:{os.minor(place.st_dev):02x}"
@@ -191,6 +237,5 @@ def _owner_of(fd: int) -> str:
             words = line.split()
             is_held = len(words) > 5 and words[1] == "FLOCK" and words[5] == device + wanted
             if is_held and words[4].isdecimal() and words[4] != "0":
-                return words[4]
-    os.lseek(fd, 0, os.SEEK_SET)
-    return os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+                return int(words[4])
+    return None

@@ -62,15 +62,17 @@ def find(root: Node, name: str) -> Node:
     """The node with that path or name (the one nearest to the root). Raises UnknownNode."""
     queue = deque([root])
     names: dict[str, Node] = {}
+    paths: list[str] = []
     while queue:
         node = queue.popleft()
+        paths.append(node["path"])
         if node["path"] == name:
             return node
         names.setdefault(node["name"], node)
         queue.extend(node.get("children", []))
     if name in names:
         return names[name]
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name, paths if "/" in name else names, n=1)
     raise UnknownNode(name, close[0] if close else None)
 
 

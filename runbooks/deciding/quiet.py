@@ -33,7 +33,7 @@ def matcher(text: str) -> Predicate:
     if found is None:
         raise BadMatcher(f"{text!r:.100} is no matcher; write FIELD=VALUE, with =, !=, =~, !~, <, <=, > or >=")
     name, op, value = found["field"], found["op"], found["value"]
-    pointer = name if name.startswith("/") else "/" + name.replace(".", "/")
+    pointer = _pointer(name)
     if op in _NUMERIC:
         return FieldTest(pointer, _NUMERIC[op], _number(text, value))
     if op in ("=~", "!~"):
@@ -44,6 +44,16 @@ def matcher(text: str) -> Predicate:
         return test if op == "=~" else _but_there(pointer, test)
     equal = _equals(pointer, value)
     return equal if op == "=" else _but_there(pointer, equal)
+
+
+def _pointer(name: str) -> str:
+    return name if name.startswith("/") else "/" + name.replace(".", "/")
+
+
+def field_of(text: str) -> str:
+    """The first part of the field that a good ``matcher`` compares: ``labels`` of ``labels.cpu>=90``."""
+    found = _MATCHER.fullmatch(text.strip())
+    return "" if found is None else _pointer(found["field"]).split("/")[1]
 
 
 def matchers(texts: tuple[str, ...]) -> Predicate:

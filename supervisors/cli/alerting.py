@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,12 +14,21 @@ from guardian_link import errors
 from guardian_link.client import GuardianClient
 from guardian_link.messages import Ack, Alert, BadAlert, Outcome
 from supervisors.cli.exits import FAILED, SOMETHING_DOWN, TIMED_OUT, UNREACHABLE, WELL, WRONG_USAGE, Quit
+from supervisors.cli.near import nearest
 from supervisors.cli.outside import Outside
 from supervisors.cli.own_key import check_own_key
-from supervisors.cli.terminal import print_json, say
-from supervisors.manager import SCHEMA, UnknownNode
+from supervisors.cli.terminal import complain, print_json, say
+from supervisors.manager import SCHEMA, DaemonUnreachable, ManagerError, UnknownNode
+from supervisors.phrases import clean, status
+from supervisors.single_root import holder
 from supervisors.tree_json import find
 
+GUARDIAN_PATH: Final = "root/links/guardian"
+WITH_OPTION: Final = ("type", "service", "severity", "message")
+"""Fields of an alert that have an option of their own."""
+ONLY_AS_FIELD: Final = ("source", "dedup_key", "id")
+"""Fields of an alert that ``--field`` sets; every other key becomes a label."""
+FIELDS: Final = (*WITH_OPTION, "source", "dedup_key", "labels")
 _WORDS: Final = {"run": "accepted"}
 """Outcomes are told by their own names, but for this one."""
 
@@ -51,7 +61,7 @@ def send_alert(
     except errors.OutcomeTimeout as late:
         raise Quit(TIMED_OUT, str(late)) from None
     except (errors.DaemonUnreachable, LinkError) as error:
-        raise Quit(UNREACHABLE, str(error)) from None
+        raise Quit(UNREACHABLE, why_unreachable(outside, error)) from None
     _print_end(outside, ack, outcome)
     if wait:
         raise Quit(*_end(ack, outcome))
@@ -63,12 +73,26 @@ def _alert(file: str | None, said: Mapping[str, Any], fields: Sequence[str]) -> 
     if file is None and "type" not in raw:
         raise Quit(WRONG_USAGE, "an alert needs --type (or --file)")
     labels = raw.get("labels")
-    if fields:
-        raw["labels"] = {**(labels if isinstance(labels, Mapping) else {}), **dict(_field(one) for one in fields)}
+    added = dict(_field(one) for one in fields)
+    raw |= {key: added.pop(key) for key in ONLY_AS_FIELD if key in added}
+    given = [*added, *(key for key in raw if key != "labels")]
+    if added:
+        raw["labels"] = {**(labels if isinstance(labels, Mapping) else {}), **added}
     try:
-        return Alert.from_mapping(raw)
+        alert = Alert.from_mapping(raw)
     except BadAlert as bad:
         raise Quit(WRONG_USAGE, f"this is no alert: {bad}") from None
+    for key in given:
+        meant = nearest(key, FIELDS) if key in alert.labels else None
+        if meant is not None:
+            complain(
+                f"selfheal: {key!r} is no field of an alert, it became the label {key}; did you mean {_to_say(meant)}?"
+            )
+    return alert
+
+
+def _to_say(field: str) -> str:
+    return f"{field} (--{field})" if field in WITH_OPTION else field
 
 
 def _read(file: str) -> dict[str, Any]:
@@ -87,6 +111,8 @@ def _field(text: str) -> tuple[str, str]:
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise Quit(WRONG_USAGE, f"--field {text!r} is not K=V")
+    if key in WITH_OPTION:
+        raise Quit(WRONG_USAGE, f"--field {text!r}: {key} is a field of its own; say --{key} {value}")
     return key, value
 
 
@@ -106,6 +132,28 @@ def client_of(outside: Outside) -> GuardianClient:
     return GuardianClient(state_dir=base.state_dir)
 
 
+def why_unreachable(outside: Outside, error: Exception) -> str:
+    """What the daemon itself says of its guardian link, where it is found and the link is not well; else the error's
+    own words.
+    """
+    directory = outside.base().state_dir
+    if directory is None or _is_found_elsewhere(outside):
+        return str(error)
+    try:
+        with outside.manager() as manager:
+            link = find(manager.tree()["root"], GUARDIAN_PATH)
+    except UnknownNode:
+        return f"the daemon has no guardian link; see 'selfheal tree links' ({error})"
+    except DaemonUnreachable as gone:
+        is_known_better = holder(directory) is not None or not directory.is_dir()
+        return str(gone if is_known_better else error)
+    except ManagerError:
+        return str(error)
+    if link["state"] == "ready":
+        return str(error)
+    return f"the daemon runs, but its guardian link is not well: {status(link, time.time())}; see 'selfheal tree links'"
+
+
 def _is_found_elsewhere(outside: Outside) -> bool:
     """Whether only $SELFHEAL_GUARDIAN says where: nothing was said on the command line."""
     said = outside.choice.address is not None or outside.choice.state is not None
@@ -117,7 +165,7 @@ def _asked(outside: Outside) -> str:
     with outside.manager() as manager:
         root = manager.tree()["root"]
     try:
-        endpoint = find(root, "root/links/guardian").get("endpoint")
+        endpoint = find(root, GUARDIAN_PATH).get("endpoint")
     except UnknownNode:
         endpoint = None
     if endpoint is None:
@@ -126,12 +174,13 @@ def _asked(outside: Outside) -> str:
 
 
 def _told(ack: Ack) -> str:
-    """``accepted ID execution EID``."""
+    """``accepted ID execution EID``; what is not accepted has its reason behind it."""
     if ack.decision is None:
         return f"stored {ack.id}"
     word = _WORDS.get(ack.decision.outcome, ack.decision.outcome)
     execution = f" execution {ack.execution_id}" if ack.execution_id is not None else ""
-    return f"{word} {ack.id}{execution}"
+    is_why_told = ack.decision.reason and ack.decision.outcome != "run"
+    return f"{word} {ack.id}{execution}" + (f" ({clean(ack.decision.reason)})" if is_why_told else "")
 
 
 def _print_end(outside: Outside, ack: Ack, outcome: Outcome | None) -> None:

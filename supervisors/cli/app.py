@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -24,14 +24,20 @@ from supervisors.cli.commands import (
     silence,
     tree,
 )
-from supervisors.cli.exits import FAILED, WELL, Quit, code_of
+from supervisors.cli.exits import FAILED, WELL, WRONG_USAGE, Quit, code_of
 from supervisors.cli.outside import Outside, command
-from supervisors.cli.terminal import complain
-from supervisors.manager import ManagerError
+from supervisors.cli.terminal import complain, print_json, say
+from supervisors.manager import SCHEMA, ManagerError
+from supervisors.version import package_version
+
+EXIT_CODES: Final = (
+    "Exit codes: 0 well, 1 failed, 2 wrong usage or bad file, 3 something is down or nothing was recovered, "
+    "4 no daemon answers, 5 timed out."
+)
 
 
 def make_app() -> typer.Typer:
-    app = group("One daemon owns the tree of services, restarts what crashes and answers alerts with runbooks.")
+    app = top("One daemon owns the tree of services, restarts what crashes and answers alerts with runbooks.")
     app.command("run")(daemon.run)
     app.command("stop")(daemon.stop)
     app.command("tree")(tree.tree)
@@ -46,14 +52,53 @@ def make_app() -> typer.Typer:
     app.command("logs")(looking.logs)
     app.command("why")(looking.why)
     app.command("wait")(looking.wait)
-    app.add_typer(_with(group("Start, stop and restart services."), services.COMMANDS), name="services")
-    app.add_typer(_with(group("Send an alert to the daemon."), alert.COMMANDS), name="alert")
-    app.add_typer(_with(group("Whether alerts start runbooks."), recovery.COMMANDS), name="recovery")
+    app.add_typer(
+        _with(group("Show, start, stop, restart, scale, pause and resume services."), services.COMMANDS),
+        name="services",
+    )
+    app.add_typer(_with(group("Alerts to the daemon, as any Guardian sends them."), alert.COMMANDS), name="alert")
+    app.add_typer(
+        _with(
+            group("Whether alerts start runbooks; latched targets."),
+            recovery.COMMANDS,
+        ),
+        name="recovery",
+    )
     app.add_typer(_with(group("Alerts that start nothing for a while."), silence.COMMANDS), name="silence")
     app.add_typer(_with(group("Who may speak to the daemon over its links."), keys.COMMANDS), name="keys")
     app.add_typer(_with(group("The record of what was decided and done."), audit.COMMANDS), name="audit")
     app.add_typer(_with(group("The runbooks that answer alerts."), runbook.COMMANDS), name="runbook")
     return app
+
+
+def top(text: str) -> typer.Typer:
+    made = typer.Typer(
+        help=text,
+        epilog=EXIT_CODES,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        add_completion=False,
+        invoke_without_command=True,
+    )
+
+    @made.callback(help=text)
+    @command
+    def _options(
+        outside: Outside,
+        version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+    ) -> None:
+        """The options that may stand before the subcommand, and what needs none."""
+        if version:
+            found = package_version()
+            if outside.as_json:
+                print_json({"schema": SCHEMA, "version": found})
+            else:
+                say(f"selfheal {found}")
+            raise Quit(WELL)
+        if outside.subcommand is None:
+            raise Quit(WRONG_USAGE, "Missing command; see 'selfheal --help'")
+
+    return made
 
 
 def group(text: str) -> typer.Typer:

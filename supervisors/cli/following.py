@@ -10,7 +10,7 @@ from bridge_link.errors import LinkError
 from guardian_link.client import GuardianClient
 from guardian_link.errors import DaemonUnreachable, EventsLost, GuardianError
 from guardian_link.events import Event
-from supervisors.cli.alerting import client_of
+from supervisors.cli.alerting import client_of, why_unreachable
 from supervisors.cli.exits import FAILED, UNREACHABLE, Quit
 from supervisors.cli.outside import Outside
 from supervisors.cli.terminal import complain, print_json, say, table
@@ -36,7 +36,7 @@ def show_events(outside: Outside, after: int | None, limit: int, *, follow: bool
     except KeyboardInterrupt:
         return
     except (DaemonUnreachable, LinkError) as error:
-        raise Quit(UNREACHABLE, str(error)) from None
+        raise Quit(UNREACHABLE, why_unreachable(outside, error)) from None
     except GuardianError as error:
         raise Quit(FAILED, str(error)) from None
 

@@ -31,6 +31,7 @@ def make_key(
     rate: str | None,
     expires: str | None,
     out: str | None,
+    create: bool,
 ) -> None:
     """Make a client and its key file. Raises Quit."""
     now = utc_now()
@@ -45,7 +46,8 @@ def make_key(
         "not_after": None if expires is None else _moment(expires, now),
         "made_at": now,
     }
-    keyring = Keyring(outside.state_dir())
+    hint = "--state names another, --create makes it for a daemon that will use it"
+    keyring = Keyring(outside.state_dir() if create else outside.existing_state_dir(hint))
     file = keyring.directory / f"{name}.key" if out is None else Path(out).absolute()
     with _told(keyring):
         key = new_client_key(name, keyring.server_key().public)
@@ -59,7 +61,7 @@ def make_key(
 
 def list_keys(outside: Outside) -> None:
     """Raises Quit."""
-    keyring, now = Keyring(outside.state_dir()), utc_now()
+    keyring, now = Keyring(outside.existing_state_dir()), utc_now()
     with _told(keyring):
         lines = sorted(keyring.table().lines, key=lambda line: line.name)
     if not lines:
@@ -76,7 +78,7 @@ def list_keys(outside: Outside) -> None:
 
 def revoke_key(outside: Outside, name: str) -> None:
     """Raises Quit."""
-    keyring, now = Keyring(outside.state_dir()), utc_now()
+    keyring, now = Keyring(outside.existing_state_dir()), utc_now()
     before: list[Line | None] = []
 
     def change(clients: Table) -> Table:

@@ -88,10 +88,13 @@ def asked_by_name(config: str | None, named: Sequence[str]) -> Asked:
 
     Raises:
         UnknownNode: there is neither.
-        Quit: as ``asked_for``.
+        Quit: as ``asked_for``; a path leads nowhere.
     """
     files = [Path(one) for one in named]
     ids = {str(one) for one in files if not one.exists() and one.suffix != ".json" and len(one.parts) == 1}
+    missing = next((one for one in files if str(one) not in ids and not os.path.lexists(one)), None)
+    if missing is not None:
+        raise Quit(WRONG_USAGE, f"{missing}: there is no such file or folder")
     if not ids:
         return asked_for(config, files)
     all_of_them = asked_for(config, [])

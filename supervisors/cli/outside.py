@@ -29,6 +29,11 @@ AddressOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
+ByOption = Annotated[
+    str | None, typer.Option("--by", metavar="WHO", help="Who asks, for the record; you, if not given.")
+]
+AbsoluteOption = Annotated[bool, typer.Option("--absolute", help="Times of day instead of ages.")]
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -48,6 +53,8 @@ class Outside:
 
     choice: Choice
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    subcommand: str | None = None
+    """Of a group: what follows."""
 
     @property
     def as_json(self) -> bool:
@@ -84,6 +91,15 @@ class Outside:
         from config import resolve_state_dir  # noqa: PLC0415  slow to import
 
         return resolve_state_dir(None, self._config(), self.environ)
+
+    def existing_state_dir(self, hint: str = "--state names another") -> Path:
+        """``state_dir``, for a command that reads it without a daemon. Ends the command when there is none."""
+        found = self.state_dir()
+        if not found.exists():
+            raise Quit(WRONG_USAGE, f"there is no state directory {found}; {hint}")
+        if not found.is_dir():
+            raise Quit(WRONG_USAGE, f"{found} is no state directory: it is no directory at all")
+        return found
 
     def audit_tips(self) -> tuple[Path, ...]:
         """Where the configuration here puts the audit chain's tip, if its daemon has the state directory meant."""
@@ -124,7 +140,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         before = context.obj if isinstance(context.obj, Choice) else Choice()
         choice = before.then(given.pop("daemon_state"), given.pop("daemon_address"), given.pop("as_json"))
         context.obj = choice
-        function(**{first.name: Outside(choice)}, **given)
+        function(**{first.name: Outside(choice, subcommand=context.invoked_subcommand)}, **given)
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     parameters = [context, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *added]

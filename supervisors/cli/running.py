@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from runbooks.asking import Planned, asked_facts, planned
@@ -19,11 +19,12 @@ from runbooks.parameters import BadParameter
 from runbooks.ports import PortError, Ports, RunInfo, ServiceView
 from runbooks.steps import make_check
 from runbooks.templating import BadTemplate
-from supervisors.cli.exits import FAILED, SOMETHING_DOWN, TIMED_OUT, WRONG_USAGE, Quit
+from supervisors.cli.exits import FAILED, SOMETHING_DOWN, TIMED_OUT, UNREACHABLE, WRONG_USAGE, Quit
 from supervisors.cli.libraries import runbook_of
 from supervisors.cli.outside import Outside
 from supervisors.cli.terminal import print_json, say
-from supervisors.manager import SCHEMA, ManagerError
+from supervisors.manager import SCHEMA, DaemonUnreachable, ManagerError
+from supervisors.phrases import clean
 
 _BEGUN: Final = frozenset({"run", "queued", "awaiting_approval", "duplicate"})
 _LOOK_S: Final = 0.2
@@ -42,29 +43,30 @@ def run_runbook(outside: Outside, runbook_id: str, given: Sequence[str], why: st
     with outside.manager() as manager:
         came = manager.run_runbook(runbook_id, _values(given), by=outside.by, why=why)
         execution_id = came.get("execution_id")
-        status: str | None = None
+        ended: Mapping[str, Any] = {}
         if wait_s is not None and execution_id is not None:
-            status = _end(outside, execution_id, wait_s)
+            ended = _end(outside, execution_id, wait_s)
+    status = ended.get("status")
     if outside.as_json:
-        print_json({"schema": SCHEMA, **came, **({"status": status} if status else {})})
+        print_json({"schema": SCHEMA, **came, **{key: ended[key] for key in ("status", "detail") if ended.get(key)}})
     else:
         reason = f" ({came['reason']})" if came.get("reason") and came["outcome"] != "run" else ""
         say(f"{came['outcome']} {came['alert_id']}" + (f" execution {execution_id}" if execution_id else "") + reason)
         if status is not None:
-            say(f"{status} {execution_id}")
+            say(f"{status} {execution_id}" + (f": {clean(ended['detail'])}" if ended.get("detail") else ""))
     if came["outcome"] not in _BEGUN:
         raise Quit(SOMETHING_DOWN)
     if status is not None and status != "succeeded":
         raise Quit(FAILED)
 
 
-def _end(outside: Outside, execution_id: str, wait_s: float) -> str:
+def _end(outside: Outside, execution_id: str, wait_s: float) -> Mapping[str, Any]:
     until = time.monotonic() + wait_s
     with outside.manager() as manager:
         while True:
             found = manager.execution(execution_id)
             if found.get("ended_at") is not None:
-                return str(found["status"])
+                return found
             if time.monotonic() >= until:
                 raise Quit(TIMED_OUT, f"{execution_id} is {found['status']} after {wait_s:g} s")
             _NEVER.wait(_LOOK_S)
@@ -74,14 +76,15 @@ def dry_run(outside: Outside, runbook_id: str, given: Sequence[str], config: str
     """The bound plan, and what its preconditions see now. Nothing else is done.
 
     Raises:
-        Quit: the values do not fit, or a precondition does not hold.
+        Quit: the values do not fit, or a precondition does not hold (or nobody can tell, as no daemon answers).
     """
     runbook, _ = runbook_of(config, runbook_id)
     try:
         found = planned(runbook, asked_facts(runbook, _values(given)))
     except (BadParameter, BadTemplate) as bad:
         raise Quit(WRONG_USAGE, str(bad)) from None
-    ports = Ports(_Shown(outside), LocalCommands(), LocalHttp(), LocalTcp(), hosts=LocalHosts())
+    shown = _Shown(outside)
+    ports = Ports(shown, LocalCommands(), LocalHttp(), LocalTcp(), hosts=LocalHosts())
     seen = []
     for check in found.plan.preconditions:
         outcome = make_check(check.call, None, ports, "dry-run")
@@ -93,6 +96,8 @@ def dry_run(outside: Outside, runbook_id: str, given: Sequence[str], config: str
     else:
         _tell(found, seen)
     if not all(one["holds"] for one in seen):
+        if shown.unreachable:  # of services nothing could be said
+            raise Quit(UNREACHABLE, shown.unreachable[0])
         raise Quit(FAILED)
 
 
@@ -123,12 +128,16 @@ class _Shown:
     """Services as the daemon shows them, to be looked at only."""
 
     outside: Outside
+    unreachable: list[str] = field(default_factory=list)
+    """Why nobody answered, for each time."""
 
     def status(self, name: str) -> ServiceView | None:
         try:
             with self.outside.manager() as manager:
                 nodes: list[Any] = list(manager.services())
         except ManagerError as error:
+            if isinstance(error, DaemonUnreachable):
+                self.unreachable.append(str(error))
             raise PortError(str(error)) from error
         node = next((one for one in nodes if one["name"] == name), None)
         if node is None:

@@ -87,8 +87,11 @@ class FakeManager:
             }
         ]
     )
+    refused: list[str] = field(default_factory=lambda: ["p"])
     on_shutdown: Callable[[], None] | None = None
     followers: int = 0
+    asked: int = 0
+    """How often for the tree."""
     pid: int = field(default_factory=os.getpid)
 
     def __post_init__(self) -> None:
@@ -112,6 +115,7 @@ class FakeManager:
         return DaemonInfo(pid=self.pid, version="0.0", started_at=tree_json.rfc3339(NOW), state_dir="state")
 
     def tree(self) -> Tree:
+        self.asked += 1
         return tree_json.tree_json(self.nodes, NOW)
 
     def services(self) -> list[Node]:
@@ -265,7 +269,11 @@ class FakeManager:
         return {"execution_id": "e-2", "outcome": outcome, "plan": "ab" * 32, "votes": 1, "quorum": 1, "detail": ""}
 
     def runbooks(self) -> Mapping[str, Any]:
-        return {"runbooks": [{"id": "r", "version": "1.0.0", "sha256": "ab" * 32, "file": "r.json"}], "problems": ["p"]}
+        one = {
+            "id": "r", "version": "1.0.0", "name": "R", "enabled": True, "mode": "observe", "sha256": "ab" * 32,
+            "file": "r.json",
+        }  # fmt: skip
+        return {"runbooks": [one, {**one, "id": "s", "enabled": False, "mode": "auto"}], "problems": self.refused}
 
     def run_runbook(self, runbook_id: str, values: Mapping[str, str], *, by: str, why: str = "") -> Record:
         self.calls.append(("run_runbook", runbook_id, dict(values), by, why))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,8 +25,10 @@ from bridge_link.wire import Kind, Message
 from supervisors.api.server import ApiServer
 from supervisors.cli import main
 from supervisors.cli.terminal import terminal_of
+from supervisors.phrases import local_time
+from supervisors.tree_json import rfc3339
 from tests.links.scripted_daemon import Script, daemon, obliging
-from tests.outside.fake_manager import FakeManager
+from tests.outside.fake_manager import NOW, FakeManager
 from tests.support.eventually import eventually
 from tests.support.plain_links import key_file
 
@@ -192,12 +195,36 @@ def test_no_daemon(cli: Cli, tmp_path: Path) -> None:
         ("alert", "send", "--type", "x", "--field", "novalue"),
         ("alert", "send", "--file", "/no/such/file"),
         ("logs",),
+        ("approve", "x-1", "--plan", "abc"),
+        ("reject", "x-1", "--plan", "XYZ4567890123"),
+        ("run", "--address", "http://127.0.0.1:1"),
     ],
 )
 def test_wrong_usage(here: Cli, words: tuple[str, ...]) -> None:
     code, out, err = here(*words)
     assert (code, out) == (2, "")
     assert one_line(err), err
+
+
+def test_a_wrong_state_directory_is_named(cli: Cli, tmp_path: Path) -> None:
+    state = tmp_path / "new"
+    for words in (
+        ("audit", "verify"),
+        ("keys", "list"),
+        ("keys", "revoke", "ann"),
+        ("keys", "new", "ann", "--role", "viewer"),
+        ("tree",),
+    ):
+        code, _, err = cli(*words, "--state", str(state))
+        assert (code, f"there is no state directory {state}" in err) == (4 if words == ("tree",) else 2, True), words
+    assert not state.exists()
+    assert cli("keys", "new", "ann", "--role", "viewer", "--create", "--state", str(state))[0] == 0
+    assert "ann" in cli("keys", "list", "--state", str(state))[1]
+    file = tmp_path / "file"
+    file.touch()
+    assert cli("audit", "verify", "--state", str(file))[0] == 2
+    code, _, err = cli("tree", "--state", str(file))
+    assert (code, one_line(err), f"{file} is no state directory" in err) == (4, True, True)
 
 
 # -- services ---------------------------------------------------------------------------------------------------------
@@ -351,10 +378,41 @@ def test_the_recovery_switch(here: Cli, fake: FakeManager) -> None:
     assert json.loads(here("recovery", "on", "--json")[1])["enabled"] is True
 
 
+def test_the_runbooks_of_a_running_daemon_are_listed(here: Cli, fake: FakeManager) -> None:
+    code, out, err = here("runbook", "list")
+    assert (code, err) == (3, "refused: p\n")
+    assert [line.split() for line in out.splitlines()] == [
+        ["ID", "VERSION", "ENABLED", "MODE", "NAME"],
+        ["r", "1.0.0", "yes", "observe", "R"],
+        ["s", "1.0.0", "no", "off", "R"],
+    ]
+    fake.refused = []
+    code, out, err = here("runbook", "list", "--json")
+    told = json.loads(out)
+    assert (code, err, told["from"], told["problems"], told["daemon"]) == (0, "", "daemon", [], [])
+    assert [(one["id"], one["mode"], one["file"]) for one in told["runbooks"]] == [
+        ("r", "observe", "r.json"),
+        ("s", "off", "r.json"),
+    ]
+
+
+def test_refused_files_are_listed_without_a_daemon_too(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "bad.json").write_text('{"id": 1}')
+    (tmp_path / "selfheal.yaml").write_text("version: 1\nservices: {}\nrunbooks: {directories: [books]}\n")
+    code, out, err = cli("runbook", "list", "--config", "selfheal.yaml")
+    assert (code, "service_failure" in out) == (3, True)
+    assert f"refused: {tmp_path}/books/bad.json: /" in err
+    told = json.loads(cli("runbook", "list", "--json", "--config", "selfheal.yaml")[1])
+    assert (told["from"], "bad.json" in told["problems"][0]) == ("files", True)
+
+
 def test_runbooks_without_a_daemon(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("runbook", "list")
-    assert (code, err) == (0, "")
+    assert (code, one_line(err), "these are the files" in err) == (0, True, True)
     assert "service_failure" in out
+    modes = {line.split()[3] for line in out.splitlines()[1:]}
+    assert modes <= {"auto", "observe", "dry_run", "off"}
     assert cli("runbook", "show", "service_failure")[0] == 0
     assert json.loads(cli("runbook", "show", "service_failure", "--json")[1])["id"] == "service_failure"
     assert cli("runbook", "show", "none")[0] == 1
@@ -364,7 +422,9 @@ def test_runbooks_without_a_daemon(cli: Cli, tmp_path: Path) -> None:
     assert (code, out) == (1, "")
     assert "bad.json" in err
     assert cli("runbook", "lint")[0] == 0
-    assert cli("runbook", "lint", str(tmp_path / "none.json"))[0] == 1
+    for word in ("lint", "test", "graph"):
+        code, out, err = cli("runbook", word, str(tmp_path / "none.json"))
+        assert (code, out, one_line(err)) == (2, "", True)
 
 
 # -- alerts -----------------------------------------------------------------------------------------------------------
@@ -421,6 +481,46 @@ def test_waiting_for_the_outcome(
         assert cli(*sent)[0] == 0, "without --wait only the acknowledgement counts"
         told = json.loads(cli(*sent, "--json")[1])
     assert (told["outcome"], told["execution_id"]) == (outcome, execution_id)
+
+
+def test_what_was_not_accepted_has_its_reason(cli: Cli) -> None:
+    for outcome in ("no_match", "rejected"):
+        with daemon(decide(outcome)) as (seen, address):
+            code, out, _ = cli("alert", "send", "--type", "x", "--address", address)
+        assert (code, out) == (0, f"{outcome} {seen.seen[0].id} (because)\n")
+
+
+def test_a_misspelt_field_is_told(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "alert.json"
+    file.write_text('{"type": "x", "servcie": "web", "zone": "a", "labels": {"sourc": "as it is meant"}}')
+    with daemon(obliging) as (seen, address):
+        code, _, err = cli("alert", "send", "--file", str(file), "--address", address)
+        assert (code, one_line(err)) == (0, True)
+        assert (
+            "'servcie' is no field of an alert, it became the label servcie; did you mean service (--service)?" in err
+        )
+        code, _, err = cli("alert", "send", "--type", "x", "--field", "servce=web", "--address", address)
+        assert (code, one_line(err), "did you mean service" in err) == (0, True, True)
+        assert cli("alert", "send", "--type", "x", "--field", "zone=a", "--address", address)[2] == ""
+        assert cli("alert", "send", "--type", "x", "--field", "dedup_key=k", "--address", address)[::2] == (0, "")
+    assert seen.seen[1].body["labels"] == {"servce": "web"}
+    assert (seen.seen[3].body["dedup_key"], "labels" in seen.seen[3].body) == ("k", False)
+
+
+@pytest.mark.parametrize("field", ["severity", "type", "service", "message"])
+def test_a_field_with_an_option_is_no_label(cli: Cli, field: str) -> None:
+    code, out, err = cli("alert", "send", "--type", "x", "--field", f"{field}=low", "--address", "tcp://127.0.0.1:1")
+    assert (code, out, one_line(err)) == (2, "", True)
+    assert f"say --{field} low" in err
+
+
+def test_a_run_that_did_not_end_well_says_why(here: Cli, fake: FakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = {**fake.executions()[0], "id": "x-1", "status": "rejected", "detail": "by user:ann: not now"}
+    monkeypatch.setattr(fake, "executions", lambda limit=50: [ended][:limit])
+    code, out, _ = here("runbook", "run", "r", "--wait")
+    assert (code, out.splitlines()[1]) == (1, "rejected x-1: by user:ann: not now")
+    told = json.loads(here("runbook", "run", "r", "--wait", "--json")[1])
+    assert (told["status"], told["detail"]) == ("rejected", "by user:ann: not now")
 
 
 def test_an_alert_from_a_file(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -593,9 +693,27 @@ def test_silences_are_added_listed_and_ended(here: Cli, fake: FakeManager) -> No
     assert here("silence", "expire", "s-0")[0] == 0
     assert "s-0" not in here("silence", "list")[1]
     assert "ended" in here("silence", "list", "--all")[1]
+    assert here("silence", "add", "service=~[", "--for", "2h")[0] == 2
     code, _, err = here("silence", "add", "nonsense", "--for", "2h")
-    assert (code, one_line(err), "no matcher" in err) == (1, True, True)
+    assert (code, one_line(err), "no matcher" in err) == (2, True, True)
     assert here("silence", "add", "service=web")[0] == 2  # how long has to be said
+
+
+@pytest.mark.parametrize(
+    ("matcher", "text"),
+    [
+        ("servce=x", "did you mean service?"),
+        ("zone=~x.*", "did you mean labels.zone?"),
+        ("/tpye>1", "did you mean type?"),
+        ("labels.zone!=x", ""),
+        ("service=x", ""),
+    ],
+)
+def test_a_silence_that_fits_no_alert_is_told(here: Cli, fake: FakeManager, matcher: str, text: str) -> None:
+    code, _, err = here("silence", "add", matcher, "--for", "2h")
+    assert (code, len(fake.silenced)) == (0, 1)
+    assert text in err
+    assert bool(text) == one_line(err)
 
 
 def test_latches_are_shown_and_released_with_a_reason(here: Cli, fake: FakeManager) -> None:
@@ -614,3 +732,68 @@ def test_the_queue_and_the_reason_are_shown(here: Cli, fake: FakeManager, monkey
     alert = {**fake.alerts()[0], "reason": "silence s-1 by ann"}
     monkeypatch.setattr(fake, "alerts", lambda limit=50: [alert][:limit])
     assert "silence s-1 by ann" in here("alerts")[1]
+
+
+# -- little things ----------------------------------------------------------------------------------------------------
+
+
+def test_the_version(cli: Cli) -> None:
+    code, out, err = cli("--version")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"selfheal \d+\.\d+\S*\n", out), out
+    said = {"schema": 1, "version": out.split()[1]}
+    assert [json.loads(cli(*words)[1]) for words in (("--version", "--json"), ("--json", "--version"))] == [said, said]
+    code, out, err = cli("--json")
+    assert (code, out, one_line(err)) == (2, "", True)
+
+
+def test_help_names_what_there_is(cli: Cli) -> None:
+    out = cli("--help")[1]
+    assert re.sub(r"\s+", " ", out).rstrip().endswith("4 no daemon answers, 5 timed out.")
+    assert "selfheal executions [OPTIONS] [cancel] [ID]\n" in cli("executions", "--help")[1]
+    told = {words[0]: words for line in out.splitlines() if (words := line.split())}
+    assert {"scale", "scale,"} & set(told["services"])
+    assert "latched" in told["recovery"]
+    for command in ("tree", "plan", "apply", "run", "runbook list", "runbook run"):
+        assert "--config FILE" in cli(*command.split(), "--help")[1], command
+
+
+def test_who_asks_can_be_said_everywhere(here: Cli, fake: FakeManager) -> None:
+    for words in (
+        ("services", "start", "web"),
+        ("services", "restart", "web"),
+        ("services", "scale", "web", "2"),
+        ("recovery", "off"),
+        ("recovery", "on"),
+    ):
+        assert here(*words, "--by", "ann")[0] == 0
+        assert "ann" in fake.calls[-1], words
+
+
+def test_moments_are_told(here: Cli, fake: FakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = local_time(rfc3339(NOW))
+    assert moment.startswith("2023-11-1")
+    for words in (("alerts",), ("executions",), ("why", "engine")):
+        assert moment not in here(*words)[1]
+        assert moment in here(*words, "--absolute")[1]
+    lines = [line.split() for line in here("executions", "e-1")[1].splitlines()]
+    assert ["alert", "alert-2"] in lines
+    assert ["began", moment] in lines
+    never = {**fake.executions()[0], "started_at": None, "decided_at": rfc3339(NOW)}
+    monkeypatch.setattr(fake, "executions", lambda limit=50: [never][:limit])
+    assert moment in here("executions", "--absolute")[1]
+    assert " ago" in here("executions")[1]
+
+
+def test_nothing_is_down_and_nothing_would_be_mended(here: Cli, fake: FakeManager) -> None:
+    assert here("tree", "--only-bad")[1] == "nothing is down: every wanted node is ready\n"
+    fake.enabled = False
+    out = here("tree", "--only-bad")[1].splitlines()
+    assert out[1] == "recovery off, 1 running, 0 queued: alerts start nothing"
+    assert json.loads(here("tree", "--only-bad", "--json")[1])["root"]["children"] == []
+
+
+def test_what_was_applied_is_told(here: Cli, fake: FakeManager) -> None:
+    assert here("apply")[1].splitlines()[-1] == "done: 1 update in place"
+    fake.broken.add("web")
+    assert "done" not in here("apply")[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import signal
@@ -20,7 +21,10 @@ import pytest
 
 from actors.board import NodeState
 from supervisors.api.server import ApiServer
+from supervisors.cli.app import run
+from supervisors.cli.commands import tree as commands
 from supervisors.cli.live import LiveTree, cropped, footer, what_to_try
+from supervisors.manager import DaemonUnreachable, Tree
 from tests.outside.conftest import serving
 from tests.outside.fake_manager import FakeManager
 from tests.support.eventually import eventually
@@ -96,6 +100,50 @@ def test_watching_outlives_the_daemon(fake: FakeManager, tmp_path: Path) -> None
     with serving(fake, tmp_path):
         eventually(lambda: "pid 777" in terminal.text(), within_s=30)
     watching.__exit__(None, None, None)
+
+
+def test_watching_as_json_tells_each_change_once(fake: FakeManager, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "supervisors.cli", "tree", "web", "-w", "--json", "--state", str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with serving(fake, tmp_path), subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as watching:
+        assert watching.stdout is not None
+        assert json.loads(watching.stdout.readline())["root"]["state"] == "ready"
+        fake.put(WEB, cpu_percent=99.0, memory_bytes=1)
+        fake.put("root/services/pipeline/ingest", state=NodeState.FAILED)
+        asked = fake.asked
+        eventually(lambda: fake.asked > asked + 1, within_s=30, what="it looks, and has nothing to tell")
+        fake.put(WEB, state=NodeState.CRASH_LOOP)
+        told = json.loads(watching.stdout.readline())
+        assert (told["schema"], told["root"]["state"], told["root"]["cpu_percent"]) == (1, "crash_loop", 99.0)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == 0
+
+
+def test_watching_as_json_tells_once_that_the_daemon_went_away(
+    fake: FakeManager, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands, "REDRAW_S", 0.001)
+    answers = iter([None, "here", "here", "gone", "gone", "here"])  # the first is asked for an error only
+
+    def look(_outside: object) -> Tree:
+        match next(answers, "end"):
+            case "gone":
+                raise DaemonUnreachable("no daemon runs")
+            case "end":
+                raise KeyboardInterrupt
+        return fake.tree()
+
+    monkeypatch.setattr(commands, "_look", look)
+    assert run(["tree", "--watch", "--json", "--depth", "0"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one.get("error", "here") for one in told] == ["here", "no daemon runs", "here"]
+
+
+def test_a_beat_is_no_change() -> None:
+    well = {"kind": "bridge", "state": "ready", "detail": "last beat 0.1s ago"}
+    assert commands.without_use([well]) == commands.without_use([{**well, "detail": "last beat 0.2s ago"}])
+    for changed in ({"state": "degraded"}, {"kind": "service"}, {"pid": 1}):
+        assert commands.without_use(well) != commands.without_use({**well, **changed})
 
 
 def test_the_live_tree_shows_changes_and_hints(

@@ -187,6 +187,21 @@ def test_services_alone() -> None:
     assert len(drawn) == 3
 
 
+def test_a_long_note_does_not_push_the_columns_behind_it() -> None:
+    nodes = snapshot()
+    path = f"{GROUP}/engine"
+    nodes[path] = replace(nodes[path], detail="scaled to 3 by cli:ann 2h ago: month end", cpu_percent=1.5)
+    drawn = render_services(services_json(nodes), now=NOW).split("\n")
+    assert len({line.index("%") for line in drawn}) == 1, drawn
+    assert drawn[1].endswith("  scaled to 3 by cli:ann 2h ago: month end")
+
+
+def test_a_path_that_is_none_is_answered_with_one_that_is_near() -> None:
+    root = tree_json(snapshot(), NOW)["root"]
+    with pytest.raises(UnknownNode, match="did you mean 'root/services/web'"):
+        find(root, "root/services/we")
+
+
 def test_what_does_not_run_uses_nothing_and_counts_nothing() -> None:
     assert "120M" not in render_tree(changed(web={"state": S.STOPPED, "pid": None}), now=NOW, node="web")
     ending = changed(pipeline={"state": S.STOPPED}, ingest={"state": S.WAITING}, engine={"state": S.STOPPED})

@@ -177,5 +177,7 @@ def test_without_a_daemon_nobody_can_tell_how_a_service_is(tmp_path: Path, capsy
     ready = {"call": {"type": "service_ready", "with": {"service": "{service}"}}}
     config = configured(tmp_path, ready)
     command = ["runbook", "run", "restart_it", "--set", "service=a", "--dry-run", "--config", config]
-    assert run([*command, "--state", str(tmp_path)]) == 1
-    assert "precondition service_ready: unknown" in capsys.readouterr().out
+    assert run([*command, "--state", str(tmp_path)]) == 4
+    out, err = capsys.readouterr()
+    assert "precondition service_ready: unknown" in out
+    assert err.startswith(f"selfheal: no daemon runs in the state directory {tmp_path}; ")

@@ -207,7 +207,7 @@ def test_the_command_tells_all_and_its_exit_code_says_whether_it_is_bad(
     said = capsys.readouterr()
     assert "old.json: /success_criteria: note: must all hold" in said.out
     assert "the runbook only observes" in said.err
-    assert run(["runbook", "lint", str(tmp_path / "nowhere.json")]) == 1
+    assert run(["runbook", "lint", str(tmp_path / "nowhere.json")]) == 2
 
 
 def test_show_says_how_an_old_file_was_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,9 @@ def send(
     severity: Annotated[str | None, typer.Option("--severity", help="low, medium, high (default), critical.")] = None,
     message: Annotated[str | None, typer.Option("--message", help="For people.")] = None,
     fields: Annotated[list[str] | None, typer.Option("--field", metavar="K=V", help="More facts.")] = None,
-    file: Annotated[str | None, typer.Option("--file", help="The alert as a JSON file; '-' is standard input.")] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", metavar="FILE", help="The alert as a JSON file; '-' is standard input.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the recovery.")] = False,
     timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long to wait.")] = "60s",
 ) -> None:

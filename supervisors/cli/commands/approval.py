@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from supervisors.cli.exits import FAILED, Quit
+from supervisors.cli.exits import FAILED, WRONG_USAGE, Quit
 from supervisors.cli.outside import Outside, command
 from supervisors.cli.terminal import print_json, say
 from supervisors.manager import SCHEMA, Record
@@ -17,6 +18,7 @@ Plan = Annotated[
     str | None,
     typer.Option("--plan", metavar="HASH", help="Only this plan: its hash, or the first 12 letters and more."),
 ]
+_HASH: Final = re.compile("[0-9a-f]{12,64}")
 Why = Annotated[str, typer.Option("--why", help="For the record.")]
 
 
@@ -36,6 +38,7 @@ def approve(outside: Outside, execution: Execution, plan: Plan = None, why: Why 
     """Agree to a plan, exactly as it was asked: after an edit of anything it is void (exit code 1). You are who the
     system says.
     """
+    _check(plan)
     with outside.manager() as manager:
         _told(outside, manager.approve(execution, by=outside.by, plan=plan, why=why))
 
@@ -43,8 +46,16 @@ def approve(outside: Outside, execution: Execution, plan: Plan = None, why: Why 
 @command
 def reject(outside: Outside, execution: Execution, plan: Plan = None, why: Why = "") -> None:
     """End what awaits approval; nothing of it is done."""
+    _check(plan)
     with outside.manager() as manager:
         _told(outside, manager.reject(execution, by=outside.by, plan=plan, why=why))
+
+
+def _check(plan: str | None) -> None:
+    """Raises Quit."""
+    if plan is not None and not _HASH.fullmatch(plan):
+        text = f"--plan {plan!r} is no plan's hash: 12 to 64 of 0-9 and a-f, as 'selfheal approvals' shows it"
+        raise Quit(WRONG_USAGE, text)
 
 
 def _told(outside: Outside, came: Record) -> None:

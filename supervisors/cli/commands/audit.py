@@ -26,7 +26,7 @@ def verify(
     """
     from actors.chain.checking import check  # noqa: PLC0415  slow to import
 
-    state = outside.state_dir()
+    state = outside.existing_state_dir()
     verdict = check(state, (*outside.audit_tips(), *(tip or ())))
     if outside.as_json:
         found = [{"row": one.row, "text": one.text} for one in verdict.findings]

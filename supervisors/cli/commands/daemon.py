@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 from typing import Annotated, Final
 
-import psutil
 import typer
 
 from actors.init.link import has_init
 from supervisors.api.guard import is_loopback
-from supervisors.cli.exits import TIMED_OUT, Quit
+from supervisors.cli.ending import Watched
+from supervisors.cli.exits import TIMED_OUT, WRONG_USAGE, Quit
 from supervisors.cli.imports import importing
 from supervisors.cli.outside import Outside, command, seconds_of
 from supervisors.cli.terminal import print_json, say
@@ -36,6 +36,9 @@ def run(
     init: Annotated[bool, typer.Option("--init", help="Run behind a small init, as PID 1 does by itself.")] = False,
 ) -> None:
     """Run the root supervisor in the foreground: --config, $SELFHEAL_CONFIG, ./selfheal.yaml, or the shipped demo."""
+    if outside.choice.address is not None:
+        text = "run takes no --address: links.operator.address of the file says where the daemon listens"
+        raise Quit(WRONG_USAGE, text)
     if (init or os.getpid() == 1) and not has_init(os.environ):
         from actors.init.entering import become_init  # noqa: PLC0415  only Linux has all of it
 
@@ -53,6 +56,7 @@ def run(
         outside.choice.state,
         exit_with=exit_with,
         make_view=(lambda manager: LiveTree(manager, hints)) if is_live else None,
+        as_json=outside.as_json,
     )
     raise Quit(code)
 
@@ -83,40 +87,55 @@ def stop(
 ) -> None:
     """End the daemon in order, newest first."""
     limit_s = seconds_of(timeout)
-    with outside.manager() as manager:
-        pid = manager.info()["pid"]
-        process = _process(outside, pid)  # looked at before it ends, so that a pid used anew is not mistaken for it
-        manager.shutdown(keep_services=keep_services, by=outside.by)
-        if not no_wait and not _has_ended(manager, process, limit_s):
-            raise Quit(TIMED_OUT, f"the daemon (pid {pid}) had not ended within {limit_s:g} s; it goes on stopping")
+    try:
+        with outside.manager() as manager:
+            pid = manager.info()["pid"]
+            watched = None if no_wait else _process(outside, pid)  # looked at before it ends
+            manager.shutdown(keep_services=keep_services, by=outside.by)
+            has_ended = no_wait or _has_ended(manager, watched, limit_s)
+    except DaemonUnreachable:
+        ending = _already_ending(outside)
+        if ending is None:
+            raise
+        pid = ending
+        watched = None if no_wait else Watched.of(pid)
+        has_ended = watched is None or watched.has_ended(limit_s)
+    if not has_ended:
+        raise Quit(TIMED_OUT, f"the daemon (pid {pid}) had not ended within {limit_s:g} s; it goes on stopping")
     if outside.as_json:
         print_json({"schema": SCHEMA, "stopped": not no_wait, "pid": pid})
     else:
         say("stopping" if no_wait else "stopped")
 
 
-def _process(outside: Outside, pid: int) -> psutil.Process | None:
+def _already_ending(outside: Outside) -> int | None:
+    """The pid of a daemon that was told to stop before and does not answer any more, when it can be seen from here."""
+    from supervisors.single_root import holder  # noqa: PLC0415  only when nobody answers
+
+    directory = outside.base().state_dir
+    owner = None if directory is None else holder(directory)
+    return owner.pid if owner is not None and owner.is_ending else None
+
+
+def _process(outside: Outside, pid: int) -> Watched | None:
     """The daemon's process, when it is on this machine."""
     address = outside.base().address
     if address is not None and not is_loopback(_host(address)):
         return None
-    try:
-        return psutil.Process(pid)
-    except psutil.Error:
-        return None
+    return Watched.of(pid)
 
 
 def _host(address: str) -> str:
     return address.partition("://")[2].partition("/")[0].rpartition(":")[0]
 
 
-def _has_ended(manager: RemoteManager, process: psutil.Process | None, limit_s: float) -> bool:
+def _has_ended(manager: RemoteManager, watched: Watched | None, limit_s: float) -> bool:
     """Wait for the process's end; of one that cannot be seen, for its silence."""
+    if watched is not None:
+        return watched.has_ended(limit_s)
     deadline, pause = time.monotonic() + limit_s, threading.Event()
     while time.monotonic() < deadline:
-        if process is not None and (not process.is_running() or process.status() == psutil.STATUS_ZOMBIE):
-            return True
-        if process is None and _is_silent(manager):
+        if _is_silent(manager):
             return True
         pause.wait(_LOOK_S)
     return False

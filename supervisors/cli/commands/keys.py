@@ -31,11 +31,14 @@ def new(
         str | None,
         typer.Option("--out", metavar="FILE", help="Where its key file goes; else into the state directory."),
     ] = None,
+    create: Annotated[
+        bool, typer.Option("--create", help="Make the state directory, for a daemon that will use it.")
+    ] = False,
 ) -> None:
     """Make a key for a client; prints the path of its key file. A running daemon knows it within about a second."""
     from supervisors.cli.key_table import make_key  # noqa: PLC0415  slow to import
 
-    make_key(outside, name, role, types or (), rate=rate, expires=expires, out=out)
+    make_key(outside, name, role, types or (), rate=rate, expires=expires, out=out, create=create)
 
 
 @command

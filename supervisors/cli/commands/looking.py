@@ -10,10 +10,10 @@ import typer
 
 from actors.board import NodeState
 from supervisors.cli.exits import WRONG_USAGE, Quit
-from supervisors.cli.outside import Outside, command, seconds_of
+from supervisors.cli.outside import AbsoluteOption, Outside, command, seconds_of
 from supervisors.cli.terminal import print_json, say, table
 from supervisors.manager import SCHEMA, Transition
-from supervisors.phrases import age, status
+from supervisors.phrases import age, local_time, status
 from supervisors.tree_json import unix_seconds
 
 
@@ -48,6 +48,7 @@ def why(
     outside: Outside,
     node: Annotated[str, typer.Argument(help="A service, a group or any other node.")],
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many.")] = 20,
+    absolute: AbsoluteOption = False,
 ) -> None:
     """What happened to a node and why, newest first."""
     with outside.manager() as manager:
@@ -56,7 +57,7 @@ def why(
         print_json({"schema": SCHEMA, "transitions": found})
     elif found:
         now = time.time()
-        say(table(("WHEN", "EVENT", "WHAT"), [_row(one, now) for one in found]))
+        say(table(("WHEN", "EVENT", "WHAT"), [_row(one, now, absolute) for one in found]))
     else:
         say(f"nothing is recorded of {node} yet")
 
@@ -81,5 +82,6 @@ def wait(
         say(f"{reached['name']} {status(reached, time.time()) or reached['state']}")
 
 
-def _row(one: Transition, now: float) -> tuple[str, str, str]:
-    return f"{age(now - unix_seconds(one['at']))} ago", one["event"], one["text"]
+def _row(one: Transition, now: float, absolute: bool) -> tuple[str, str, str]:
+    when = local_time(one["at"]) if absolute else f"{age(now - unix_seconds(one['at']))} ago"
+    return when, one["event"], one["text"]

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from supervisors.cli.outside import Outside, command
+from supervisors.cli.outside import AbsoluteOption, ByOption, Outside, command
 from supervisors.cli.terminal import complain, print_json, say, table
 from supervisors.manager import SCHEMA, RecoveryStatus
-from supervisors.phrases import age, clean
+from supervisors.phrases import age, clean, local_time
 from supervisors.tree_json import unix_seconds
 
 Why = Annotated[str, typer.Option("--why", help="Why, for the record.")]
@@ -22,7 +22,7 @@ CANCEL = "cancel"
 
 
 @command
-def alerts(outside: Outside, limit: Limit = 20) -> None:
+def alerts(outside: Outside, limit: Limit = 20, absolute: AbsoluteOption = False) -> None:
     """The last alerts and what was decided, newest first."""
     with outside.manager() as manager:
         found = manager.alerts(limit)
@@ -30,7 +30,9 @@ def alerts(outside: Outside, limit: Limit = 20) -> None:
         print_json({"schema": SCHEMA, "alerts": found})
         return
     columns = ("type", "service", "severity", "outcome", "execution_id", "message", "reason")
-    rows = [(_ago(one.get("received_at")), *(_text(_shown(one).get(key)) for key in columns)) for one in found]
+    rows = [
+        (_when(one.get("received_at"), absolute), *(_text(_shown(one).get(key)) for key in columns)) for one in found
+    ]
     say(table(("WHEN", "TYPE", "SERVICE", "SEVERITY", "OUTCOME", "EXECUTION", "MESSAGE", "REASON"), rows))
 
 
@@ -42,10 +44,11 @@ def _shown(alert: Mapping[str, Any]) -> Mapping[str, Any]:
 def executions(
     outside: Outside,
     execution_id: Annotated[
-        str | None, typer.Argument(metavar="[ID | cancel ID]", help="Only this one, with its steps; or end one.")
+        str | None, typer.Argument(metavar="cancel", help="End the run ID; without this word ID is shown.")
     ] = None,
-    cancelled_id: Annotated[str | None, typer.Argument(metavar="", hidden=True)] = None,
+    cancelled_id: Annotated[str | None, typer.Argument(metavar="ID", help="Only this one, with its steps.")] = None,
     limit: Limit = 20,
+    absolute: AbsoluteOption = False,
     why: Annotated[str, typer.Option("--why", help="With cancel: why, for the record.")] = "",
 ) -> None:
     """The last runs of runbooks, newest first. `cancel ID` ends one at its next safe place and rolls it back."""
@@ -65,12 +68,26 @@ def executions(
         return
     columns = ("id", "runbook", "target", "status")
     rows = [
-        (_ago(one.get("started_at")), *(_text(one.get(key)) for key in columns), _took(one), _queue(one))
+        (_when(_begun(one), absolute), *(_text(one.get(key)) for key in columns), _took(one), _queue(one))
         for one in found
     ]
     say(table(("WHEN", "ID", "RUNBOOK", "TARGET", "STATUS", "TOOK", "WAITS"), rows))
     if execution_id is not None:
+        say("", *_facts(found[0]))
         _print_steps(found[0])
+
+
+def _begun(execution: Mapping[str, Any]) -> Any:
+    """When it began; of one that never did, when it was decided."""
+    return execution.get("started_at") or execution.get("decided_at")
+
+
+def _facts(execution: Mapping[str, Any]) -> list[str]:
+    """Which alert, and the moments of the run."""
+    told = [("alert", execution.get("alert_id"))]
+    for word, key in (("decided", "decided_at"), ("began", "started_at"), ("ended", "ended_at")):
+        told.append((word, local_time(execution[key]) if execution.get(key) else None))
+    return [f"{word:8} {_text(value)}" for word, value in told]
 
 
 def _queue(execution: Mapping[str, Any]) -> str:
@@ -98,15 +115,15 @@ def _print_steps(execution: Mapping[str, Any]) -> None:
 
 
 @command
-def on(outside: Outside, why: Why = "") -> None:
+def on(outside: Outside, why: Why = "", by: ByOption = None) -> None:
     """Let alerts start runbooks again."""
-    _switch(outside, enabled=True, why=why)
+    _switch(outside, enabled=True, by=by, why=why)
 
 
 @command
-def off(outside: Outside, why: Why = "") -> None:
+def off(outside: Outside, why: Why = "", by: ByOption = None) -> None:
     """Alerts are recorded and start nothing, until `recovery on`."""
-    _switch(outside, enabled=False, why=why)
+    _switch(outside, enabled=False, by=by, why=why)
 
 
 @command
@@ -154,21 +171,30 @@ def _print_latches(outside: Outside, latches: Sequence[Mapping[str, Any]]) -> No
     say(table(("TARGET", "SINCE", "EXECUTION", "WHY", "RELEASED BY"), rows))
 
 
-def _switch(outside: Outside, *, enabled: bool, why: str) -> None:
+def _switch(outside: Outside, *, enabled: bool, by: str | None, why: str) -> None:
     with outside.manager() as manager:
-        _print_status(outside, manager.set_recovery(enabled, by=outside.by, why=why))
+        _print_status(outside, manager.set_recovery(enabled, by=by or outside.by, why=why))
+
+
+def status_line(status: RecoveryStatus) -> str:
+    """``recovery off, 0 running, 0 queued, switched by ann 5m ago: month end``."""
+    by = f", switched by {status['by']} {_ago(status.get('since'))}" if "by" in status else ""
+    by += f": {clean(status['why'])}" if status.get("why") else ""
+    state = "on" if status["enabled"] else "off"
+    return f"recovery {state}, {status['active']} running, {status['queued']} queued{by}"
 
 
 def _print_status(outside: Outside, status: RecoveryStatus) -> None:
     if outside.as_json:
         print_json({"schema": SCHEMA, **status})
         return
-    by = f", switched by {status['by']} {_ago(status.get('since'))}" if "by" in status else ""
-    by += f": {clean(status['why'])}" if status.get("why") else ""
-    state = "on" if status["enabled"] else "off"
-    say(f"recovery {state}, {status['active']} running, {status['queued']} queued{by}")
+    say(status_line(status))
     if "trouble" in status:
         complain(f"selfheal: {status['trouble']}")
+
+
+def _when(at: Any, absolute: bool) -> str:
+    return local_time(at) if absolute and isinstance(at, str) else _ago(at)
 
 
 def _ago(at: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from supervisors.cli.exits import FAILED, Quit
-from supervisors.cli.outside import Outside, command, seconds_of
+from supervisors.cli.outside import ByOption, Outside, command, seconds_of
 from supervisors.cli.terminal import complain, print_json, say
 from supervisors.manager import Applied, NodeEdit
 from supervisors.phrases import clean
@@ -34,8 +34,7 @@ def plan(outside: Outside, config: ConfigOption = None) -> None:
     _warn(shown.get("warnings", ()))
     changed = [one for one in shown["nodes"] if one["action"] != "unchanged"]
     _say_edits(changed, shown["daemon"], shown["notes"])
-    count = Counter(one["action"] for one in shown["nodes"])
-    words = ", ".join(f"{count[action]} {_WORDS.get(action, action)}" for action in _SIGNS if count[action])
+    words = _counted(shown["nodes"])
     say(f"plan {shown['plan']}: {words or 'nothing there'}" if not shown["empty"] else "nothing to change")
 
 
@@ -49,7 +48,7 @@ def apply(
     timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long to wait for readiness.")] = (
         "60s"
     ),
-    by: Annotated[str | None, typer.Option("--by", help="Who asks, for the record.", show_default=False)] = None,
+    by: ByOption = None,
 ) -> None:
     """Change the running tree to what the file says, and touch nothing else. A file with a problem changes nothing."""
     with outside.manager() as manager:
@@ -64,6 +63,9 @@ def show_applied(outside: Outside, made: Applied) -> None:
     else:
         _warn(made.get("warnings", ()))
         _say_edits(made["nodes"], made["daemon"], made["notes"])
+        done = [one for one in made["nodes"] if one.get("ok") is not False]
+        if done:
+            say(f"done: {_counted(done)}")
         if not made["nodes"]:
             say("no service changed" if made["notes"] else "nothing changed")
     failed = [one for one in made["nodes"] if one.get("ok") is False]
@@ -71,6 +73,11 @@ def show_applied(outside: Outside, made: Applied) -> None:
         complain(f"selfheal: {one['node']}: {clean(one.get('error', 'failed'))}")
     if failed:
         raise Quit(FAILED)
+
+
+def _counted(edits: Sequence[NodeEdit]) -> str:
+    count = Counter(one["action"] for one in edits)
+    return ", ".join(f"{count[action]} {_WORDS.get(action, action)}" for action in _SIGNS if count[action])
 
 
 def plan_lines(edits: Sequence[NodeEdit]) -> list[str]:

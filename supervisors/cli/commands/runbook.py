@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from supervisors.cli.outside import Outside, command, seconds_of
-from supervisors.cli.terminal import complain, print_json, say, table
-from supervisors.manager import SCHEMA
+from supervisors.cli.terminal import print_json, say, table
 
 Named = Annotated[list[str] | None, typer.Argument(metavar="FILE|DIR|ID...", show_default=False)]
-Config = Annotated[str | None, typer.Option("--config", help="Use the runbook directories of this file.")]
+Config = Annotated[
+    str | None, typer.Option("--config", metavar="FILE", help="Use the runbook directories of this file.")
+]
 
 SHOWN: Final = ("match", "for", "preconditions", "approval", "limits", "dedup", "escalate")
 """Of a runbook, as its file has it."""
@@ -22,24 +22,12 @@ SHOWN: Final = ("match", "for", "preconditions", "approval", "limits", "dedup", 
 
 @command
 def list_(outside: Outside, config: Config = None) -> None:
-    """All runbooks the daemon would use here; where one runs and uses others, that is said."""
-    from supervisors.cli.libraries import library_of, used_otherwise  # noqa: PLC0415  slow to import
+    """The runbooks the running daemon uses, and the files it refused. Without a daemon, or with --config: those of the
+    files. Exit code 3 when a file is refused.
+    """
+    from supervisors.cli.listing import list_runbooks  # noqa: PLC0415  slow to import
 
-    library = library_of(config)
-    otherwise = used_otherwise(outside, library)
-    if outside.as_json:
-        found = [
-            {"id": one.id, "version": one.version, "name": one.name, "enabled": one.enabled} for one in library.runbooks
-        ]
-        print_json(
-            {"schema": SCHEMA, "runbooks": found, "problems": [str(one) for one in library.problems]}
-            | {"daemon": otherwise}
-        )
-    else:
-        rows = [(one.id, one.version, "yes" if one.enabled else "no", one.name) for one in library.runbooks]
-        say(table(("ID", "VERSION", "ENABLED", "NAME"), rows))
-        _complain(library.problems)
-        _complain(otherwise)
+    list_runbooks(outside, config)
 
 
 @command
@@ -166,8 +154,3 @@ COMMANDS = {
 def _step(action: Any) -> tuple[str, ...]:
     does = action.call.type.value if action.call else "wait"
     return action.id, does, action.effect.value, action.rollback.call.type.value if action.rollback else "-"
-
-
-def _complain(problems: Iterable[object]) -> None:
-    for problem in problems:
-        complain(problem)

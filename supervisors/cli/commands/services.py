@@ -10,7 +10,7 @@ import typer
 
 from supervisors.cli.commands.reload import show_applied
 from supervisors.cli.exits import FAILED, TIMED_OUT, WRONG_USAGE, Quit
-from supervisors.cli.outside import Outside, command, seconds_of
+from supervisors.cli.outside import ByOption, Outside, command, seconds_of
 from supervisors.cli.terminal import complain, print_json, say
 from supervisors.manager import SCHEMA, ManagerError, Node, Result, TimedOut, UnknownNode
 from supervisors.phrases import clean
@@ -22,7 +22,6 @@ All = Annotated[bool, typer.Option("--all", help="All services.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is done.")]
 Timeout = Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long to wait, e.g. 30s.")]
 Named = Annotated[list[str], typer.Argument(metavar="NAME...", help="Which services.", show_default=False)]
-By = Annotated[str | None, typer.Option("--by", help="Who asks, for the record; you, if not given.")]
 Why = Annotated[str, typer.Option("--why", help="Why, for the record.")]
 
 
@@ -38,15 +37,20 @@ def status(outside: Outside, names: Names = None) -> None:
 
 @command
 def start(
-    outside: Outside, names: Names = None, everything: All = False, no_wait: NoWait = False, timeout: Timeout = "60s"
+    outside: Outside,
+    names: Names = None,
+    everything: All = False,
+    no_wait: NoWait = False,
+    timeout: Timeout = "60s",
+    by: ByOption = None,
 ) -> None:
     """Start services and wait until they are ready. A stop by hand is forgotten."""
-    limit_s, by, wait = seconds_of(timeout), outside.by, not no_wait
+    limit_s, who, wait = seconds_of(timeout), by or outside.by, not no_wait
     _command(
         outside,
         _chosen(names, everything),
-        lambda manager, name: manager.start(name, by=by, wait=wait, timeout_s=limit_s),
-        lambda manager: manager.start_all(by=by, wait=wait, timeout_s=limit_s),
+        lambda manager, name: manager.start(name, by=who, wait=wait, timeout_s=limit_s),
+        lambda manager: manager.start_all(by=who, wait=wait, timeout_s=limit_s),
     )
 
 
@@ -58,7 +62,7 @@ def stop(
     no_wait: NoWait = False,
     timeout: Timeout = "60s",
     why: Why = "",
-    by: By = None,
+    by: ByOption = None,
 ) -> None:
     """Stop services; they stay stopped until they are started by hand."""
     limit_s, who, wait = seconds_of(timeout), by or outside.by, not no_wait
@@ -72,15 +76,20 @@ def stop(
 
 @command
 def restart(
-    outside: Outside, names: Names = None, everything: All = False, no_wait: NoWait = False, timeout: Timeout = "60s"
+    outside: Outside,
+    names: Names = None,
+    everything: All = False,
+    no_wait: NoWait = False,
+    timeout: Timeout = "60s",
+    by: ByOption = None,
 ) -> None:
     """Stop services, start them again and wait until they are ready."""
-    limit_s, by, wait = seconds_of(timeout), outside.by, not no_wait
+    limit_s, who, wait = seconds_of(timeout), by or outside.by, not no_wait
     _command(
         outside,
         _chosen(names, everything),
-        lambda manager, name: manager.restart(name, by=by, wait=wait, timeout_s=limit_s),
-        lambda manager: manager.restart_all(by=by, wait=wait, timeout_s=limit_s),
+        lambda manager, name: manager.restart(name, by=who, wait=wait, timeout_s=limit_s),
+        lambda manager: manager.restart_all(by=who, wait=wait, timeout_s=limit_s),
     )
 
 
@@ -92,18 +101,24 @@ def scale(
     reset: Annotated[bool, typer.Option("--reset", help="As many as the file says.")] = False,
     timeout: Timeout = "60s",
     why: Why = "",
+    by: ByOption = None,
 ) -> None:
     """Run N replicas of a service, remembered until --reset. What is too much is stopped newest first."""
     if reset == (replicas is not None):
         raise Quit(WRONG_USAGE, "say how many replicas, or --reset" + (", not both" if reset else ""))
     with outside.manager() as manager:
-        made = manager.scale(name, replicas, by=outside.by, why=why, timeout_s=seconds_of(timeout))
+        made = manager.scale(name, replicas, by=by or outside.by, why=why, timeout_s=seconds_of(timeout))
     show_applied(outside, made)
 
 
 @command
 def pause(
-    outside: Outside, names: Named, no_wait: NoWait = False, timeout: Timeout = "60s", why: Why = "", by: By = None
+    outside: Outside,
+    names: Named,
+    no_wait: NoWait = False,
+    timeout: Timeout = "60s",
+    why: Why = "",
+    by: ByOption = None,
 ) -> None:
     """Freeze services: they neither run nor are restarted until they are resumed by hand."""
     limit_s, who, wait = seconds_of(timeout), by or outside.by, not no_wait
@@ -115,7 +130,9 @@ def pause(
 
 
 @command
-def resume(outside: Outside, names: Named, no_wait: NoWait = False, timeout: Timeout = "60s", by: By = None) -> None:
+def resume(
+    outside: Outside, names: Named, no_wait: NoWait = False, timeout: Timeout = "60s", by: ByOption = None
+) -> None:
     """Let paused services go on and wait until they are ready; one that does not run is started."""
     limit_s, who, wait = seconds_of(timeout), by or outside.by, not no_wait
     _command(outside, names, lambda manager, name: manager.resume(name, by=who, wait=wait, timeout_s=limit_s))

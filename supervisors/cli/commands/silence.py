@@ -30,6 +30,9 @@ def add(
     why: Annotated[str, typer.Option("--why", help="Why, for the record.")] = "",
 ) -> None:
     """No recovery for alerts that all MATCHERS fit."""
+    from supervisors.cli.silencing import check_matchers  # noqa: PLC0415  slow to import
+
+    check_matchers(matchers)
     with outside.manager() as manager:
         _print(outside, [manager.add_silence(matchers, seconds_of(for_, "--for", MOST_S), by=outside.by, why=why)])
 
