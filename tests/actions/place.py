@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,8 @@ from runbooks.ports import Ports, RunInfo, ServiceView
 from runbooks.steps import make_call, make_check, take_snapshot
 from supervisors.action_ports import ActionsPlan, Outside, action_ports
 
-TOKEN = "x-1"
+TOKEN = f"x-{os.getpid()}"
+"""What is left of a run is found by it, on the whole machine."""
 
 
 class NoServices:

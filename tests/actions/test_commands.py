@@ -98,20 +98,23 @@ def test_nothing_is_left_of_it(tmp_path: Path, code: str, how: str) -> None:
     assert list(pids.iterdir())
 
 
+STORM = f"x-storm-{os.getpid()}"
+
+
 @pytest.mark.parametrize("how", ["timeout", "cancel"])
 def test_a_storm_of_forks_ends(tmp_path: Path, how: str) -> None:
     """Four that fork and end as fast as they can, each life in a session of its own."""
     commands, lives = LocalCommands(), tmp_path / "lives"
-    running = Running(commands, Order(storm(lives, 4), 5.0 if how == "timeout" else 60.0, "x-storm"))
+    running = Running(commands, Order(storm(lives, 4), 5.0 if how == "timeout" else 60.0, STORM))
     eventually(lambda: lives.exists() and min(lives_lived(lives) or [0]) > 5, within_s=30)
     began = time.monotonic()
     if how == "cancel":
-        commands.end_leftovers("x-storm")
+        commands.end_leftovers(STORM)
     result = running.join()
     assert isinstance(result, CommandResult), result
     assert result.code is None
-    assert time.monotonic() - began < 5.0 + (how == "timeout") * 5
-    assert [one.pid for one in psutil.process_iter() if _token(one) == "x-storm"] == []
+    assert time.monotonic() - began < 15.0, "it would go on for a minute"
+    assert [one.pid for one in psutil.process_iter() if _token(one) == STORM] == []
     lived = lives_lived(lives)
     holds_for(lambda: lives_lived(lives) == lived, 0.3)
 

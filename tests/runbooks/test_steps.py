@@ -24,7 +24,7 @@ from runbooks.ports import PortError, Ports, RunInfo, ServiceView
 from runbooks.steps import make_call, make_check, take_snapshot
 from tests.support.eventually import eventually
 
-TOKEN = "x-test"
+TOKEN = f"x-test-{os.getpid()}"  # what is left of a run is found by it, on the whole machine
 
 
 @dataclass
