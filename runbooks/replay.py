@@ -171,7 +171,7 @@ class Replay:
         if now is None or now.status.is_terminal:
             return
         status = Status.EXPIRED if now.status is Status.AWAITING_APPROVAL else Status.SUCCEEDED
-        self._history.put(replace(now, status=status, ended_at=self._now))
+        self._history.put(replace(now, status=status, ended_at=self._now, started_at=now.began_at))
         self._look_at_queue()
 
     def _due(self, waiting: _Waiting) -> None:

@@ -56,6 +56,6 @@ def note_end(desk: Desk, finished: ExecutionFinished) -> None:
     if run is not None:
         escalates = finished.detail.startswith(ESCALATED)
         ended = replace(run, status=finished.status, ended_at=desk.now(), facts=None, escalates=escalates)
-        desk.history.put(ended)
+        desk.history.put(replace(ended, started_at=run.began_at))
         if finished.status in LATCHING:
             desk.history.latches[run.target] = f"{run.execution_id} ended {finished.status.value}"

@@ -17,6 +17,7 @@ from runbooks.model import Facts, Predicate, Runbook, Scope, Status
 NO_HELP: Final = frozenset({Status.FAILED, Status.ROLLED_BACK, Status.ROLLBACK_FAILED, Status.UNKNOWN})
 """Ends of a run that began and did not help."""
 NEVER_BEGUN: Final = frozenset({Status.REJECTED, Status.EXPIRED, Status.CANCELLED})
+"""Unless ``started_at`` says so."""
 LATCHING: Final = frozenset({Status.ROLLBACK_FAILED, Status.UNKNOWN})
 """Ends after which nobody knows what the target is: a person must look (``selfheal recovery release``)."""
 
@@ -261,7 +262,7 @@ class History:
         if known is None:
             return
         key, number = known.execution_id, self._numbers[known.execution_id]
-        decided = (before.decided_at if before else None, run.decided_at if run else None)
+        decided = (_answered_at(before), _answered_at(run))
         began = (before.began_at if before else None, run.began_at if run else None)
         ended = (_counted_end(before), _counted_end(run))
         if decided[0] != decided[1]:
@@ -366,7 +367,9 @@ class History:
         return self._runs.get(execution_id)
 
     def alike(self, fingerprint: str, now: float, window_s: float) -> list[PastRun]:
-        """Runs for alerts that are one: the open ones, and those decided within the window; the last one first."""
+        """Runs for alerts that are one: the open ones, and those decided within the window; the last one first. Not one
+        that was cancelled before it began, as when its alert was over: the next alert is another.
+        """
         found = set(self._open_like.of(fingerprint))
         for decided_at, _, key in self._decided_like.latest(fingerprint):
             if now - decided_at >= window_s:
@@ -434,7 +437,14 @@ def _place(run: PastRun) -> tuple[str, str, str]:
 
 
 def _counted_end(run: PastRun | None) -> float | None:
-    return None if run is None or run.status in NEVER_BEGUN else run.ended_at
+    return None if run is None or run.began_at is None else run.ended_at
+
+
+def _answered_at(run: PastRun | None) -> float | None:
+    """From when its alert counts as answered; None for one that was taken back before anything was done."""
+    if run is None or (run.status is Status.CANCELLED and run.began_at is None):
+        return None
+    return run.decided_at
 
 
 def _move(index: InTime[Any], key: Any, before: float | None, at: float | None, number: int, execution_id: str) -> None:

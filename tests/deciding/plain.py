@@ -6,13 +6,15 @@ from collections.abc import Iterable
 
 from runbooks.deciding import quiet, repeats
 from runbooks.deciding.breaker import BreakerState, Position
-from runbooks.deciding.words import NEVER_BEGUN, NO_HELP, History, PastRun
+from runbooks.deciding.words import NO_HELP, History, PastRun
 from runbooks.model import Facts, MaxRuns, Runbook, Scope, Status
 
 
 def twin(fingerprint: str, runbook: Runbook, severity: str, history: History, now: float) -> PastRun | None:
     for run in reversed([one for one in history.runs if one.fingerprint == fingerprint]):
+        is_taken_back = run.status is Status.CANCELLED and run.began_at is None
         is_recent = not run.status.is_terminal or 0 <= now - run.decided_at < runbook.dedup.window_s
+        is_recent = is_recent and not is_taken_back
         if is_recent and not repeats.is_worse(severity, run.severity):
             return run
     return None
@@ -65,7 +67,7 @@ def breaker_state(runbook: Runbook, target: str, history: History, now: float) -
 
 
 def cooling_left_s(runbook: Runbook, target: str, history: History, now: float) -> float:
-    ended = [one for one in _of(runbook, target, history) if one.status not in NEVER_BEGUN]
+    ended = [one for one in _of(runbook, target, history) if one.began_at is not None]
     left = [runbook.limits.cooldown_s - (now - at) for one in ended if (at := one.ended_at) is not None and now >= at]
     return max(left, default=0.0)
 

@@ -1,4 +1,4 @@
-"""What holds a queued run back: all that would hold back its alert if it came now."""
+"""What holds a queued run back: all that would hold back its alert if it came now. What a cancelled one holds back."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from runbooks.deciding import limits
 from runbooks.deciding.gate import held_back
+from runbooks.deciding.limits import cooling_left_s
 from runbooks.deciding.quiet import matchers
 from runbooks.deciding.words import History, Silence
+from runbooks.matching import Outcome, decide, fingerprint
 from runbooks.model import Mode, Status
-from tests.deciding.worlds import ALERT, NOW, Virtual, ended, limited, queued
-from tests.runbooks.files import runbook
+from tests.deciding.worlds import ALERT, NOW, Books, Virtual, ended, limited, past, queued
+from tests.runbooks.files import GOOD, runbook
 
 BOOK = runbook()
 RUN = queued(BOOK, "q", NOW - 1, target="service:a", facts=ALERT)
@@ -57,3 +60,20 @@ def test_what_waits_for_a_run_waits_for_its_cooldown_too() -> None:
     assert world.began == ["x-1"]
     world.to(NOW + 65)
     assert world.began == ["x-1", "x-2"]
+
+
+def test_a_run_that_was_cancelled_at_work_has_been_at_work() -> None:
+    book = limited(cooldown="1h", max_runs=[{"count": 1, "per": "2h", "scope": "runbook"}])
+    at_work = ended(book, Status.CANCELLED, NOW - 600, started_at=NOW - 610)
+    assert cooling_left_s(book, "service:a", History([at_work]), NOW) == 3000
+    assert limits.limited(book, "service:a", History([at_work]), NOW) != ""
+    never = ended(book, Status.CANCELLED, NOW - 600)
+    assert cooling_left_s(book, "service:a", History([never]), NOW) == 0
+    assert limits.limited(book, "service:a", History([never]), NOW) == ""
+
+
+def test_a_run_whose_alert_was_over_before_it_began_answers_no_other() -> None:
+    book = runbook({**GOOD, "dedup": {"fingerprint": ["/service"], "window": "10m"}})
+    for started_at, outcome in ((None, Outcome.RUN), (NOW - 9, Outcome.DUPLICATE)):
+        over = past(book, status=Status.CANCELLED, fingerprint=fingerprint(book, ALERT), started_at=started_at)
+        assert decide(ALERT, Books((book,)), History([over]), NOW).outcome is outcome
