@@ -197,13 +197,18 @@ def test_no_daemon(cli: Cli, tmp_path: Path) -> None:
         ("logs",),
         ("approve", "x-1", "--plan", "abc"),
         ("reject", "x-1", "--plan", "XYZ4567890123"),
-        ("run", "--address", "http://127.0.0.1:1"),
     ],
 )
 def test_wrong_usage(here: Cli, words: tuple[str, ...]) -> None:
     code, out, err = here(*words)
     assert (code, out) == (2, "")
     assert one_line(err), err
+
+
+def test_the_address_of_a_daemon_is_not_where_another_listens(here: Cli) -> None:
+    code, _, err = here("run", "--address", "http://127.0.0.1:1", "--config", "/no/such.yaml")
+    note, problem = err.splitlines()
+    assert (code, "links.operator.address of its file" in note, "/no/such.yaml" in problem) == (2, True, True), err
 
 
 def test_a_wrong_state_directory_is_named(cli: Cli, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ import typer
 from actors.init.link import has_init
 from supervisors.api.guard import is_loopback
 from supervisors.cli.ending import Watched
-from supervisors.cli.exits import TIMED_OUT, WRONG_USAGE, Quit
+from supervisors.cli.exits import TIMED_OUT, Quit
 from supervisors.cli.imports import importing
 from supervisors.cli.outside import Outside, command, seconds_of
-from supervisors.cli.terminal import print_json, say
+from supervisors.cli.terminal import complain, print_json, say
 from supervisors.manager import SCHEMA, DaemonUnreachable
 from supervisors.remote import RemoteManager
 
@@ -37,8 +37,7 @@ def run(
 ) -> None:
     """Run the root supervisor in the foreground: --config, $SELFHEAL_CONFIG, ./selfheal.yaml, or the shipped demo."""
     if outside.choice.address is not None:
-        text = "run takes no --address: links.operator.address of the file says where the daemon listens"
-        raise Quit(WRONG_USAGE, text)
+        complain("selfheal: --address finds a daemon; this one listens where links.operator.address of its file says")
     if (init or os.getpid() == 1) and not has_init(os.environ):
         from actors.init.entering import become_init  # noqa: PLC0415  only Linux has all of it
 
