@@ -6,10 +6,11 @@ a launch is refused while an earlier run's main process lives, and waits until t
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ from actors.runtimes.base import (
     PauseFailed,
     RestartAtOnce,
     StopFailed,
+    TruthUnknown,
     Usage,
 )
 from actors.runtimes.cgroups import Cgroups
@@ -132,7 +134,7 @@ class ProcessRuntime:
     # -- the contract ---------------------------------------------------------------------------------------------
 
     def launch(self, spec: LaunchSpec, run: int, on_exit: OnExit) -> ProcessHandle:
-        with self._locked(spec.service):
+        with self._locked(spec.service), _looking(spec.service, LaunchError):
             self._log_paths[spec.service] = spec.log_path
             reached(LAUNCH_WANTED)
             self._clear_the_way(spec.service)
@@ -142,7 +144,7 @@ class ProcessRuntime:
             return self._begin(spec.service, self._spawn(spec, run, token), on_exit)
 
     def adopt(self, spec: LaunchSpec, on_exit: OnExit) -> ProcessHandle | None:
-        with self._locked(spec.service):
+        with self._locked(spec.service), _looking(spec.service, TruthUnknown):
             self._log_paths[spec.service] = spec.log_path
             reached(ADOPT_WANTED)
             current = self._runs.get(spec.service)
@@ -484,6 +486,16 @@ class ProcessRuntime:
         if run is None or run.handle.run != handle.run:
             raise StopFailed(f"service {handle.service!r}: run {handle.run} is not known here")
         return run
+
+
+@contextlib.contextmanager
+def _looking(service: str, refusal: type[LaunchError]) -> Iterator[None]:
+    """Where the process table cannot be read (no file descriptor is left) nobody knows what runs."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or "the process table"
+        raise refusal(f"service {service!r}: cannot look at {where}: {error.strerror or error}") from error
 
 
 def _kept(handle: ProcessHandle) -> Kept:

@@ -304,6 +304,25 @@ def test_a_check_that_cannot_be_made_is_that_services_failure_only(tmp_path: Pat
         assert selfheal.process.poll() is None
 
 
+def test_a_launch_that_nobody_can_carry_out_is_that_services_failure_only(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.env" for number in range(3)]
+    for path in files:
+        path.write_bytes(b"A" + path.stem.encode() + b"=" + b"\xff" * 1_000_000)
+    more = {"max_restarts": 2, "backoff": {"initial": "20ms"}}
+    services = {
+        "huge": SLEEPER | {"environment_files": [str(path) for path in files]} | more,
+        "nobody": SLEEPER | {"user": "no-such-user"} | more,
+        "good": SLEEPER,
+    }
+    with daemon(write_config(tmp_path, services), tmp_path / "state") as selfheal:
+        pid = selfheal.until_ready("good")["good"]["pid"]
+        for name, words in (("huge", "too long for the keeper"), ("nobody", "no-such-user")):
+            eventually(lambda name=name: _in_state(selfheal.services()[name], "crash_loop"), within_s=20)  # type: ignore[misc]
+            assert words in selfheal.services()[name]["detail"]
+        assert selfheal.pid("good") == pid
+        assert selfheal.process.poll() is None
+
+
 def test_a_log_reader_that_goes_away_disturbs_nobody(tmp_path: Path) -> None:
     """As with `selfheal run 2>&1 | head`."""
     config, state = write_config(tmp_path, {"a": SLEEPER}), tmp_path / "state"
