@@ -68,7 +68,9 @@ def _error(spec: LaunchSpec, text: str) -> LaunchError:
 def _read(spec: LaunchSpec, path: Path, what: str, *, may_miss: bool = False) -> bytes | None:
     """The file's content; None when it is missing and may be."""
     try:
-        with path.open("rb", buffering=0) as file:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _error(spec, f"{what} {path} is no regular file")
+        with open(path, "rb", buffering=0, opener=_at_once) as file:
             raw = file.read(MAX_FILE_BYTES + 1) or b""
     except (FileNotFoundError, NotADirectoryError):
         if may_miss:
@@ -79,6 +81,11 @@ def _read(spec: LaunchSpec, path: Path, what: str, *, may_miss: bool = False) ->
     if len(raw) > MAX_FILE_BYTES:
         raise _error(spec, f"{what} {path} is longer than {MAX_FILE_BYTES} bytes")
     return raw
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Whatever has taken the file's place meanwhile (a pipe without a writer): nobody is waited for."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -13,7 +14,7 @@ import pytest
 
 from actors.keeper.words import MAX_FRAME_BYTES
 from actors.runtimes.base import LaunchError, LaunchSpec, TruthUnknown
-from actors.runtimes.environment import read_variables
+from actors.runtimes.environment import _at_once, read_variables
 from actors.runtimes.launching import Spawner
 from actors.runtimes.resolving import resolve
 from actors.runtimes.settings import EnvironmentFile, EnvironmentSources, ProcessSettings, SecretFile
@@ -56,6 +57,32 @@ def test_a_zero_byte_in_the_name_of_a_file_is_told(tmp_path: Path) -> None:
     assert refusal_of(optional(tmp_path / "a\0b")).endswith("cannot be read: no name of a file")
     secrets = EnvironmentSources(secrets={"A": SecretFile(tmp_path / "a\0b")})
     assert refusal_of(LaunchSpec("a", ("true",), sources=secrets)).endswith("cannot be read: no name of a file")
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    """Nobody writes into it: to open it would take for ever."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+    return path
+
+
+def secret_in(path: Path) -> LaunchSpec:
+    return LaunchSpec("a", ("true",), sources=EnvironmentSources(secrets={"A": SecretFile(path)}))
+
+
+@pytest.mark.parametrize("spec_of", [optional, secret_in])
+def test_a_pipe_holds_up_no_launch(spec_of: Callable[[Path], LaunchSpec], pipe: Path) -> None:
+    told: list[str] = []
+    reader = threading.Thread(target=lambda: told.append(refusal_of(spec_of(pipe))), daemon=True)
+    reader.start()
+    reader.join(10.0)
+    assert [text[-len("is no regular file") :] for text in told] == ["is no regular file"]
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_holds_up_no_launch(pipe: Path, tmp_path: Path) -> None:
+    """Between the look and the opening."""
+    assert os.read(_at_once(str(pipe), os.O_RDONLY), 1) == b""
 
 
 @pytest.mark.parametrize("number", ["4294967295", "4294967297", "9" * 5000])
