@@ -481,6 +481,9 @@ def _check_container(service: ServiceConfig) -> None:
     for name, secret in service.secrets.items():
         if secret.as_file:
             raise ValueError(f"secrets.{name}.as_file needs runtime: process; mount the file with `volumes`")
+    network = service.network or ""
+    if service.ports and (network == "host" or network.startswith("container:")):
+        raise ValueError(f"ports cannot be given with network: {network}; the container has no ports of its own then")
     if service.image is None:
         given = next((key for key in _OF_NEW_CONTAINERS if getattr(service, key)), None)
         if given is not None:

@@ -127,6 +127,8 @@ def test_a_secret_written_into_the_file_by_mistake_is_not_repeated() -> None:
         ("image: i, limits: {as: 1}", "limits.as needs runtime: process"),
         ("image: i, group: x", "group needs a user beside it"),
         ("image: i, secrets: {A: {file: x, as_file: true}}", "secrets.A.as_file needs runtime: process"),
+        ("image: i, network: host, ports: ['80:80']", "ports cannot be given with network: host"),
+        ("image: i, network: 'container:x', ports: ['80']", "ports cannot be given with network: container:x"),
         ("container: c, limits: {nofile: 1}", "limits needs an image: this container is made by somebody else"),
         ("container: c, user: x", "user needs an image"),
         ("container: c, environment_files: [x]", "environment_files needs an image"),
