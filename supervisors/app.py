@@ -578,11 +578,19 @@ def respawn_facts(config: SystemConfig, *, is_ours: bool) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if name != DAEMON_VARIABLE}
     return {
         "argv": [sys.executable, *sys.orig_argv[1:]],
-        "cwd": str(Path.cwd()),
+        "cwd": _working_directory(),
         "env": environment,
         "frozen": is_ours,
         "died": is_ours and config.watchdog.restart_when_dead,
     }
+
+
+def _working_directory() -> str:
+    """Of a daemon that was started in a directory that is gone: none of its relative paths means anything any more."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "/"
 
 
 def _quietly(close: Callable[[], Any]) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from actors.keeper.patience import Patience
 
@@ -101,15 +101,7 @@ class Respawner:
     def _start(self, how: Mapping[str, Any]) -> None:
         with _output(self._state_dir) as output:
             try:
-                daemon = subprocess.Popen(
-                    how["argv"],
-                    cwd=how["cwd"],
-                    env=how["env"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
+                daemon = self._popen(how, output)
             except OSError as error:
                 sys.stderr.write(f"keeper: cannot start the daemon: {how['argv'][0]}: {error.strerror}\n")
                 sys.stderr.flush()
@@ -118,6 +110,30 @@ class Respawner:
         daemon.returncode = 0  # reaped as an orphan, not by Popen
         self._on_started(daemon.pid)
         self._young = _Young(how, os.pidfd_open(daemon.pid), time.monotonic())
+
+    def _popen(self, how: Mapping[str, Any], output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Where the old one ran; if that directory is gone, in the state directory, or at the root.
+
+        Raises:
+            OSError: the program cannot be run.
+        """
+        for folder in (how["cwd"], str(self._state_dir)):
+            if os.path.isdir(folder) and os.access(folder, os.X_OK):  # noqa: PTH112  they never raise
+                break
+        else:
+            folder = "/"
+        if folder != how["cwd"]:
+            sys.stderr.write(f"keeper: the daemon's directory {how['cwd']} is gone: it is started in {folder}\n")
+            sys.stderr.flush()
+        return subprocess.Popen(
+            how["argv"],
+            cwd=folder,
+            env=how["env"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 def _is_gone(pidfd: int) -> bool:
@@ -131,7 +147,7 @@ def _pidfd_of_the_dead() -> int:
     return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _output(state_dir: Path) -> Any:
+def _output(state_dir: Path) -> IO[bytes]:
     try:
         return (state_dir / "daemon.log").open("ab")
     except OSError:  # a full disk must not prevent the daemon
