@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from actors.keeper.patience import Patience
 
 DYING_S: Final = 0.05
 """How often it is looked whether a dying daemon is gone."""
+YOUNG_S: Final = 60.0
+"""How long a daemon that was started may take to say hello; then it is killed, and another one started."""
 MOST_IN_VAIN: Final = 5
 """Without a service to look after, so many starts in vain are enough."""
 
@@ -83,15 +86,22 @@ class Respawner:
         """Do what is due."""
         young = self._young
         if young is not None and _is_gone(young.pidfd):
-            self._young = None
-            sys.stderr.write("keeper: the daemon ended before it was up: see daemon.log in the state directory\n")
-            sys.stderr.flush()
-            self._want(young.how, young.pidfd, 0.0)
+            self._lose(young, "ended before it was up")
+        elif young is not None and time.monotonic() - young.began_s > YOUNG_S:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(young.pidfd, signal.SIGKILL)
+            self._lose(young, f"was not up within {YOUNG_S:.0f} s and was killed")
         wanted = self._wanted
         if wanted is not None and time.monotonic() >= wanted.due_s and _is_gone(wanted.old):
             self._wanted = None
             os.close(wanted.old)
             self._start(wanted.how)
+
+    def _lose(self, young: _Young, what: str) -> None:
+        self._young = None
+        sys.stderr.write(f"keeper: the daemon {what}: see daemon.log in the state directory\n")
+        sys.stderr.flush()
+        self._want(young.how, young.pidfd, 0.0)
 
     def _want(self, how: Mapping[str, Any], old: int, lived_s: float) -> None:
         self.give_up()

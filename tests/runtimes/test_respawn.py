@@ -134,6 +134,25 @@ def test_a_directory_that_is_gone_prevents_no_start(
     _reap()
 
 
+def test_one_that_hangs_before_its_hello_is_killed_and_replaced(
+    respawner: Respawner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pidfd = gone()
+    respawner.daemon_gone(daemon(tmp_path, "time.sleep(1000)"), pidfd, QUICK_S + 1)
+    os.close(pidfd)
+    ((_, first),) = eventually(lambda: seen(respawner, tmp_path), within_s=LONG_S)
+    holds_for(lambda: len(seen(respawner, tmp_path)) == 1, 0.3)  # it has its time
+    assert psutil.pid_exists(first)
+    monkeypatch.setattr("actors.keeper.respawn.YOUNG_S", 0.0)
+    respawner.look()
+    monkeypatch.undo()
+    eventually(lambda: len(seen(respawner, tmp_path)) == 2, within_s=LONG_S)
+    (_, (_, second)) = births(tmp_path)
+    assert not psutil.pid_exists(first) or psutil.Process(first).status() == psutil.STATUS_ZOMBIE
+    psutil.Process(second).kill()
+    _reap()
+
+
 def test_without_services_it_is_given_up_in_the_end(respawner: Respawner, tmp_path: Path) -> None:
     for _ in range(MOST_IN_VAIN):
         assert respawner.is_busy(has_services=False) or not births(tmp_path)
