@@ -29,6 +29,7 @@ from actors.keeper.client import Hello
 from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
 from actors.live_runs import LiveRuns
+from actors.log_rotation import own_limits
 from actors.monitor import Watched
 from actors.refs import ActorRef
 from actors.runbook import StopPolicy
@@ -205,10 +206,9 @@ class App:
         return Catalog(first, lambda config: self.log_keeper.update(self._log_limits(config)))
 
     def _log_limits(self, config: SystemConfig) -> dict[Path, tuple[int, int]]:
-        return {
-            log_path(self.places.root, name): (one.log.max_size, one.log.backups)
-            for name, one in config.services.items()
-        }
+        services = config.services.items()
+        limits = {log_path(self.places.root, name): (one.log.max_size, one.log.backups) for name, one in services}
+        return limits | own_limits(self.places.root)
 
     def _runtimes(self) -> dict[str, Runtime]:
         environment = self._service_environment()

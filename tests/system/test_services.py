@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from actors.log_rotation import OWN_BYTES, OWN_LOGS
 from config import DEMO
 from tests.support.eventually import eventually, holds_for
 from tests.system.running import LINKS, SELFHEAL, SLEEPER, daemon, free_port, of_state, web_service, write_config
@@ -269,6 +270,17 @@ def test_a_services_log_is_rotated_while_it_writes(tmp_path: Path) -> None:
         assert len(list((state / "logs").glob("a.log*"))) == 3
         last = selfheal.call("logs", "a", "-n", "1").stdout
         assert last.startswith("x" * 100)
+
+
+def test_our_own_logs_are_rotated_too(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    for name in OWN_LOGS:
+        with (state / name).open("ab") as log:
+            log.truncate(OWN_BYTES + 1)
+    with daemon(write_config(tmp_path, {"a": SLEEPER}), state):
+        eventually(lambda: all((state / f"{name}.1").exists() for name in OWN_LOGS), within_s=30)
+        eventually(lambda: all((state / name).stat().st_size < OWN_BYTES for name in OWN_LOGS), within_s=30)
 
 
 @pytest.mark.xdist_group("shipped ports")
