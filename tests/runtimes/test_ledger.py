@@ -445,6 +445,22 @@ def test_the_keeper_waits_for_nobody_and_writes_later(path: Path) -> None:
     assert Ledger(path).record("a").token == "t2"
 
 
+def test_a_line_the_keeper_left_torn_costs_only_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ran out of room in the middle of a line; its next one begins on a line of its own."""
+    Ledger(path).close()
+    record, write = Record(), os.write
+    record.open(str(path))
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[: len(data) // 2]))
+    record.write(intent("a", 1, "t1"))
+    troubles = [record.trouble]
+    monkeypatch.undo()
+    record.write(intent("a", 2, "t2"))
+    assert [*troubles, record.trouble] == ["disk full", None]
+    again = Ledger(path)
+    assert (again.record("a").token, again.corrupt_lines) == ("t2", 1)
+    again.close()
+
+
 def test_only_the_owner_may_read_it(path: Path) -> None:
     """Tokens are in it, by which a process shows whose it is."""
     Ledger(path).close()

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,19 @@ from typing import Any
 import pytest
 
 import actors
+from actors.board import is_ready
+from actors.context import ActorSystem
 from actors.exit_watcher import ExitWatcher
 from actors.ledger import Ledger, Phase
+from actors.messages import Wake
 from actors.runtimes.base import LaunchError, LaunchSpec, TruthUnknown
 from actors.runtimes.family import signal_group, signal_process
 from actors.runtimes.process import ProcessHandle, ProcessRuntime
 from actors.runtimes.procfs import ProcessIdentity, TokenScan, identity_of, is_alive, read_line, read_table, token_of
+from actors.service import ServiceActor, ServiceParts, ServicePlan
+from actors.service_fsm import Rules
+from actors.spec import ChildSpec, Pacing
+from supervisors import Supervisor
 from tests.runtimes.worlds import LONG_S, RUNS, Exits, KeptPlace, ProcessPlace
 from tests.support.eventually import eventually, holds_for
 
@@ -454,6 +462,42 @@ def test_a_run_that_dies_between_the_look_and_the_watch_is_an_end(
     second = runtime.launch(process_place.spec("a", RUNS), 2, Exits())
     assert process_place.is_alive(second)
     assert second.pid != first.pid
+
+
+def test_trap_53_an_end_that_was_told_to_an_actor_in_a_restart_stands_in_the_ledger(
+    process_place: ProcessPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in a crashed actor's inbox is lost; the service is not: the next actor starts the next run."""
+    runtime, system, reached, told = process_place.daemon(), ActorSystem(), threading.Event(), threading.Event()
+
+    def crash(_actor: ServiceActor, _token: object) -> None:
+        reached.set()
+        assert told.wait(LONG_S)
+        raise RuntimeError("crashed with an end in its inbox")
+
+    monkeypatch.setattr(ServiceActor, "_woke", crash)
+    plan = ServicePlan("a", "process", process_place.spec("a", RUNS), Rules())
+    parts = ServiceParts({"process": runtime}, runtime._ledger)
+    root = Supervisor.start(children=[ChildSpec("a", ServiceActor, (plan, parts), pacing=Pacing())], system=system)
+    try:
+        eventually(lambda: is_ready(system.board.get("root/a")), within_s=LONG_S)
+        first = runtime._runs["a"]
+        ref = root.child("a")
+        assert ref is not None
+        ref.tell(Wake("poison"))
+        assert reached.wait(LONG_S)
+        process_place.crash(first.handle)
+        assert first.wait(LONG_S) is not None
+        told.set()
+        eventually(lambda: runtime._runs["a"] is not first, within_s=LONG_S)
+        assert runtime._runs["a"].handle.run == 2
+        record = runtime._ledger.record("a")
+        assert record.last_exit is not None
+        assert (record.last_exit["cause"], record.exited_run) == ("signal SIGKILL", 1)
+    finally:
+        told.set()
+        root.stop(LONG_S)
+        system.close()
 
 
 def test_usage_counts_descendants(process_place: ProcessPlace) -> None:
