@@ -18,6 +18,8 @@ from actors.runtimes.environment import _at_once, read_variables
 from actors.runtimes.launching import Spawner
 from actors.runtimes.resolving import resolve
 from actors.runtimes.settings import EnvironmentFile, EnvironmentSources, ProcessSettings, SecretFile
+from config.models import SystemConfig
+from supervisors.app import respawn_facts
 from tests.runtimes.worlds import RUNS, Exits, KeptPlace, ProcessPlace
 
 
@@ -110,6 +112,11 @@ def test_a_relative_command_in_a_deleted_directory_is_told() -> None:
     with pytest.raises(LaunchError, match=r"service 'a': run\.sh is relative, and the daemon's own working directory"):
         Spawner().program(LaunchSpec("a", ("./run.sh",)))
     assert Spawner().program(LaunchSpec("a", ("./run.sh",), working_dir=Path("/srv"))) == "/srv/run.sh"
+
+
+@pytest.mark.usefixtures("deleted_cwd")
+def test_a_daemon_in_a_deleted_directory_can_say_how_to_start_it_again() -> None:
+    assert respawn_facts(SystemConfig(), is_ours=True)["cwd"] == "/"
 
 
 @pytest.mark.parametrize(
