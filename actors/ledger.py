@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import fcntl
 import json
 import math
 import os
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,12 @@ from typing import Any, Final
 from actors.failpoints import reached, register
 
 FORMAT: Final = 1
+MODE: Final = 0o600
+SHORTEN_BYTES: Final = 512 * 1024
+SHORTEN_TIMES: Final = 4
+"""A ledger is shortened while the daemon lives when it is longer than both: this, and so many times its own content."""
+ALONE_S: Final = 1.0
+_LOOK_S: Final = 0.005
 APPEND_WANTED: Final = register("daemon.ledger.append", "an entry is known in memory, it is not in the file")
 APPENDED: Final = register("daemon.ledger.appended", "an entry is in the file, nothing followed from it")
 COMPACT_WRITTEN: Final = register("daemon.ledger.compact.written", "the short ledger is written beside the old one")
@@ -237,7 +245,9 @@ def _check_exit(facts: Mapping[str, Any]) -> None:
 class Ledger:
     """``Ledger(path)`` reads what is there, keeps aside what cannot be read, and writes it anew in short.
 
-    ``look`` once in a while: what the file lacks (it was full, removed, cut) is written as soon as it can be.
+    ``look`` once in a while: what the file lacks (it was full, removed, cut) is written as soon as it can be, and a
+    file that has grown far beyond its content is shortened. The keeper appends too (``actors.keeper.record``): while
+    the file is read and replaced it is locked (flock), and the keeper's lines wait.
     """
 
     def __init__(self, path: Path) -> None:
@@ -251,8 +261,11 @@ class Ledger:
         self._is_behind = False
         self._damage: str | None = None
         self._size = 0
-        self._load()
-        self._compact()
+        self._shorten_above = SHORTEN_BYTES
+        with _alone_at(path) as is_alone:
+            is_known = self._load()
+            if is_alone and is_known:
+                self._compact(self._records)
         self._open()
 
     @property
@@ -269,6 +282,8 @@ class Ledger:
                 self._is_behind = self._line_is_torn = True
             if self._is_behind:
                 self._catch_up()
+            elif self._fd is not None and os.fstat(self._fd).st_size > self._shorten_above:
+                self._shorten(self._fd)
             return self.trouble
 
     def record(self, service: str) -> ServiceRecord:
@@ -396,7 +411,7 @@ class Ledger:
     def _open(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
             self._size = os.fstat(self._fd).st_size
         except OSError as error:
             self._trouble = f"cannot write {self.path}: {error.strerror}"
@@ -418,56 +433,57 @@ class Ledger:
         self._is_behind = self._line_is_torn = True  # it may end in mid-line
         self._open()
 
-    def _load(self) -> None:
+    def _load(self) -> bool:
+        """Whether what is there is known now."""
         try:
-            lines = self.path.read_bytes().split(b"\n")
+            self._records, bad, self._line_is_torn = _read(self.path)
         except FileNotFoundError:
-            return
+            return True
         except OSError as error:
             self._damage = f"cannot read {self.path}: {error.strerror}"
-            return
-        self._line_is_torn = bool(lines[-1])
-        bad = [line for line in lines[:-1] if not self._take(line)]
-        if lines[-1]:
-            self._take(lines[-1])  # torn by a kill in mid-write, or whole without its line end: no corruption
-        self._records = {name: known for name, known in self._records.items() if known != ServiceRecord(name)}
-        self.corrupt_lines = len(bad)
-        if bad:
-            self._damage = f"{self.path}: {len(bad)} corrupt lines, kept in {self.path.name}.corrupt"
-        self._keep_aside(bad)
-
-    def _take(self, line: bytes) -> bool:
-        try:
-            if line:
-                entry = json.loads(line)
-                service = str(entry["service"])
-                known = self._records.get(service) or ServiceRecord(service)
-                after = _checked(fold(known, entry))
-                if after.service != service:
-                    raise ValueError(f"a record of {after.service!r} under {service!r}")
-                self._records[service] = after
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return False
+        self._keep_aside(bad)
         return True
+
+    def _shorten(self, fd: int) -> None:
+        """From what the file says, not from memory: it may hold lines of the keeper that were not told yet."""
+        with _alone(fd) as is_alone:
+            if not is_alone:  # the keeper writes right now: the next look does it
+                return
+            self._shorten_above = 2 * os.fstat(fd).st_size  # for when it fails: not at every look
+            try:
+                records, bad, _ = _read(self.path)
+            except OSError as error:
+                self._trouble = f"cannot read {self.path}: {error.strerror}"
+                return
+            self._keep_aside(bad)
+            if not self._compact(records):
+                return
+        os.close(fd)
+        self._fd = None
+        self._open()
 
     def _keep_aside(self, bad: list[bytes]) -> None:
         if not bad:
             return
+        self.corrupt_lines += len(bad)
+        self._damage = f"{self.path}: {self.corrupt_lines} corrupt lines, kept in {self.path.name}.corrupt"
         aside = self.path.with_name(self.path.name + ".corrupt")
         try:
-            with aside.open("ab") as file:
+            with open(aside, "ab", opener=_private) as file:
                 file.write(b"\n".join(bad) + b"\n")
         except OSError as error:
             self._trouble = f"cannot keep corrupt lines in {aside}: {error.strerror}"
 
-    def _compact(self) -> None:
+    def _compact(self, records: Mapping[str, ServiceRecord]) -> bool:
         """One line a service, by a new file put in place of the old one: a kill in between leaves one of the two."""
         if not self.path.exists():
-            return
+            return False
         new = self.path.with_name(self.path.name + ".new")
         try:
-            with new.open("wb") as file:
-                file.writelines(map(_line_of, self._records.values()))
+            with open(new, "wb", opener=_private) as file:
+                file.writelines(map(_line_of, records.values()))
+                self._shorten_above = max(SHORTEN_BYTES, SHORTEN_TIMES * file.tell())
             reached(COMPACT_WRITTEN)
             new.replace(self.path)
             reached(COMPACTED)
@@ -476,6 +492,85 @@ class Ledger:
             self._trouble = f"cannot compact {self.path}: {error.strerror}"
             with contextlib.suppress(OSError):  # it only takes room
                 new.unlink()
+            return False
+        return True
+
+
+def _private(path: str, flags: int) -> int:
+    """Tokens are in it, by which a process shows whose it is. A file that is there already gets this mode, too."""
+    fd = os.open(path, flags, MODE)
+    os.fchmod(fd, MODE)
+    return fd
+
+
+def _read(path: Path) -> tuple[dict[str, ServiceRecord], list[bytes], bool]:
+    """What a file says, its whole lines that say nothing, and whether its last line is cut short.
+
+    Raises:
+        OSError.
+    """
+    lines = path.read_bytes().split(b"\n")
+    records: dict[str, ServiceRecord] = {}
+    bad = [line for line in lines[:-1] if not _take(records, line)]
+    if lines[-1]:
+        _take(records, lines[-1])  # torn by a kill in mid-write, or whole without its line end: no corruption
+    return {name: known for name, known in records.items() if known != ServiceRecord(name)}, bad, bool(lines[-1])
+
+
+def _take(records: dict[str, ServiceRecord], line: bytes) -> bool:
+    try:
+        if line:
+            entry = json.loads(line)
+            service = str(entry["service"])
+            known = records.get(service) or ServiceRecord(service)
+            after = _checked(fold(known, entry))
+            if after.service != service:
+                raise ValueError(f"a record of {after.service!r} under {service!r}")
+            records[service] = after
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _alone_at(path: Path) -> Iterator[bool]:
+    """``_alone``, waiting up to ``ALONE_S`` for a keeper that writes right now. Without a file there is nobody."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # reading it will say why
+        yield True
+        return
+    try:
+        pause, give_up_at = threading.Event(), time.monotonic() + ALONE_S
+        while True:
+            with _alone(fd, if_unlockable=True) as is_alone:
+                if is_alone or time.monotonic() >= give_up_at:
+                    yield is_alone
+                    return
+            pause.wait(_LOOK_S)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _alone(fd: int, *, if_unlockable: bool = False) -> Iterator[bool]:
+    """Whether nobody else writes to the file meanwhile. Never waits.
+
+    Args:
+        if_unlockable: the answer on a file system without locks.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+        return
+    except OSError:
+        yield if_unlockable
+        return
+    try:
+        yield True
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # not only by closing: a child on its way to exec holds a copy
 
 
 def _line_of(record: ServiceRecord) -> bytes:

@@ -29,6 +29,11 @@ _LAST_SLICES: Final = 16
 _GIVE_UP_AFTER: Final = 4
 """A writer that is faster than our copying: after so many times what is to be kept, the newest piece must do."""
 
+OWN_LOGS: Final = ("daemon.log", "keeper.log")
+OWN_BYTES: Final = 10 * 1024 * 1024
+OWN_BACKUPS: Final = 3
+"""What a daemon that the keeper started, or that shows its tree in a terminal, and the keeper itself have to say."""
+
 Steps = Iterator[None]
 Result = TypeVar("Result")
 
@@ -56,6 +61,18 @@ def finish(steps: Generator[None, None, Result]) -> Result:
 def rotate_if_needed(path: Path, max_bytes: int, backups: int) -> bool:
     """``rotation`` in one go; returns whether the log was longer than ``max_bytes``."""
     return run(rotation(path, max_bytes, backups))
+
+
+def own_limits(state_dir: Path) -> dict[Path, tuple[int, int]]:
+    """Our own logs: at how many bytes each is rotated, and how many older ones are kept."""
+    return {state_dir / name: (OWN_BYTES, OWN_BACKUPS) for name in OWN_LOGS}
+
+
+def own_rotation(state_dir: Path) -> Steps:
+    """``rotation`` of our own logs. One that cannot be rotated is left as it is until the next time."""
+    for path, (max_bytes, backups) in own_limits(state_dir).items():
+        with contextlib.suppress(OSError):
+            yield from rotation(path, max_bytes, backups)
 
 
 def rotation(path: Path, max_bytes: int, backups: int) -> Steps:

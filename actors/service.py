@@ -330,10 +330,17 @@ class ServiceActor(SupervisedActor):
         elif done.error is None:
             self._hold(done.result)
             self._take(done.result)
-        elif isinstance(done.error, LaunchError):
-            self._take(LaunchRefused(str(done.error), isinstance(done.error, TruthUnknown)))
         else:
-            raise done.error
+            self._take(LaunchRefused(self._words_of(done.error, "launch"), isinstance(done.error, TruthUnknown)))
+
+    def _words_of(self, error: BaseException, what: str) -> str:
+        """Why nothing came of a launch, in words. Whatever it was, it is the trouble of this one service: what is no
+        refusal of the runtime is a fault of ours, which the log keeps whole, and no other service pays for it.
+        """
+        if isinstance(error, (LaunchError, StopFailed, PauseFailed)):
+            return str(error)
+        self.log.error("unexpected failure", of=what, error=repr(error), exc_info=error)
+        return f"service {self._plan.name!r}: {what} failed: {type(error).__name__}: {error}"
 
     def _hold(self, launched: Launched) -> None:
         self._handle, self._since = launched.handle, launched.handle.started_at
@@ -341,11 +348,9 @@ class ServiceActor(SupervisedActor):
     def _adoption_done(self, done: IoDone) -> None:
         """Nothing found, or nobody can tell now: it is asked again when the dependencies are there."""
         found: Launched | None = done.result
-        if done.error is not None and not isinstance(done.error, LaunchError):
-            raise done.error
         if found is not None and self._run.state is RunState.WAITING:
             self._hold(found)
-        self._take(Adopted(found, None if done.error is None else str(done.error)))
+        self._take(Adopted(found, None if done.error is None else self._words_of(done.error, "adoption")))
 
     def _clear(self) -> None:
         """On the pool for long waits. One that lived, or was thought to, is restarted by this."""
@@ -369,9 +374,7 @@ class ServiceActor(SupervisedActor):
         return handle is not None
 
     def _clearing_done(self, error: BaseException | None) -> None:
-        if error is not None and not isinstance(error, (LaunchError, StopFailed)):
-            raise error
-        self._take(Cleared(None if error is None else str(error)))
+        self._take(Cleared(None if error is None else self._words_of(error, "stop of an earlier run")))
 
     def _arm(self) -> None:
         """Give the runtime the standing order to restart at once, or take it back, when the answer has changed."""
@@ -451,11 +454,10 @@ class ServiceActor(SupervisedActor):
     def _stillness_done(self, error: BaseException | None) -> None:
         if error is None:
             self._take(Frozen())  # a thaw needs no answer: then it is not paused any more
-        elif isinstance(error, PauseFailed):
-            self.log.error("pause or resume failed", error=str(error))
-            self._take(Frozen(str(error)))
         else:
-            raise error
+            text = self._words_of(error, "pause or resume")
+            self.log.error("pause or resume failed", error=text)
+            self._take(Frozen(text))
 
     def _begin_probing(self) -> None:
         self._probing += 1

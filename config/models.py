@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from config.process_words import Account, LimitName, LimitValue, Umask, VariableName
+from config.process_words import Account, LimitName, LimitValue, PossiblePath, Umask, VariableName, path_text
 from config.units import Bytes, PositiveSeconds, Seconds
 
 RESERVED: Final = frozenset({"root", "journal", "runtimes", "services", "bridges", "runbooks", "links"})
@@ -37,6 +37,14 @@ def _as_text(value: Any) -> Any:
 
 
 EnvironmentValue = Annotated[str, BeforeValidator(_as_text)]
+
+
+def _environment_file(written: str) -> str:
+    path_text(written.removeprefix("-"))
+    return written
+
+
+EnvironmentFileName = Annotated[str, StringConstraints(pattern=r"^-?[^-]"), AfterValidator(_environment_file)]
 
 
 class Model(BaseModel):
@@ -375,7 +383,7 @@ class LogConfig(Model):
 class SecretConfig(Model):
     """A variable whose value is read from a file at each start: the file's text without its last line end."""
 
-    file: Path
+    file: PossiblePath
     as_file: bool = False
     """The variable holds the file's path instead."""
     world_readable: bool = False
@@ -388,7 +396,7 @@ class ServiceConfig(Model):
     description: str | None = None
     runtime: Literal["process", "docker"] = "process"
     command: tuple[str, ...] = ()
-    working_dir: Path | None = None
+    working_dir: PossiblePath | None = None
     environment: dict[str, EnvironmentValue] = Field(default_factory=dict)
     restart_policy: Literal["never", "on_failure", "always", "unless_stopped"] = "always"
     backoff: BackoffConfig = BackoffConfig()
@@ -414,7 +422,7 @@ class ServiceConfig(Model):
     user: Account | None = None
     group: Account | None = None
     groups: tuple[Account, ...] | None = None
-    environment_files: tuple[Annotated[str, StringConstraints(pattern=r"^-?[^-]")], ...] = ()
+    environment_files: tuple[EnvironmentFileName, ...] = ()
     secrets: dict[VariableName, SecretConfig] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -473,6 +481,9 @@ def _check_container(service: ServiceConfig) -> None:
     for name, secret in service.secrets.items():
         if secret.as_file:
             raise ValueError(f"secrets.{name}.as_file needs runtime: process; mount the file with `volumes`")
+    network = service.network or ""
+    if service.ports and (network == "host" or network.startswith("container:")):
+        raise ValueError(f"ports cannot be given with network: {network}; the container has no ports of its own then")
     if service.image is None:
         given = next((key for key in _OF_NEW_CONTAINERS if getattr(service, key)), None)
         if given is not None:

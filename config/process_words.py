@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
@@ -10,6 +12,10 @@ from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from config.units import size_bytes
 
 UNLIMITED: Final = -1
+BIGGEST_ID: Final = 2**32 - 2
+"""Of a user or group: the next number means "no change" to the kernel."""
+_NAME_BYTES: Final = 255
+_PATH_BYTES: Final = 4095
 _BIGGEST: Final = 2**63 - 1
 _OF_BYTES: Final = re.compile(r"[0-9.]+\s*[a-zA-Z]+")
 _UMASK: Final = re.compile(r"0?[0-7]{3}")
@@ -76,7 +82,28 @@ def account(value: Any) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(text, str) or not _ACCOUNT.fullmatch(text):
         raise ValueError("is no name or number of a user or group")
+    if text.isdigit() and (len(text.lstrip("0")) > len(str(BIGGEST_ID)) or int(text) > BIGGEST_ID):
+        raise ValueError(f"is no number of a user or group: the biggest is {BIGGEST_ID}")
     return text
+
+
+def path_text(text: str) -> str:
+    """A path that a file can have. Raises ValueError: the system takes no such name, wherever it is."""
+    try:
+        raw = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ValueError("is no name of a file: it holds what is no text") from None
+    if b"\0" in raw:
+        raise ValueError("is no name of a file: it holds a zero byte")
+    longest = max(map(len, raw.split(b"/")))
+    if longest > _NAME_BYTES or len(raw) > _PATH_BYTES:
+        raise ValueError(f"is too long for a path: at most {_NAME_BYTES} bytes a name and {_PATH_BYTES} in all")
+    return text
+
+
+def _path(path: Path) -> Path:
+    path_text(str(path))
+    return path
 
 
 def variable(name: str) -> str:
@@ -96,4 +123,5 @@ LimitValue = Annotated[
 Umask = Annotated[int, BeforeValidator(umask), WithJsonSchema({"type": "string", "pattern": "^0?[0-7]{3}$"})]
 Account = Annotated[str, BeforeValidator(account)]
 """A user or group: a name or a number."""
+PossiblePath = Annotated[Path, AfterValidator(_path)]
 VariableName = Annotated[str, AfterValidator(variable)]

@@ -28,6 +28,7 @@ from actors.keeper.client import Hello
 from actors.keeper.kernel import CAN_KEEP, become_subreaper
 from actors.ledger import Ledger
 from actors.live_runs import LiveRuns
+from actors.log_rotation import own_limits
 from actors.monitor import Watched
 from actors.refs import ActorRef
 from actors.runbook import StopPolicy
@@ -198,10 +199,9 @@ class App:
         return Catalog(first, lambda config: self.log_keeper.update(self._log_limits(config)))
 
     def _log_limits(self, config: SystemConfig) -> dict[Path, tuple[int, int]]:
-        return {
-            log_path(self.places.root, name): (one.log.max_size, one.log.backups)
-            for name, one in config.services.items()
-        }
+        services = config.services.items()
+        limits = {log_path(self.places.root, name): (one.log.max_size, one.log.backups) for name, one in services}
+        return limits | own_limits(self.places.root)
 
     def _runtimes(self) -> dict[str, Runtime]:
         environment = self._service_environment()
@@ -572,11 +572,19 @@ def respawn_facts(config: SystemConfig, *, is_ours: bool) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if name != DAEMON_VARIABLE}
     return {
         "argv": [sys.executable, *sys.orig_argv[1:]],
-        "cwd": str(Path.cwd()),
+        "cwd": _working_directory(),
         "env": environment,
         "frozen": is_ours,
         "died": is_ours and config.watchdog.restart_when_dead,
     }
+
+
+def _working_directory() -> str:
+    """Of a daemon that was started in a directory that is gone: none of its relative paths means anything any more."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "/"
 
 
 def _quietly(close: Callable[[], Any]) -> None:

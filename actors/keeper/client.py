@@ -91,7 +91,7 @@ class KeeperLink:
         self._thread.start()
         try:
             welcome = self._say_hello(hello)
-        except KeeperLost:
+        except (KeeperLost, BrokenFrame):
             self.close()  # or its end would be told later, as the end of the next one
             raise
         if welcome["version"] != VERSION:

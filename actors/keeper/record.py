@@ -1,10 +1,14 @@
 """The keeper's lines in the daemon's ledger: what it did by itself. Appended, never flushed, never in anyone's way.
 
 The daemon writes the same file (``actors.ledger``); both append whole lines with one write each, so they do not mix.
+Now and then the daemon puts a shorter one in its place: each write here is made under a shared lock (flock) on the file
+that is in place, so none goes into one that nobody reads any more. While the daemon holds its lock, lines wait here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -21,6 +25,8 @@ class Record:
     def __init__(self) -> None:
         self._fd: int | None = None
         self._path: str | None = None
+        self._waiting = b""
+        """Lines that could not be written while the daemon shortened the file."""
         self._is_torn = False
         """The last line is cut short: the next one begins with a line end."""
         self.trouble: str | None = None
@@ -41,24 +47,53 @@ class Record:
         """Once in a while: a file that is no longer the one of that name is read by nobody."""
         if self._path is None:
             return
-        try:
-            place = os.stat(self._path)  # noqa: PTH116  as all of this file
-        except OSError:
-            return  # the daemon makes it anew, or cannot
-        own = None if self._fd is None else os.fstat(self._fd)
-        if own is None or (own.st_dev, own.st_ino) != (place.st_dev, place.st_ino):
+        if self._is_elsewhere(self._path):
             self.open(self._path)
+        self._put()
 
     def write(self, *entries: Mapping[str, Any]) -> None:
+        self._waiting += b"".join(json.dumps(entry, separators=(",", ":")).encode() + b"\n" for entry in entries)
+        self._put()
+
+    def _put(self) -> None:
+        """What cannot be written is not tried again: it would come after what is newer."""
         if self._fd is None:
+            self._waiting = b""
+        fd = self._take_turn() if self._waiting else None
+        if fd is None:
             return
-        lines = b"".join(json.dumps(entry, separators=(",", ":")).encode() + b"\n" for entry in entries)
-        data = b"\n" + lines if self._is_torn else lines
+        data, self._waiting = b"\n" + self._waiting if self._is_torn else self._waiting, b""
         try:
-            self._is_torn = os.write(self._fd, data) != len(data)
+            self._is_torn = os.write(fd, data) != len(data)
             self.trouble = "disk full" if self._is_torn else None
         except OSError as error:
             self.trouble = error.strerror
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def _take_turn(self) -> int | None:
+        """Lock the file in place, at once or not at all (None): the daemon may be frozen while it holds its lock."""
+        while self._fd is not None and self._path is not None:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            except OSError:
+                return self._fd  # a file system without locks: the daemon shortens the file only when it starts
+            if not self._is_elsewhere(self._path):
+                return self._fd
+            self.open(self._path)  # which closes the old one, and with it its lock
+        return None
+
+    def _is_elsewhere(self, path: str) -> bool:
+        """Whether ours is no longer the file of that name. One that is not there is made anew by the daemon."""
+        try:
+            place = os.stat(path)  # noqa: PTH116  as all of this file
+        except OSError:
+            return False
+        own = None if self._fd is None else os.fstat(self._fd)
+        return own is None or (own.st_dev, own.st_ino) != (place.st_dev, place.st_ino)
 
 
 def intent(service: str, run: int, token: str) -> dict[str, Any]:

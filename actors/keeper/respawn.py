@@ -9,18 +9,21 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from actors.keeper.patience import Patience
 
 DYING_S: Final = 0.05
 """How often it is looked whether a dying daemon is gone."""
+YOUNG_S: Final = 60.0
+"""How long a daemon that was started may take to say hello; then it is killed, and another one started."""
 MOST_IN_VAIN: Final = 5
 """Without a service to look after, so many starts in vain are enough."""
 
@@ -83,15 +86,22 @@ class Respawner:
         """Do what is due."""
         young = self._young
         if young is not None and _is_gone(young.pidfd):
-            self._young = None
-            sys.stderr.write("keeper: the daemon ended before it was up: see daemon.log in the state directory\n")
-            sys.stderr.flush()
-            self._want(young.how, young.pidfd, 0.0)
+            self._lose(young, "ended before it was up")
+        elif young is not None and time.monotonic() - young.began_s > YOUNG_S:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(young.pidfd, signal.SIGKILL)
+            self._lose(young, f"was not up within {YOUNG_S:.0f} s and was killed")
         wanted = self._wanted
         if wanted is not None and time.monotonic() >= wanted.due_s and _is_gone(wanted.old):
             self._wanted = None
             os.close(wanted.old)
             self._start(wanted.how)
+
+    def _lose(self, young: _Young, what: str) -> None:
+        self._young = None
+        sys.stderr.write(f"keeper: the daemon {what}: see daemon.log in the state directory\n")
+        sys.stderr.flush()
+        self._want(young.how, young.pidfd, 0.0)
 
     def _want(self, how: Mapping[str, Any], old: int, lived_s: float) -> None:
         self.give_up()
@@ -101,15 +111,7 @@ class Respawner:
     def _start(self, how: Mapping[str, Any]) -> None:
         with _output(self._state_dir) as output:
             try:
-                daemon = subprocess.Popen(
-                    how["argv"],
-                    cwd=how["cwd"],
-                    env=how["env"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
+                daemon = self._popen(how, output)
             except OSError as error:
                 sys.stderr.write(f"keeper: cannot start the daemon: {how['argv'][0]}: {error.strerror}\n")
                 sys.stderr.flush()
@@ -118,6 +120,30 @@ class Respawner:
         daemon.returncode = 0  # reaped as an orphan, not by Popen
         self._on_started(daemon.pid)
         self._young = _Young(how, os.pidfd_open(daemon.pid), time.monotonic())
+
+    def _popen(self, how: Mapping[str, Any], output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Where the old one ran; if that directory is gone, in the state directory, or at the root.
+
+        Raises:
+            OSError: the program cannot be run.
+        """
+        for folder in (how["cwd"], str(self._state_dir)):
+            if os.path.isdir(folder) and os.access(folder, os.X_OK):  # noqa: PTH112  they never raise
+                break
+        else:
+            folder = "/"
+        if folder != how["cwd"]:
+            sys.stderr.write(f"keeper: the daemon's directory {how['cwd']} is gone: it is started in {folder}\n")
+            sys.stderr.flush()
+        return subprocess.Popen(
+            how["argv"],
+            cwd=folder,
+            env=how["env"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 def _is_gone(pidfd: int) -> bool:
@@ -131,7 +157,7 @@ def _pidfd_of_the_dead() -> int:
     return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _output(state_dir: Path) -> Any:
+def _output(state_dir: Path) -> IO[bytes]:
     try:
         return (state_dir / "daemon.log").open("ab")
     except OSError:  # a full disk must not prevent the daemon

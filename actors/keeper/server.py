@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import select
 import signal
@@ -36,6 +37,7 @@ from actors.keeper.words import (
     LogLimits,
     encode,
 )
+from actors.log_rotation import own_rotation
 
 READ_BYTES: Final = 256 * 1024
 LINGER_S: Final = 5.0
@@ -142,7 +144,7 @@ class Server:
         if self._link is not None:
             self._look_at_daemon(self._link, now_s)
         elif self._log_work is None:
-            self._log_work = self._kids.look_after_logs()
+            self._log_work = itertools.chain(self._kids.look_after_logs(), own_rotation(self._state_dir))
 
     def _work_on_logs(self) -> None:
         """One slice, while no daemon lives that does it: a restart must not wait for the copy of a whole log."""

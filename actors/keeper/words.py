@@ -105,7 +105,7 @@ class FileStamp:
 def stamp_of(path: str) -> FileStamp:
     try:
         status = os.stat(path)  # noqa: PTH116  on the way to a restart
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no name of a file
         return FileStamp(path, 0, 0, 0)
     return FileStamp(path, status.st_mtime_ns, status.st_size, status.st_ino)
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from docker.errors import APIError, ImageNotFound, NotFound
 
 from actors.runtimes.base import LaunchError, LaunchSpec, TruthUnknown
-from actors.runtimes.docker_engine import DockerEngine
+from actors.runtimes.docker_engine import BadArgument, DockerEngine
 from actors.runtimes.docker_facts import is_restarting, is_running
 from actors.runtimes.docker_spec import (
     COMPOSE_NUMBER,
@@ -136,6 +136,9 @@ class Containers:
                     f"service {spec.service!r}: image {image} is not on this engine: run `docker pull {image}`",
                     permanent=True,
                 ) from error
+            except BadArgument as bad:
+                text = f"service {spec.service!r}: Docker cannot create its container: {bad}"
+                raise LaunchError(text, permanent=True) from bad
             except APIError as error:
                 if error.status_code != _CONFLICT:
                     raise launch_error(spec, "create", error) from error

@@ -2,7 +2,7 @@
 and clear words when the engine is away.
 
 Blocking, with a timeout on every call. ``TruthUnknown`` means that the engine did not answer: nobody knows whether a
-container runs. ``docker.errors.APIError`` means that it answered and said no.
+container runs. ``docker.errors.APIError`` means that it answered and said no, ``BadArgument`` that it was never asked.
 """
 
 from __future__ import annotations
@@ -19,12 +19,19 @@ import requests
 from docker import DockerClient
 from docker.errors import APIError, DockerException, NotFound
 
-from actors.runtimes.base import TruthUnknown
+from actors.runtimes.base import LaunchError, TruthUnknown
 
 T = TypeVar("T")
 TIMEOUT_S: Final = 10
 AWAY: Final = (DockerException, requests.RequestException, OSError)
 """A call while the engine is down raises requests' own ConnectionError, which is no DockerException."""
+
+
+class BadArgument(LaunchError):
+    """The SDK itself refuses what is asked for, in its own words: no engine would do it."""
+
+    def __init__(self, error: DockerException) -> None:
+        super().__init__(" ".join(str(error).split()) or type(error).__name__, permanent=True)
 
 
 def default_address() -> str:
@@ -64,12 +71,17 @@ class DockerEngine:
 
         Raises:
             TruthUnknown: the engine did not answer.
-            APIError: it refused.
+            APIError: it refused. BadArgument: the SDK did.
         """
         try:
             self._knock()
             with self._borrowed() as client:
-                return call(client)
+                try:
+                    return call(client)
+                except APIError:
+                    raise
+                except DockerException as error:  # with a connected client that is the SDK's word on our arguments
+                    raise BadArgument(error) from error
         except APIError:
             raise
         except AWAY as error:

@@ -2,7 +2,9 @@
 
 Code 137 alone says nothing: it is an OOM kill, ``docker kill``, the hard end of a ``docker stop`` or a kill from the
 host. The ``stop`` event comes only after ``die``; a wish to stop shows by the ``kill`` event with the container's own
-stop signal before it.
+stop signal before it. That wish is the cause of an end that looks like one: exit 0, the stop signal itself, or the
+engine's SIGKILL when the grace was over. Any other end (an exit code of the program's own, a crash on the way down) is
+an answer to the signal only while the engine's own grace lasts; later it is a crash of a program that had ignored it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from typing import Any, Final
 from actors.runtimes.base import ExitStatus
 
 STOP_WISH_S: Final = 60.0
-"""How long a polite stop may take to still count as the cause of the end."""
+"""How long a polite stop may take to still count as the cause of an end that looks like one."""
+STOP_ANSWER_S: Final = 10.0
+"""The engine's own grace: how long any other end counts as the answer to a polite stop."""
 KILL_S: Final = 2.0
 _SIGKILL: Final = 9
 _SIGTERM: Final = 15
@@ -84,8 +88,11 @@ def classify(
     if oom_killed or any(event.action == "oom" and at - event.at <= KILL_S for event in seen):
         return ExitStatus("OOM", code, number, oom_killed=True, at=at)
     kills = [event for event in seen if event.action == "kill" and event.at <= at + KILL_TOLD_LATE_S]
-    if any(event.signal == stop_signal and at - event.at <= STOP_WISH_S for event in kills):
-        return ExitStatus("docker stop", code, number, stopped_by_hand=True, at=at)
+    is_stop_like = code == 0 or number in (stop_signal, _SIGKILL)
+    wish_s = STOP_WISH_S if is_stop_like else STOP_ANSWER_S
+    if any(event.signal == stop_signal and at - event.at <= wish_s for event in kills):
+        cause = "docker stop" if is_stop_like else f"docker stop, {_plain(code, number)}"
+        return ExitStatus(cause, code, number, stopped_by_hand=True, at=at)
     if any(event.signal == _SIGKILL and at - event.at <= KILL_S for event in kills):
         return ExitStatus("docker kill", code, number, at=at)
     return ExitStatus(_plain(code, number), code, number, at=at)

@@ -39,21 +39,22 @@ def read_variables(spec: LaunchSpec) -> Variables:
     stamps: list[FileStamp] = []
     for file in spec.sources.files:
         stamps.append(stamp_of(str(file.path)))  # before it is read: a change in between counts as one
-        if file.is_optional and not file.path.exists():
-            continue  # its appearance will be a change
-        values |= _parse(spec, file.path, _read(spec, file.path, "environment file"))
+        raw = _read(spec, file.path, "environment file", may_miss=file.is_optional)
+        if raw is not None:  # else its appearance will be a change
+            values |= _parse(spec, file.path, raw)
     values |= spec.environment
     for name, secret in spec.sources.secrets.items():
         if not secret.is_path_passed:
             stamps.append(stamp_of(str(secret.path)))
         values[name] = _secret(spec, name, secret)
     for name, value in values.items():
-        if not name or "=" in name or not (_is_possible(name) and _is_possible(value)):
+        if not name or "=" in name or not (is_possible(name) and is_possible(value)):
             raise _error(spec, f"the value of {name!r} cannot be in an environment: it holds a zero byte or no text")
     return Variables(values, tuple(stamps))
 
 
-def _is_possible(text: str) -> bool:
+def is_possible(text: str) -> bool:
+    """Whether the system can take it: as an argument, a path, a variable."""
     try:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:  # its own words would show the value
@@ -64,17 +65,32 @@ def _error(spec: LaunchSpec, text: str) -> LaunchError:
     return LaunchError(f"service {spec.service!r}: {text}", permanent=True)
 
 
-def _read(spec: LaunchSpec, path: Path, what: str) -> bytes:
+def _read(spec: LaunchSpec, path: Path, what: str, *, may_miss: bool = False) -> bytes | None:
+    """The file's content; None when it is missing and may be."""
     try:
-        with path.open("rb", buffering=0) as file:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _error(spec, f"{what} {path} is no regular file")
+        with open(path, "rb", buffering=0, opener=_at_once) as file:
             raw = file.read(MAX_FILE_BYTES + 1) or b""
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if may_miss:
+            return None
         raise _error(spec, f"{what} {path} does not exist") from None
-    except OSError as error:
-        raise _error(spec, f"{what} {path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise _error(spec, f"{what} {path} cannot be read: {_reason(error)}") from None
     if len(raw) > MAX_FILE_BYTES:
         raise _error(spec, f"{what} {path} is longer than {MAX_FILE_BYTES} bytes")
     return raw
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Whatever has taken the file's place meanwhile (a pipe without a writer): nobody is waited for."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """A ValueError is of a path that no file can have."""
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else "no name of a file"
 
 
 # -- KEY=VALUE files --------------------------------------------------------------------------------------------------
@@ -126,10 +142,10 @@ def _secret(spec: LaunchSpec, name: str, secret: SecretFile) -> str:
     what = f"the file of secret {name}"
     try:
         mode = secret.path.stat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise _error(spec, f"{what}, {secret.path}, does not exist") from None
-    except OSError as error:
-        raise _error(spec, f"{what}, {secret.path}, cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise _error(spec, f"{what}, {secret.path}, cannot be read: {_reason(error)}") from None
     if not secret.may_be_world_readable and mode & stat.S_IROTH and _is_reachable(secret.path):
         raise _error(
             spec,
@@ -138,7 +154,7 @@ def _secret(spec: LaunchSpec, name: str, secret: SecretFile) -> str:
         )
     if secret.is_path_passed:
         return str(secret.path)
-    return os.fsdecode(_without_newline(_read(spec, secret.path, what + ",")))
+    return os.fsdecode(_without_newline(_read(spec, secret.path, what + ",") or b""))
 
 
 def _without_newline(raw: bytes) -> bytes:

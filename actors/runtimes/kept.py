@@ -20,7 +20,7 @@ from actors.exit_watcher import Ended, ExitWatcher
 from actors.failpoints import reached, register
 from actors.keeper.attributes import SpawnFailed
 from actors.keeper.client import Hello, KeeperLink, KeeperLost, KeeperUnavailable, connect
-from actors.keeper.words import Frame, KeptRun
+from actors.keeper.words import BrokenFrame, Frame, KeptRun
 from actors.runtimes.base import LaunchError, LaunchSpec, RestartAtOnce
 from actors.runtimes.family import signal_group
 from actors.runtimes.launching import SERVICE_VARIABLE, Spawner, launch_error
@@ -112,7 +112,7 @@ class KeeperNursery:
                 return
             try:
                 link = KeeperLink(connect(self._state_dir), self._hello, self._exited, self._lost)
-            except (KeeperLost, KeeperUnavailable, OSError) as error:
+            except (KeeperLost, KeeperUnavailable, BrokenFrame, OSError) as error:
                 self._trouble = f"no keeper: {error}"
                 structlog.get_logger().error("no keeper: the daemon spawns by itself", error=str(error))
                 return
@@ -210,6 +210,9 @@ class KeeperNursery:
             answer = link.ask("spawn", run=run, token=token, lock=str(lock), **words)
         except KeeperLost as lost:
             raise SpawnUnanswered(f"service {spec.service!r}: {lost}; tried again with the next one") from lost
+        except BrokenFrame as too_long:
+            text = f"service {spec.service!r}: its command and environment are too long for the keeper: {too_long}"
+            raise LaunchError(text, permanent=True) from too_long
         if "kept" not in answer:
             self._spawner.forget(spec)
             raise _refusal(spec, program, lock, answer)

@@ -22,6 +22,7 @@ from actors.keeper.attributes import PLAIN, SpawnFailed
 from actors.keeper.shim import argv_of
 from actors.keeper.spawning import stage_of, verdict
 from actors.runtimes.base import LaunchError, LaunchSpec
+from actors.runtimes.environment import is_possible
 from actors.runtimes.procfs import TOKEN_VARIABLE
 from actors.runtimes.resolving import Resolved, resolve
 
@@ -71,8 +72,9 @@ class Spawner:
         """The program's path. Raises: LaunchError, it is not to be found."""
         if not spec.command:
             raise LaunchError(f"service {spec.service!r} has no command to run", permanent=True)
-        if any("\0" in word for word in spec.command):
-            raise LaunchError(f"service {spec.service!r}: its command holds a zero byte", permanent=True)
+        for what, words in (("command", spec.command), ("working_dir", (str(spec.working_dir or ""),))):
+            if not all(map(is_possible, words)):
+                raise LaunchError(f"service {spec.service!r}: its {what} holds a zero byte or no text", permanent=True)
         key = (spec.command[0], spec.environment.get("PATH"), spec.working_dir)
         with self._lock:
             known = self._programs.get(key)
@@ -134,14 +136,25 @@ def _resolve(spec: LaunchSpec, path: str) -> str:
     """The program as an absolute path, or relative to the working directory when it is written with a slash."""
     name = spec.command[0]
     if Path(name).name != name:
-        return str(Path(spec.working_dir or Path.cwd(), name).absolute())
+        return _absolute(spec, Path(spec.working_dir or "", name))
     found = shutil.which(name, path=spec.environment.get("PATH", path))
     if found is None:
         raise LaunchError(
             f"service {spec.service!r}: program {name!r} is not on the PATH: install it or give its full path",
             permanent=True,
         )
-    return str(Path(found).absolute())
+    return _absolute(spec, Path(found))
+
+
+def _absolute(spec: LaunchSpec, path: Path) -> str:
+    try:
+        return str(path.absolute())
+    except OSError as error:  # the daemon was started in a directory that was deleted since
+        raise LaunchError(
+            f"service {spec.service!r}: {path} is relative, and the daemon's own working directory cannot be told "
+            f"({error.strerror}): give the program's full path, or a working_dir from /",
+            permanent=True,
+        ) from error
 
 
 def _open_log(spec: LaunchSpec) -> int:
@@ -198,7 +211,7 @@ def _directory_fault(spec: LaunchSpec, failed: SpawnFailed) -> str:
 def _program_fault(spec: LaunchSpec, program: str, failed: SpawnFailed) -> str:
     user = spec.settings.user
     match failed.errno:
-        case _ if not Path(program).exists():
+        case errno.ENOENT | errno.ENOTDIR if not os.path.exists(program):  # noqa: PTH110  it never raises
             return f"program {program} does not exist: correct the first word of command"
         case errno.EACCES | errno.EPERM if user is not None:
             return f"program {program} may not be run by user {user}: check the permissions of it and its folders"

@@ -6,10 +6,11 @@ a launch is refused while an earlier run's main process lives, and waits until t
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ from actors.runtimes.base import (
     PauseFailed,
     RestartAtOnce,
     StopFailed,
+    TruthUnknown,
     Usage,
 )
 from actors.runtimes.cgroups import Cgroups
@@ -132,7 +134,7 @@ class ProcessRuntime:
     # -- the contract ---------------------------------------------------------------------------------------------
 
     def launch(self, spec: LaunchSpec, run: int, on_exit: OnExit) -> ProcessHandle:
-        with self._locked(spec.service):
+        with self._locked(spec.service), _looking(spec.service, LaunchError):
             self._log_paths[spec.service] = spec.log_path
             reached(LAUNCH_WANTED)
             self._clear_the_way(spec.service)
@@ -142,7 +144,7 @@ class ProcessRuntime:
             return self._begin(spec.service, self._spawn(spec, run, token), on_exit)
 
     def adopt(self, spec: LaunchSpec, on_exit: OnExit) -> ProcessHandle | None:
-        with self._locked(spec.service):
+        with self._locked(spec.service), _looking(spec.service, TruthUnknown):
             self._log_paths[spec.service] = spec.log_path
             reached(ADOPT_WANTED)
             current = self._runs.get(spec.service)
@@ -303,8 +305,7 @@ class ProcessRuntime:
         try:
             self._watch(run, kept)
         except (OSError, ValueError) as error:  # no file descriptor left, or closed: an unwatched run must not live
-            with self._table_lock:
-                self._runs.pop(service, None)
+            self._left(service)
             self._nursery.drop(kept)
             raise LaunchError(f"service {service!r}: cannot watch its process: {error}") from error
         reached(LAUNCH_WATCHED)
@@ -320,9 +321,31 @@ class ProcessRuntime:
         self.sweeper.know(kept.identity, kept.token)
         return run
 
+    def _left(self, service: str) -> None:
+        """What cannot be watched is not in the table: the next adoption would take it for one that is."""
+        with self._table_lock:
+            self._runs.pop(service, None)
+
     def _watch(self, run: ProcessRun, kept: Kept) -> None:
         self._nursery.watch(kept, lambda news: self._ended(run, news))
         self.sweeper.place(kept.service, kept.token, kept.identity)
+
+    def _watch_adopted(self, run: ProcessRun, kept: Kept) -> bool:
+        """False: it died while we looked.
+
+        Raises:
+            TruthUnknown: it cannot be watched now: left as it is, for the next try.
+        """
+        try:
+            self._watch(run, kept)
+        except ProcessLookupError:
+            self._left(kept.service)
+            return False
+        except (OSError, ValueError) as error:
+            self._left(kept.service)
+            text = f"service {kept.service!r} runs (pid {kept.identity.pid}), but cannot be watched: {error}"
+            raise TruthUnknown(text) from error
+        return True
 
     # -- adoption -------------------------------------------------------------------------------------------------
 
@@ -338,11 +361,7 @@ class ProcessRuntime:
         kept = Kept(service, record.run, record.token, identity, started_at)
         run = self._entered(service, kept, on_exit)
         reached(ADOPT_ENTERED)
-        try:
-            self._watch(run, kept)
-        except ProcessLookupError:  # it died while we looked
-            with self._table_lock:
-                del self._runs[service]
+        if not self._watch_adopted(run, kept):
             return None
         if record.phase is Phase.INTENT:
             self._ledger.launched(service, record.run, _identity_facts(identity), started_at)
@@ -358,11 +377,7 @@ class ProcessRuntime:
         number = self._ledger.record(spec.service).run + 1
         kept = Kept(spec.service, number, main.token, main.identity, started_at)
         run = self._entered(spec.service, kept, on_exit)
-        try:
-            self._watch(run, kept)
-        except ProcessLookupError:  # it died while we looked
-            with self._table_lock:
-                del self._runs[spec.service]
+        if not self._watch_adopted(run, kept):
             return None
         structlog.get_logger().warning("taken on without a record", service=spec.service, pid=main.identity.pid)
         self._write_launched(spec.service, kept)
@@ -392,8 +407,10 @@ class ProcessRuntime:
         reached(ADOPT_ENTERED)
         if kept.ended is not None:
             self._ended(run, News(kept.ended), at=kept.at)
-        else:
-            self._watch(run, kept)
+        elif not self._watch_adopted(run, kept):
+            with self._table_lock:
+                self._runs[service] = run
+            self._ended(run, News(Ended()))  # its keeper is gone too: nobody knows how
         reached(ADOPTED)
         return run.handle
 
@@ -463,7 +480,11 @@ class ProcessRuntime:
             current = self._runs.get(handle.service)
             if current is not None and current.handle.run >= kept.run:
                 return  # somebody has taken it on
-            successor = self._adopt_kept(handle.service, kept, lambda _status: True)
+            try:
+                successor = self._adopt_kept(handle.service, kept, lambda _status: True)
+            except TruthUnknown as unseen:
+                self._nursery.drop(kept)  # an unwatched run must not live
+                raise StopFailed(str(unseen)) from unseen
         self.stop(successor, grace_s)
 
     def _family(self, run: ProcessRun) -> tuple[ProcessIdentity, ...]:
@@ -484,6 +505,16 @@ class ProcessRuntime:
         if run is None or run.handle.run != handle.run:
             raise StopFailed(f"service {handle.service!r}: run {handle.run} is not known here")
         return run
+
+
+@contextlib.contextmanager
+def _looking(service: str, refusal: type[LaunchError]) -> Iterator[None]:
+    """Where the process table cannot be read (no file descriptor is left) nobody knows what runs."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or "the process table"
+        raise refusal(f"service {service!r}: cannot look at {where}: {error.strerror or error}") from error
 
 
 def _kept(handle: ProcessHandle) -> Kept:

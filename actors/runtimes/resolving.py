@@ -9,12 +9,16 @@ import grp
 import os
 import pwd
 from dataclasses import dataclass, field
+from typing import Final
 
 from actors.keeper.attributes import PLAIN, Attributes
 from actors.keeper.words import FileStamp
 from actors.runtimes.base import LaunchError, LaunchSpec
 from actors.runtimes.environment import read_variables
 from actors.runtimes.settings import ProcessSettings
+
+BIGGEST_ID: Final = 2**32 - 2
+"""Of a user or group. The next number means "no change" to the kernel: a service would stay what the daemon is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,18 @@ def _identity(spec: LaunchSpec) -> _Identity:
             raise _missing(spec, f"user {uid} has no entry in the user database: say its `group` too")
         gid = entry.pw_gid
     if groups is None:
-        groups = () if entry is None else tuple(os.getgrouplist(entry.pw_name, gid))
+        groups = () if entry is None else _groups_of(spec, entry.pw_name, gid)
     if (uid, gid) == (os.getuid(), os.getgid()) and settings.groups is None:
         return _Identity()  # it is us: nothing to switch, and without root nothing could be
     home = () if entry is None else _home(entry)
     return _Identity(uid, gid, groups, home)
+
+
+def _groups_of(spec: LaunchSpec, user: str, gid: int) -> tuple[int, ...]:
+    try:
+        return tuple(os.getgrouplist(user, gid))
+    except OSError as error:
+        raise _missing(spec, f"the groups of user {user!r} cannot be looked up: {error.strerror}") from error
 
 
 def _home(entry: pwd.struct_passwd) -> tuple[tuple[str, str], ...]:
@@ -82,22 +93,33 @@ def _home(entry: pwd.struct_passwd) -> tuple[tuple[str, str], ...]:
 
 
 def _user(spec: LaunchSpec, name: str) -> tuple[int, pwd.struct_passwd | None]:
+    number = _number(spec, "user", name)
     try:
-        entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-    except KeyError:
-        if name.isdigit():
-            return int(name), None
+        entry = pwd.getpwnam(name) if number is None else pwd.getpwuid(number)
+    except (KeyError, ValueError):  # ValueError: no name of anybody
+        if number is not None:
+            return number, None
         raise _missing(spec, f"there is no user {name!r} on this system: create it or correct `user`") from None
     return entry.pw_uid, entry
 
 
 def _gid(spec: LaunchSpec, name: str) -> int:
-    if name.isdigit():
-        return int(name)
+    number = _number(spec, "group", name)
+    if number is not None:
+        return number
     try:
         return grp.getgrnam(name).gr_gid
-    except KeyError:
+    except (KeyError, ValueError):
         raise _missing(spec, f"there is no group {name!r} on this system: create it or correct it") from None
+
+
+def _number(spec: LaunchSpec, what: str, name: str) -> int | None:
+    """None: it is no number but a name."""
+    if not (name.isascii() and name.isdigit()):
+        return None
+    if len(name.lstrip("0")) > len(str(BIGGEST_ID)) or int(name) > BIGGEST_ID:
+        raise _missing(spec, f"{what} {name} is no number of a {what}: the biggest is {BIGGEST_ID}")
+    return int(name)
 
 
 def _missing(spec: LaunchSpec, text: str) -> LaunchError:

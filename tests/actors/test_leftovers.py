@@ -44,3 +44,21 @@ def test_one_that_is_started_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyP
         holds_for(lambda: world.living("a") is not None, 0.5)
     cleaner.close()
     runtime.close()
+
+
+def test_one_that_is_configured_again_is_spared_until_it_is_taken_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisors.leftovers.RETRY_S", 0.05)
+    world, forgotten = MemoryWorld(), list[str]()
+    runtime = Away(world)
+    runtime.launch(LaunchSpec("a", ("run",)), 1, lambda _status: True)
+    left = Leftover("a", "memory", 1.0, is_configured=False)
+    cleaner = Cleaner((left,), {"memory": runtime}, forgotten.append, lambda _name: True)
+    cleaner.start()
+    eventually(lambda: runtime.asked >= 2, within_s=LONG_S)
+    cleaner.spare("a")
+    runtime.is_away = False
+    holds_for(lambda: world.living("a") is not None and not forgotten, 0.5)
+    cleaner.add(left)
+    eventually(lambda: world.living("a") is None and forgotten == ["a"], within_s=LONG_S)
+    cleaner.close()
+    runtime.close()

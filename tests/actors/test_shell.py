@@ -130,7 +130,7 @@ def test_in_a_group_the_next_waits_until_this_one_is_ready(system: ActorSystem) 
     root.stop()
 
 
-def test_a_child_that_does_not_stop_is_abandoned_and_what_it_owns_killed(system: ActorSystem) -> None:
+def test_trap_54_a_child_that_does_not_stop_is_abandoned_and_what_it_owns_killed(system: ActorSystem) -> None:
     """Its thread cannot be killed: what it says later is of an old incarnation and is dropped."""
     journal: list[str] = []
     deaf = threading.Event()

@@ -79,6 +79,9 @@ def test_a_service_that_asks_for_nothing_gets_nothing() -> None:
         ("nice: 20", "a.nice: 20 is too large; the most is 19"),
         ("umask: 027", 'a.umask: 23 is no umask; write it in quotes: "027"'),
         ("umask: '999'", "a.umask: '999' is no umask"),
+        ("group: 4294967297", "a.group: 4294967297 is no number of a user or group: the biggest is 4294967294"),
+        ("user: 4294967295", "a.user: 4294967295 is no number of a user or group: the biggest is 4294967294"),
+        ("groups: [1, '99999999999999999999']", "a.groups[1]: '99999999999999999999' is no number of a user or group"),
         ("user: 'a b'", "a.user: 'a b' is no name or number of a user or group"),
         ("groups: [':']", "a.groups[0]: ':' is no name or number of a user or group"),
         ("environment_files: one", "a.environment_files: 'one' is no list"),
@@ -90,6 +93,26 @@ def test_a_service_that_asks_for_nothing_gets_nothing() -> None:
 )
 def test_what_cannot_be_is_told(words: str, told: str) -> None:
     assert problem(f"command: [x], {words}").startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (f"environment_files: [{'x' * 256}]", "environment_files[0]"),
+        (f"environment_files: [-/{'x/' * 2100}]", "environment_files[0]"),
+        (f"working_dir: /{'x' * 256}", "working_dir"),
+        (f"secrets: {{A: {{file: {'x' * 256}}}}}", "secrets.A.file"),
+    ],
+    ids=["name", "path", "working_dir", "secret"],
+)
+def test_a_path_that_no_file_can_have_is_told(words: str, key: str) -> None:
+    told = problem(f"command: [x], {words}")
+    assert told.startswith(f"a.{key}: ")
+    assert "is too long for a path: at most 255 bytes a name and 4095 in all" in told
+
+
+def test_a_zero_byte_in_a_path_is_told() -> None:
+    assert "is no name of a file: it holds a zero byte" in problem('command: [x], environment_files: ["a\\0b"]')
 
 
 def test_a_secret_written_into_the_file_by_mistake_is_not_repeated() -> None:
@@ -106,6 +129,8 @@ def test_a_secret_written_into_the_file_by_mistake_is_not_repeated() -> None:
         ("image: i, limits: {as: 1}", "limits.as needs runtime: process"),
         ("image: i, group: x", "group needs a user beside it"),
         ("image: i, secrets: {A: {file: x, as_file: true}}", "secrets.A.as_file needs runtime: process"),
+        ("image: i, network: host, ports: ['80:80']", "ports cannot be given with network: host"),
+        ("image: i, network: 'container:x', ports: ['80']", "ports cannot be given with network: container:x"),
         ("container: c, limits: {nofile: 1}", "limits needs an image: this container is made by somebody else"),
         ("container: c, user: x", "user needs an image"),
         ("container: c, environment_files: [x]", "environment_files needs an image"),

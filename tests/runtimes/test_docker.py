@@ -256,6 +256,16 @@ def test_a_missing_program_shows_in_the_exit_and_the_log(docker_place: DockerPla
     assert "no-such-program" in runtime.log_tail(handle, 1)[0]
 
 
+def test_what_the_sdk_refuses_is_a_failed_start_and_no_engine_away(docker_place: DockerPlace) -> None:
+    container = ContainerSpec(image=IMAGE, network="host", ports=("8080:80",))
+    with pytest.raises(
+        LaunchError, match=r"Docker cannot create its container: .*network_mode.*incompatible"
+    ) as refused:
+        docker_place.daemon().launch(docker_place.spec("a", RUNS, container=container), 1, Exits())
+    assert not isinstance(refused.value, TruthUnknown)
+    assert docker_place.ours() == []
+
+
 def test_a_missing_image_is_not_pulled(docker_place: DockerPlace) -> None:
     spec = docker_place.spec("a", RUNS, container=ContainerSpec(image="selfheal-no-such-image:1"))
     with pytest.raises(LaunchError, match="run `docker pull selfheal-no-such-image:1`") as refused:

@@ -123,10 +123,12 @@ def test_a_missing_file_is_told_unless_it_is_optional(tmp_path: Path) -> None:
 
 
 def test_a_folder_or_an_endless_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match="cannot be read: Is a directory"):
-        read_variables(with_files(tmp_path))
-    with pytest.raises(LaunchError, match=f"/dev/zero is longer than {MAX_FILE_BYTES} bytes"):
-        read_variables(with_files(Path("/dev/zero")))
+    for path in (tmp_path, Path("/dev/zero")):
+        with pytest.raises(LaunchError, match=f"environment file {path} is no regular file"):
+            read_variables(with_files(path))
+    endless = written(tmp_path / "endless", b"\n" * (MAX_FILE_BYTES + 1))
+    with pytest.raises(LaunchError, match=f"endless is longer than {MAX_FILE_BYTES} bytes"):
+        read_variables(with_files(endless))
 
 
 def test_a_zero_byte_is_told(process_place: ProcessPlace, tmp_path: Path) -> None:

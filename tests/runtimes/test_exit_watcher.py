@@ -140,3 +140,21 @@ def test_nothing_is_left_open_after_many_processes() -> None:
         assert seen.wait(LONG_S)
     eventually(lambda: open_files() == before)
     watcher.close()
+
+
+def test_a_child_that_fell_to_us_is_reaped_and_its_code_is_known() -> None:
+    """As a service does whose keeper was killed: it is our child then, and no ``Popen`` of ours started it."""
+    watcher, seen = ExitWatcher(), list[Ended]()
+    reader, writer = os.pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, reader, 0), (os.POSIX_SPAWN_CLOSE, writer)]
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "read x; exit 3"], os.environ, file_actions=actions)
+    try:
+        watcher.watch(pid, seen.append)
+        os.close(writer)
+        eventually(lambda: seen == [Ended(code=3)], within_s=LONG_S)
+        eventually(lambda: not Path(f"/proc/{pid}").exists(), within_s=LONG_S, what="no zombie")
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    finally:
+        os.close(reader)
+        watcher.close()

@@ -22,6 +22,7 @@ from actors.keeper.client import connect
 from actors.keeper.kids import CLAIM_BEATS
 from actors.keeper.words import BrokenFrame, End, Frames, KeptRun, address_of, encode
 from actors.ledger import Phase
+from actors.log_rotation import OWN_BYTES, OWN_LOGS
 from actors.runtimes.base import LaunchError, LaunchSpec, RestartAtOnce
 from actors.runtimes.family import kill_family, signal_group, signal_process
 from actors.runtimes.locks import lock_holders
@@ -248,6 +249,17 @@ def test_output_goes_on_and_is_rotated_while_no_daemon_lives(kept_place: KeptPla
     eventually(older.exists, within_s=LONG_S, what="rotation by the keeper")
     before = changed_at(older)
     eventually(lambda: changed_at(older) not in (None, before), within_s=LONG_S, what="another rotation")
+
+
+def test_our_own_logs_are_rotated_while_no_daemon_lives(kept_place: KeptPlace) -> None:
+    kept_place.daemon().launch(kept_place.spec("a", RUNS), 1, Exits())
+    kept_place.nurseries[-1].close()
+    for name in OWN_LOGS:
+        with (kept_place.folder / name).open("ab") as log:
+            log.truncate(OWN_BYTES + 1)
+    logs = [kept_place.folder / name for name in OWN_LOGS]
+    eventually(lambda: all(log.with_name(f"{log.name}.1").exists() for log in logs), within_s=LONG_S, what="rotation")
+    eventually(lambda: all(log.stat().st_size < OWN_BYTES for log in logs), within_s=LONG_S)
 
 
 # -- the keeper killed ------------------------------------------------------------------------------------------------

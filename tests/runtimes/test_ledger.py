@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 import actors
-from actors.ledger import Ledger, ManualStop, Phase, Scaled, ServiceRecord, fold
+from actors.keeper.record import Record, intent
+from actors.ledger import SHORTEN_BYTES, Ledger, ManualStop, Phase, Scaled, ServiceRecord, fold
 
 
 @pytest.fixture
@@ -366,3 +370,126 @@ def test_a_line_another_writer_left_torn_costs_nobody_else_s(path: Path) -> None
     again = Ledger(path)
     assert again.record("a").stopped == ManualStop("ann", 5.0)
     again.close()
+
+
+# -- shortened while the daemon lives ----------------------------------------------------------------------------------
+
+
+def test_a_ledger_that_has_grown_is_shortened_while_it_is_open(path: Path) -> None:
+    ledger = Ledger(path)
+    story(ledger)
+    while path.stat().st_size <= SHORTEN_BYTES:
+        run = ledger.record("a").run + 1
+        ledger.intent("a", run, "process", f"t{run}")
+        ledger.exited("a", run, {"code": 3})
+    assert ledger.look() is None
+    assert len(path.read_bytes().splitlines()) == 2, "one line a service"
+    ledger.restarted("a")
+    assert len(path.read_bytes().splitlines()) == 3, "what follows goes into the new file"
+    before = ledger.records()
+    ledger.close()
+    again = Ledger(path)
+    assert again.records() == before
+    assert again.corrupt_lines == 0
+    again.close()
+
+
+def test_no_line_of_the_keeper_is_lost_when_the_ledger_is_shortened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.ledger.SHORTEN_BYTES", 0)
+    monkeypatch.setattr("actors.ledger.SHORTEN_TIMES", 1)
+    ledger, record, enough = Ledger(path), Record(), threading.Event()
+    record.open(str(path))
+    written, shortened, compact = 0, 0, Ledger._compact
+
+    def counted(one: Ledger, records: Mapping[str, ServiceRecord]) -> bool:
+        nonlocal shortened
+        shortened += 1
+        return compact(one, records)
+
+    def keep() -> None:
+        nonlocal written
+        while not enough.is_set():
+            record.write({"is": "restarted", "service": "k", "run": 0})
+            written += 1
+
+    monkeypatch.setattr(Ledger, "_compact", counted)
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    while shortened < 20:
+        ledger.restarted("d")
+        ledger.look()
+    enough.set()
+    keeper.join()
+    record.look()
+    ledger.close()
+    again = Ledger(path)
+    assert (again.record("k").restarts, again.corrupt_lines, record.trouble) == (written, 0, None)
+    assert written
+    again.close()
+
+
+def test_the_keeper_waits_for_nobody_and_writes_later(path: Path) -> None:
+    ledger, record = Ledger(path), Record()
+    record.open(str(path))
+    fd = os.open(path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    record.write(intent("a", 1, "t1"))
+    record.write(intent("a", 2, "t2"))
+    assert path.read_bytes() == b""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+    record.look()
+    ledger.close()
+    assert Ledger(path).record("a").token == "t2"
+
+
+def test_a_line_the_keeper_left_torn_costs_only_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ran out of room in the middle of a line; its next one begins on a line of its own."""
+    Ledger(path).close()
+    record, write = Record(), os.write
+    record.open(str(path))
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[: len(data) // 2]))
+    record.write(intent("a", 1, "t1"))
+    troubles = [record.trouble]
+    monkeypatch.undo()
+    record.write(intent("a", 2, "t2"))
+    assert [*troubles, record.trouble] == ["disk full", None]
+    again = Ledger(path)
+    assert (again.record("a").token, again.corrupt_lines) == ("t2", 1)
+    again.close()
+
+
+def test_only_the_owner_may_read_it(path: Path) -> None:
+    """Tokens are in it, by which a process shows whose it is."""
+    Ledger(path).close()
+    for bad in (b"", b"nonsense\n"):
+        path.chmod(0o644)
+        with path.open("ab") as file:
+            file.write(bad)
+        ledger = Ledger(path)
+        story(ledger)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        ledger._shorten_above = 0
+        ledger.look()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        ledger.close()
+    assert stat.S_IMODE(path.with_name("ledger.jsonl.corrupt").stat().st_mode) == 0o600
+
+
+def test_an_unreadable_ledger_is_not_replaced_by_an_empty_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(path)
+    story(ledger)
+    ledger.close()
+    before = path.read_bytes()
+
+    def unreadable(_: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", unreadable)
+    second = Ledger(path)
+    assert "Input/output error" in (second.trouble or "")
+    second.close()
+    monkeypatch.undo()
+    assert path.read_bytes() == before

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import errno
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import actors
+from actors.board import is_ready
+from actors.context import ActorSystem
+from actors.exit_watcher import ExitWatcher
 from actors.ledger import Ledger, Phase
-from actors.runtimes.base import LaunchError, LaunchSpec
+from actors.messages import Wake
+from actors.runtimes.base import LaunchError, LaunchSpec, TruthUnknown
 from actors.runtimes.family import signal_group, signal_process
+from actors.runtimes.process import ProcessHandle, ProcessRuntime
 from actors.runtimes.procfs import ProcessIdentity, TokenScan, identity_of, is_alive, read_line, read_table, token_of
+from actors.service import ServiceActor, ServiceParts, ServicePlan
+from actors.service_fsm import Rules
+from actors.spec import ChildSpec, Pacing
+from supervisors import Supervisor
 from tests.runtimes.worlds import LONG_S, RUNS, Exits, KeptPlace, ProcessPlace
 from tests.support.eventually import eventually, holds_for
 
@@ -384,6 +396,108 @@ def test_a_run_that_cannot_be_watched_does_not_live(process_place: ProcessPlace,
     with pytest.raises(LaunchError, match="cannot watch"):
         runtime.launch(process_place.spec("a", script(f"echo $$ > {pid_file}; exec sleep 1000")), 1, Exits())
     assert _living_children() <= before
+
+
+def without_first_watch(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, before: Callable[[], None] = lambda: None
+) -> list[int]:
+    """``ExitWatcher.watch`` meets ``error`` the first time, and ``before`` is done then; returns what pids it got."""
+    real, asked = ExitWatcher.watch, []
+
+    def watch(watcher: ExitWatcher, pid: int, *args: Any, **words: Any) -> None:
+        asked.append(pid)
+        if len(asked) == 1:
+            before()
+            raise error
+        real(watcher, pid, *args, **words)
+
+    monkeypatch.setattr(ExitWatcher, "watch", watch)
+    return asked
+
+
+def found_alive(place: ProcessPlace) -> tuple[ProcessRuntime, ProcessHandle]:
+    """A second daemon, before it adopts; a keeper there was is dead, so that the run is watched from here."""
+    first = place.daemon().launch(place.spec("a", RUNS), 1, Exits())
+    place.wait_ready(first)
+    runtime = place.daemon()
+    if isinstance(place, KeptPlace):
+        (keeper,) = place.keepers()
+        os.kill(keeper, signal.SIGKILL)
+        eventually(lambda: not place.nurseries[-1].is_alive, within_s=LONG_S)
+    return runtime, first
+
+
+def test_an_adopted_run_that_cannot_be_watched_is_unknown_and_tried_again(
+    process_place: ProcessPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, first = found_alive(process_place)
+    asked = without_first_watch(monkeypatch, OSError(errno.EMFILE, "Too many open files"))
+    with pytest.raises(
+        TruthUnknown, match=r"service 'a' runs \(pid \d+\), but cannot be watched: .*Too many open files"
+    ):
+        runtime.adopt(process_place.spec("a", RUNS), Exits())
+    with pytest.raises(LaunchError):  # never a twin
+        runtime.launch(process_place.spec("a", RUNS), 2, Exits())
+    exits = Exits()
+    second = runtime.adopt(process_place.spec("a", RUNS), exits)
+    assert second is not None
+    assert (second.pid, second.run, asked) == (first.pid, 1, [first.pid] * 2)
+    process_place.crash(second)
+    assert exits.one().at > 0
+
+
+def test_a_run_that_dies_between_the_look_and_the_watch_is_an_end(
+    process_place: ProcessPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, first = found_alive(process_place)
+
+    def die() -> None:
+        process_place.crash(first)
+        eventually(lambda: not lives(first.pid), within_s=LONG_S)
+
+    without_first_watch(monkeypatch, ProcessLookupError(errno.ESRCH, "No such process"), die)
+    exits = Exits()
+    found = runtime.adopt(process_place.spec("a", RUNS), exits)
+    assert (found is None) == (not exits.seen), "returned as one that has ended, or not at all"
+    second = runtime.launch(process_place.spec("a", RUNS), 2, Exits())
+    assert process_place.is_alive(second)
+    assert second.pid != first.pid
+
+
+def test_trap_53_an_end_that_was_told_to_an_actor_in_a_restart_stands_in_the_ledger(
+    process_place: ProcessPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in a crashed actor's inbox is lost; the service is not: the next actor starts the next run."""
+    runtime, system, reached, told = process_place.daemon(), ActorSystem(), threading.Event(), threading.Event()
+
+    def crash(_actor: ServiceActor, _token: object) -> None:
+        reached.set()
+        assert told.wait(LONG_S)
+        raise RuntimeError("crashed with an end in its inbox")
+
+    monkeypatch.setattr(ServiceActor, "_woke", crash)
+    plan = ServicePlan("a", "process", process_place.spec("a", RUNS), Rules())
+    parts = ServiceParts({"process": runtime}, runtime._ledger)
+    root = Supervisor.start(children=[ChildSpec("a", ServiceActor, (plan, parts), pacing=Pacing())], system=system)
+    try:
+        eventually(lambda: is_ready(system.board.get("root/a")), within_s=LONG_S)
+        first = runtime._runs["a"]
+        ref = root.child("a")
+        assert ref is not None
+        ref.tell(Wake("poison"))
+        assert reached.wait(LONG_S)
+        process_place.crash(first.handle)
+        assert first.wait(LONG_S) is not None
+        told.set()
+        eventually(lambda: runtime._runs["a"] is not first, within_s=LONG_S)
+        assert runtime._runs["a"].handle.run == 2
+        record = runtime._ledger.record("a")
+        assert record.last_exit is not None
+        assert (record.last_exit["cause"], record.exited_run) == ("signal SIGKILL", 1)
+    finally:
+        told.set()
+        root.stop(LONG_S)
+        system.close()
 
 
 def test_usage_counts_descendants(process_place: ProcessPlace) -> None:

@@ -114,6 +114,45 @@ def test_what_cannot_be_started_at_all_is_tried_again(respawner: Respawner, tmp_
     _reap()
 
 
+@pytest.mark.parametrize("is_state_gone", [False, True])
+def test_a_directory_that_is_gone_prevents_no_start(
+    respawner: Respawner, tmp_path: Path, *, is_state_gone: bool
+) -> None:
+    note = f"import os; open({str(tmp_path / 'births')!r}, 'a').write(f'0 {{os.getpid()}}\\n'); "
+    where = f"open({str(tmp_path / 'where')!r}, 'w').write(os.getcwd())"
+    how = daemon(tmp_path, "pass") | {
+        "argv": [sys.executable, "-I", "-S", "-c", where.join(("import os; ", "; " + note))]
+    }
+    how["cwd"] = str(tmp_path / "gone")
+    if is_state_gone:
+        respawner._state_dir = tmp_path / "gone too"
+    pidfd = gone()
+    respawner.daemon_gone(how, pidfd, QUICK_S + 1)
+    os.close(pidfd)
+    eventually(lambda: seen(respawner, tmp_path), within_s=LONG_S)
+    assert (tmp_path / "where").read_text() == ("/" if is_state_gone else str(tmp_path))
+    _reap()
+
+
+def test_one_that_hangs_before_its_hello_is_killed_and_replaced(
+    respawner: Respawner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pidfd = gone()
+    respawner.daemon_gone(daemon(tmp_path, "time.sleep(1000)"), pidfd, QUICK_S + 1)
+    os.close(pidfd)
+    ((_, first),) = eventually(lambda: seen(respawner, tmp_path), within_s=LONG_S)
+    holds_for(lambda: len(seen(respawner, tmp_path)) == 1, 0.3)  # it has its time
+    assert psutil.pid_exists(first)
+    monkeypatch.setattr("actors.keeper.respawn.YOUNG_S", 0.0)
+    respawner.look()
+    monkeypatch.undo()
+    eventually(lambda: len(seen(respawner, tmp_path)) == 2, within_s=LONG_S)
+    (_, (_, second)) = births(tmp_path)
+    assert not psutil.pid_exists(first) or psutil.Process(first).status() == psutil.STATUS_ZOMBIE
+    psutil.Process(second).kill()
+    _reap()
+
+
 def test_without_services_it_is_given_up_in_the_end(respawner: Respawner, tmp_path: Path) -> None:
     for _ in range(MOST_IN_VAIN):
         assert respawner.is_busy(has_services=False) or not births(tmp_path)

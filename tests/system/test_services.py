@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from actors.log_rotation import OWN_BYTES, OWN_LOGS
 from config import DEMO
 from tests.support.eventually import eventually, holds_for
 from tests.system.running import LINKS, SELFHEAL, SLEEPER, free_port, of_state, web_service, write_config
@@ -287,6 +288,17 @@ def test_a_services_log_is_rotated_while_it_writes(tmp_path: Path) -> None:
         assert last.startswith("x" * 100)
 
 
+def test_our_own_logs_are_rotated_too(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    for name in OWN_LOGS:
+        with (state / name).open("ab") as log:
+            log.truncate(OWN_BYTES + 1)
+    with daemon(write_config(tmp_path, {"a": SLEEPER}), state):
+        eventually(lambda: all((state / f"{name}.1").exists() for name in OWN_LOGS), within_s=30)
+        eventually(lambda: all((state / name).stat().st_size < OWN_BYTES for name in OWN_LOGS), within_s=30)
+
+
 @pytest.mark.xdist_group("shipped ports")
 def test_the_demo_as_shipped(tmp_path: Path) -> None:
     """Ports are the demo's own, so this runs alone on a machine."""
@@ -316,6 +328,25 @@ def test_a_check_that_cannot_be_made_is_that_services_failure_only(tmp_path: Pat
     with daemon(write_config(tmp_path, {"strange": strange, "good": SLEEPER}), tmp_path / "state") as selfheal:
         pid = selfheal.until_ready("good")["good"]["pid"]
         eventually(lambda: selfheal.services()["strange"]["incarnation"] >= 2, within_s=20)
+        assert selfheal.pid("good") == pid
+        assert selfheal.process.poll() is None
+
+
+def test_a_launch_that_nobody_can_carry_out_is_that_services_failure_only(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.env" for number in range(3)]
+    for path in files:
+        path.write_bytes(b"A" + path.stem.encode() + b"=" + b"\xff" * 1_000_000)
+    more = {"max_restarts": 2, "backoff": {"initial": "20ms"}}
+    services = {
+        "huge": SLEEPER | {"environment_files": [str(path) for path in files]} | more,
+        "nobody": SLEEPER | {"user": "no-such-user"} | more,
+        "good": SLEEPER,
+    }
+    with daemon(write_config(tmp_path, services), tmp_path / "state") as selfheal:
+        pid = selfheal.until_ready("good")["good"]["pid"]
+        for name, words in (("huge", "too long for the keeper"), ("nobody", "no-such-user")):
+            eventually(lambda name=name: _in_state(selfheal.services()[name], "crash_loop"), within_s=20)  # type: ignore[misc]
+            assert words in selfheal.services()[name]["detail"]
         assert selfheal.pid("good") == pid
         assert selfheal.process.poll() is None
 
