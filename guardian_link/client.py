@@ -62,6 +62,7 @@ class GuardianClient(RecoveryWords):
     Raises:
         BadAddress: nobody knows where the daemon is (with an outbox: it is found when it comes).
         KeyMissing, KeyRefused: there is no key to speak with (with an outbox: likewise).
+        LinkUnusable: there are no descriptors for a connection (with an outbox: it is tried again).
         OutboxUnusable: the file cannot be used.
     """
 
@@ -180,8 +181,8 @@ class GuardianClient(RecoveryWords):
 
     @property
     def trouble(self) -> str | None:
-        """Why the outbox is not delivered now; None when all is well."""
-        return None if self._delivery is None else self._delivery.trouble
+        """Why the outbox is not delivered, or no connection can be made, now; None when all is well."""
+        return self._reach.trouble if self._delivery is None else self._delivery.trouble or self._reach.trouble
 
     def wait(self, execution_id: str, timeout_s: float = 60.0) -> Outcome:
         """Wait for the end of an execution.
@@ -312,8 +313,9 @@ class GuardianClient(RecoveryWords):
         try:
             return exchange.answers[kind].result(timeout_s)
         except FutureTimeout:
-            text = f"no answer within {said_s or timeout_s:g} s; does the daemon run, and know this key?"
-            raise DaemonUnreachable(f"{exchange.address}: {text}") from None
+            why = self._reach.trouble or "does the daemon run, and know this key?"
+            text = f"{exchange.address}: no answer within {said_s or timeout_s:g} s; {why}"
+            raise DaemonUnreachable(text) from None
         except Refused as refused:
             raise AlertRefused(refused.code, refused.text, is_final=refused.is_final) from None
         except LinkError as error:

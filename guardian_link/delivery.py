@@ -211,7 +211,7 @@ class Delivery:
             self._troubles["reach"] = f"{refused}; alerts wait for a key that is taken"
         elif self._reach is not None and silence_s > MURMUR_S:
             text = f"no answer for {silence_s:.0f} s; does the daemon run, and know this key?"
-            self._troubles["reach"] = f"{self._reach.address}: {text}"
+            self._troubles["reach"] = self._reach.channel.trouble or f"{self._reach.address}: {text}"
 
     # -- the other thread -------------------------------------------------------------------------------------------
 
