@@ -59,7 +59,7 @@ def is_cut_off(one: socket.socket) -> bool:
     [
         b"",
         b"GET /healthz HTTP/1.1\r\nHost: 127.0",
-        b"POST /v1/silences HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+        b"POST /v1/silences HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/json\r\nContent-Length: 9\r\n\r\n{",
     ],
 )
 def test_who_does_not_end_a_request_is_cut_off(server: ApiServer, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
