@@ -223,6 +223,8 @@ class Delivery:
                 self._troubles.pop("late", None)
             except OutboxUnusable as error:
                 self._troubles["late"] = str(error)
+            except Exception as error:  # whatever it is: this is the way round a daemon that is away
+                self._troubles["late"] = f"{type(error).__name__}: {error}"
 
     def _tell(self, tell: OnLate, alert: Alert) -> None:
         """Told first, noted afterwards: a death in between tells it again, not never."""
