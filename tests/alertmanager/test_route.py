@@ -18,6 +18,7 @@ import pytest
 
 from actors.alertmanager import Taken
 from actors.journal.schema import JournalTrouble
+from bridge_link.wire import Kind, Message, decode, encode
 from guardian_link.alertmanager import Notified
 from supervisors.alertmanager_link import TokenFile
 from supervisors.api import alertmanager
@@ -143,6 +144,13 @@ def test_a_group_is_taken_in_order_and_left_out_alerts_are_told(here: Here) -> N
     assert len(found) == 300
     assert {one["outcome"] for one in found} == {"no_match"}
     assert {one["type"] for one in found} == {"my_alert"}
+
+
+def test_a_nul_in_a_label_or_annotation_blinds_nobody_on_the_link(here: Here) -> None:
+    bad = alert(service="a", team="NUL \0") | {"annotations": {"summary": "NUL \0", "half": "NUL \0"}}
+    assert statuses(here.post(bad, alert(service="b"))) == ["stored", "stored"]
+    answer = Message(Kind.ANSWER, "question-1", {"ok": True, "result": here.alerts()})
+    assert len(decode(encode(answer)).body["result"]) == 2
 
 
 def test_an_empty_group_is_well(here: Here) -> None:
