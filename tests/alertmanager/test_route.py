@@ -6,6 +6,7 @@ import json
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -124,6 +125,18 @@ def test_a_resolved_message_never_starts_anything(here: Here) -> None:
     assert statuses(here.post(alert(service="a", ended=BEGAN + 1))) == ["over"]
     assert here.alerts() == []
     assert here.place.recovery.records.executions(10) == []
+
+
+def test_a_firing_that_comes_after_its_own_end_starts_nothing(here: Here) -> None:
+    began = time.time() - 60
+    here.post(alert(service="a", began=began))
+    (shown,) = here.decided()
+    assert statuses(here.post(alert(service="a", began=began, ended=began + 30))) == ["resolved"]
+    late = here.post(alert(service="a", began=began))
+    assert statuses(late) == ["over"]
+    assert late.json()["alerts"][0]["id"] == shown["id"]
+    assert len(here.alerts()) == 1
+    assert len(here.place.recovery.records.executions(10)) == 1
 
 
 def test_what_was_recovery_off_is_decided_again_when_it_is_told_again(here: Here) -> None:
