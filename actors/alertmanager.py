@@ -51,7 +51,7 @@ class AlertmanagerParts:
 @dataclass(frozen=True, slots=True)
 class Taken:
     """One alert of a notification, on disk: ``stored``, ``duplicate`` (told again), ``resolved``, or ``over`` (nothing
-    of it fired any more). ``id`` is that of the alert in the inbox.
+    of it fired any more, or it is a firing that had ended before it was told). ``id`` is the alert's in the inbox.
     """
 
     id: str
@@ -109,6 +109,7 @@ def _write(
     if isinstance(entry, Ended):
         last = firings.end(db, entry, now, EVENTS_PATH)
         return Taken(last or "", entry.fingerprint, "over" if last is None else "resolved"), None
-    kept = firings.keep(db, CLIENT, entry, now, repeat_after_s)
-    taken = Taken(kept.msg_id, entry.fingerprint, "stored" if kept.is_new else "duplicate")
+    kept = firings.keep(db, CLIENT, entry, now, repeat_after_s, may_be_late=True)
+    status = "stored" if kept.is_new else "over" if kept.is_over else "duplicate"
+    taken = Taken(kept.msg_id, entry.fingerprint, status)
     return taken, OpenAlert(kept.seq, kept.msg_id, entry.facts, CLIENT) if kept.is_new else None

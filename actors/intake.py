@@ -45,6 +45,8 @@ MAX_TOLD: Final = 10_000
 """Alerts the decider was told of and has not decided; beyond that it reads them from the journal."""
 MAX_ASKED: Final = 100
 """Wishes of operators whose answer is still to come."""
+MAX_CONFLICTS_TOLD: Final = 20
+"""A second: of alerts with another body under a known id; the others are summed up."""
 BUSY_MS: Final = 200
 FULL_MS: Final = 5000
 
@@ -138,10 +140,12 @@ class AlertIntake:
     _by_execution: OrderedDict[str, list[Asker]] = field(default_factory=OrderedDict)
     _questions: Questions = field(init=False)
     _sayer: Sayer = field(init=False)
+    _conflicts: Sayer = field(init=False)
 
     def __post_init__(self) -> None:
         self._questions = Questions(self.parts.io, self.parts.ask)
         self._sayer = Sayer(_sum_up)
+        self._conflicts = Sayer(self._sum_up_conflicts, MAX_CONFLICTS_TOLD)
 
     # -- from the links -----------------------------------------------------------------------------------------------
 
@@ -296,6 +300,7 @@ class AlertIntake:
             self._in_flight -= size[0]
             self._bytes_in_flight -= size[1]
         error = done.exception()
+        self._conflicts.look()
         if error is None:
             self._answer(arrived, done.result(), replies)
             return
@@ -317,6 +322,7 @@ class AlertIntake:
         askers: list[tuple[int, Asker]] = []
         told: list[_Told] = []
         foregone: list[tuple[Mapping[str, Any], list[str]]] = []
+        conflicts: dict[str, list[str]] = {}
         at = 0
         for taken in arrived:
             asker, first, at = taken.asker, at, at + len(taken.rows)
@@ -325,6 +331,7 @@ class AlertIntake:
             for row, facts, came in zip(taken.rows, taken.facts, stored[first:at], strict=True):
                 if isinstance(came, AlertConflict):
                     self.counters.conflicts += 1
+                    conflicts.setdefault(row.client, []).append(row.msg_id)
                     if asker is not None:
                         refusal = Refusal("conflict", str(came), permanent=True)
                         replies.refused(asker.about(row.msg_id), refusal)
@@ -351,6 +358,7 @@ class AlertIntake:
         try:
             self._tell_decisions(told, replies)
             self._log(foregone)
+            self._tell_conflicts(conflicts)
         finally:  # they are stored: whatever becomes of answers, they are decided
             self._hint(waiting)
 
@@ -367,6 +375,21 @@ class AlertIntake:
         for decision, ids in foregone:
             for msg_id in ids[: self._sayer.may_say_some(str(decision.get("outcome")), len(ids))]:
                 structlog.get_logger().info("alert decided", alert=msg_id, **decision)
+
+    def _tell_conflicts(self, conflicts: Mapping[str, list[str]]) -> None:
+        """For security: who does so may speak with another's key."""
+        for client, ids in conflicts.items():
+            if told := ids[: self._conflicts.may_say_some(client, len(ids))]:
+                self._record_conflicts(client, len(told), told)
+
+    def _sum_up_conflicts(self, _count: int, by_client: Mapping[str, int]) -> None:
+        for client, count in by_client.items():
+            self._record_conflicts(client, count, [])
+
+    def _record_conflicts(self, client: str, count: int, ids: list[str]) -> None:
+        structlog.get_logger().warning("alerts with another body under a known id", client=client, count=count, ids=ids)
+        at = self.parts.clock.wall()
+        self.parts.journal.submit(lambda db: happened.conflicted(db, at, DECIDER_PATH, client, count, ids))
 
     def _hint(self, waiting: list[OpenAlert]) -> None:
         if not waiting:

@@ -137,29 +137,35 @@ class PlainAlerts:
     # -- on link pumps ------------------------------------------------------------------------------------------------
 
     def offer(self, client: str, msg_id: str, facts: Told) -> None:
-        """Tell this alert, unless it was told. Never blocks, never raises."""
-        self.offer_all(client, [(msg_id, facts)])
+        """Tell this alert, unless one with this id was, whatever its text is by now. Never blocks, never raises."""
+        self._offer(client, [(msg_id, facts, (client, msg_id))])
 
     def offer_all(self, client: str, alerts: Sequence[tuple[str, Told]]) -> None:
-        """As ``offer`` each of them (id, facts)."""
+        """Tell each of them (id, facts), unless it was told. One that says something else under an id that was told is
+        another: the daemon refuses it, people hear of it.
+        """
+        self._offer(client, [(msg_id, facts, (client, msg_id, _said(facts))) for msg_id, facts in alerts])
+
+    def _offer(self, client: str, alerts: Sequence[tuple[str, Told, object]]) -> None:
+        """(id, facts, what it is known by)."""
         known = self._known
-        fresh = [one for one in alerts if (client, one[0]) not in known]
-        counts = Counter((facts.get("severity") == CRITICAL, str(facts.get("type"))) for _, facts in fresh)
+        fresh = [one for one in alerts if one[2] not in known]
+        counts = Counter((facts.get("severity") == CRITICAL, str(facts.get("type"))) for _, facts, _ in fresh)
         room = {
             kind: (self._worst if kind[0] else self._others).may_say_some(kind[1], count)
             for kind, count in counts.items()
         }
         if not any(room.values()):
             return
-        for msg_id, facts in fresh:
+        for msg_id, facts, key in fresh:
             kind = (facts.get("severity") == CRITICAL, str(facts.get("type")))
             if room[kind]:
                 room[kind] -= 1
-                self._tell(client, msg_id, facts)
+                self._tell(client, msg_id, facts, key)
 
-    def _tell(self, client: str, msg_id: str, facts: Told) -> None:
+    def _tell(self, client: str, msg_id: str, facts: Told, key: object) -> None:
         with self._known_lock:
-            self._known.add((client, msg_id))
+            self._known.add(key)
         if self._offered.qsize() >= MOST_WAITING:
             self._dropped += 1
             return
@@ -250,3 +256,8 @@ class PlainAlerts:
             outlet.sink.name: {**asdict(outlet.figures), "waiting": outlet.waiting.qsize()} for outlet in self._outlets
         }
         return {"summed": self._summed["alerts"], "dropped": self._dropped, "sinks": sinks}
+
+
+def _said(facts: Told) -> int:
+    """What people are told of it, in few bytes."""
+    return hash(tuple(facts.get(key) for key in ("type", "service", "severity", "message", "source")))

@@ -21,9 +21,9 @@ from typing import Any, Final
 import zmq
 
 from bridge_link.batch import each_answer, frames_of_batch, grouped
-from bridge_link.errors import LinkClosed, Refused, WireError
+from bridge_link.errors import LinkClosed, LinkUnusable, Refused, WireError
 from bridge_link.keys import ClientKey
-from bridge_link.sockets import check_address, make_dealer
+from bridge_link.sockets import check_address, check_room, make_dealer
 from bridge_link.wakeup import WakeUp
 from bridge_link.wire import KEY_REFUSED, ContentType, Kind, Message, decode, encode, new_id
 
@@ -131,21 +131,43 @@ class Beat:
 
 @dataclass(slots=True)
 class _Socket:
-    context: zmq.Context[zmq.Socket[bytes]]
     address: str
     key: ClientKey | None
     socket: zmq.Socket[bytes] | None = None
     heard_at: float = field(default_factory=time.monotonic)
+    _context: zmq.Context[zmq.Socket[bytes]] | None = None
     _poller: zmq.Poller | None = None
 
-    def open(self) -> zmq.Socket[bytes]:
-        if self.socket is not None:
-            self.socket.close(0)
-        self.socket = make_dealer(self.context, self.key)
-        self.socket.connect(self.address)
+    def open(self, fileno: int) -> zmq.Socket[bytes]:
+        """A new one in place of the old. Raises LinkUnusable, ZMQError: there is none then.
+
+        Args:
+            fileno: an open descriptor, to ask for room with.
+        """
+        self.shut()
+        check_room(fileno)
+        if self._context is None:
+            self._context = zmq.Context()
+        socket = make_dealer(self._context, self.key)
+        try:
+            socket.connect(self.address)
+        except zmq.ZMQError:
+            socket.close(0)
+            raise
+        self.socket = socket
         self.heard_at = time.monotonic()
-        self._poller = None
-        return self.socket
+        return socket
+
+    def shut(self) -> None:
+        """What was to be sent over it is lost."""
+        socket, self.socket, self._poller = self.socket, None, None
+        if socket is not None:
+            socket.close(0)
+
+    def end(self) -> None:
+        self.shut()
+        if self._context is not None:
+            self._context.term()
 
     def poller(self, fileno: int) -> zmq.Poller:
         """For the socket there is now and ``fileno``."""
@@ -157,7 +179,15 @@ class _Socket:
 
 
 class DealerChannel:
-    """``begin`` starts an exchange; ``on_push`` gets what was not asked for (outcomes, commands), on this thread."""
+    """``begin`` starts an exchange; ``on_push`` gets what was not asked for (outcomes, commands), on this thread.
+
+    Whatever goes wrong on the thread (no descriptors are left), it begins anew, later and later each time, and
+    ``trouble`` says so; what waits for an answer goes on waiting.
+
+    Raises:
+        BadAddress: it is none.
+        LinkUnusable: there are no descriptors, or no thread, for a channel now.
+    """
 
     def __init__(
         self,
@@ -178,11 +208,26 @@ class DealerChannel:
         self._batches: dict[str, list[Exchange]] = {}
         self._is_beat_stuck = False
         self._is_unheard = False
+        self._failures = 0
+        self.trouble: str | None = None
+        """Why there is no connection to be had now, in one line; None: there is no reason of ours."""
         self._closing = threading.Event()
-        self._wake = WakeUp()
         self._lock = threading.Lock()
+        try:
+            self._wake = WakeUp()
+        except OSError as error:
+            raise LinkUnusable(f"{address}: no connection can be made: {error.strerror}") from error
         self._thread = threading.Thread(target=self._run, name=f"channel:{address}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._wake.close()
+            raise LinkUnusable(f"{address}: no connection can be made: {error}") from error
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes anything more."""
+        return not self._closing.is_set()
 
     def begin(self, message: Message, expects: tuple[Kind, ...], *, is_patient: bool = False) -> Exchange:
         """Send a message until everything it expects has come, or it is refused.
@@ -228,21 +273,31 @@ class DealerChannel:
     # -- the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        link = _Socket(context, self.address, self.key)
+        link = _Socket(self.address, self.key)
         try:
             while not self._closing.is_set():
-                self._turn(link, link.socket or link.open())
+                try:
+                    self._turn(link, link.socket or link.open(self._wake.fileno()))
+                except Exception as error:  # whatever it is, what waits must go on being sent
+                    self._begin_anew(link, error)
         finally:
             with self._lock:
                 self._closing.set()
             for item in (*itertools.chain(*self._pending.values()), *self._new):
                 if isinstance(item, Exchange):
                     item.fail(LinkClosed(f"the channel to {self.address} was closed before an answer came"))
-            if link.socket is not None:
-                link.socket.close(0)
-            context.term()
+            link.end()
             self._wake.close()
+
+    def _begin_anew(self, link: _Socket, error: Exception) -> None:
+        self.trouble = f"no connection can be made: {type(error).__name__}: {error}"
+        link.shut()
+        pause_s = resend_delay_s(self._failures, random.random())  # noqa: S311  jitter
+        self._failures += 1
+        self._closing.wait(pause_s)
+        self._due.clear()  # one that was being sent is in no plan
+        for exchange in itertools.chain(*self._pending.values()):
+            self._plan(exchange, max(exchange.next_send_at, time.monotonic()))
 
     def _turn(self, link: _Socket, socket: zmq.Socket[bytes]) -> None:
         ready = dict(link.poller(self._wake.fileno()).poll(self._pause_ms()))
@@ -253,9 +308,12 @@ class DealerChannel:
             self._is_unheard = False
             self._receive(socket)
         if self._is_dead(link):
-            socket = link.open()  # before anything is sent: closing the old one would throw that away
+            socket = link.open(
+                self._wake.fileno()
+            )  # before anything is sent: closing the old one would throw that away
         self._take_new(socket)
         self._send_due(socket)
+        self._failures, self.trouble = 0, None
 
     def _is_dead(self, link: _Socket) -> bool:
         """Whether there was silence for too long, and somebody waits for an answer, or a word to leave."""

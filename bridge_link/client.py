@@ -18,7 +18,7 @@ from bridge_link.places import state_directory
 from bridge_link.report import as_report, plain
 from bridge_link.sockets import check_address
 from bridge_link.store import BridgeStore, RefusedError
-from bridge_link.wire import Kind, Message, new_id
+from bridge_link.wire import Kind, Message, encode, new_id
 
 
 def find_address(
@@ -84,6 +84,7 @@ class BridgeClient:
 
     Raises:
         BadAddress: ``address`` is given and is none.
+        WireError: what the endpoint says of itself (name, kind, version, names of commands) cannot be sent.
         KeyMissing, KeyRefused: the key that was named is not there, or one cannot be used. The local key may
             come later, with the daemon.
         StoreUnusable: the folder cannot be used.
@@ -122,6 +123,7 @@ class BridgeClient:
             "pid": os.getpid(),
         }
         self._hello = {**self._about, "commands": sorted(commands or {})}
+        encode(Message(Kind.HELLO, new_id(), self._hello))
         self._store = BridgeStore(folder, name)
         self._desk = CommandDesk(commands or {}, self._store, self._reply)
         self._courier = Courier(self._store, self._open, self._find, self._hello, self._troubles)

@@ -268,10 +268,10 @@ class Courier:
         is_asked = reach is not None and (bool(self._flying) or reach.hello is not None)
         if reach is not None and is_asked and now_s - reach.heard_at > MURMUR_S:
             text = f"no answer for {now_s - reach.heard_at:.0f} s; does the daemon run, and know this key?"
-            self._troubles["reach"] = f"{reach.channel.address}: {text}"
+            self._troubles["reach"] = reach.channel.trouble or f"{reach.channel.address}: {text}"
         try:
             where = self._find()
-            if reach is None or where != reach.where:
+            if reach is None or where != reach.where or not reach.channel.is_open:
                 channel = self._open_channel(where)
                 self._drop_channel()
                 self._reach = reach = _Reach(where, channel, now_s)

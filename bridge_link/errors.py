@@ -37,6 +37,10 @@ class BindFailed(LinkError):
     """An address that is taken or not ours."""
 
 
+class LinkUnusable(LinkError):
+    """There are no descriptors, or no thread, for a link now."""
+
+
 class LinkTimeout(LinkError):
     """No answer in time. ``message_id``: of what was asked, where it goes on being sent."""
 

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 from typing import Final
 from urllib.parse import urlsplit
 
 import zmq
 
 from bridge_link.bodies import MAX_BODY_BYTES
-from bridge_link.errors import BadAddress
+from bridge_link.errors import BadAddress, LinkUnusable
 from bridge_link.keys import ClientKey
 from bridge_link.zap import DOMAIN
 
 ZAP_ENFORCE_DOMAIN: Final = 93
 """Not every pyzmq names it: without a ZAP handler nobody is let in, instead of everybody."""
+NEEDED_FILES: Final = 12
+"""Descriptors that a context with one connection takes, and some to spare."""
 HEARTBEAT_IVL_MS, HEARTBEAT_TIMEOUT_MS, HEARTBEAT_TTL_MS = 2000, 6000, 9000
 
 
@@ -122,6 +125,26 @@ def make_subscriber(context: zmq.Context[zmq.Socket[bytes]], key: ClientKey | No
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
     socket.setsockopt(zmq.SUBSCRIBE, b"")
     return socket
+
+
+def check_room(fileno: int) -> None:
+    """Before a context is made: libzmq ends the whole process when it finds some of its descriptors missing.
+
+    Args:
+        fileno: an open descriptor, to ask for room with.
+
+    Raises:
+        LinkUnusable: there are not as many descriptors left as a context and its first connection may take.
+    """
+    taken: list[int] = []
+    try:
+        while len(taken) < NEEDED_FILES:
+            taken.append(os.dup(fileno))
+    except OSError as error:
+        raise LinkUnusable(f"{error.strerror}: a connection takes up to {NEEDED_FILES}") from None
+    finally:
+        for one in taken:
+            os.close(one)
 
 
 def _present(socket: zmq.Socket[bytes], key: ClientKey) -> None:

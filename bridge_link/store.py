@@ -7,6 +7,7 @@ Any thread. A commit is on disk when a method returns. Needs the standard librar
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge_link.errors import StoreUnusable
-from bridge_link.wire import new_id
+from bridge_link.wire import is_id, new_id
 
 BUSY_MS: Final = 5_000
 MOST_ERRORS: Final = 100_000
@@ -37,6 +38,18 @@ CREATE INDEX IF NOT EXISTS old_commands ON commands (at);
 """
 
 
+UNREADABLE: Final = "unreadable"
+"""Code of what holds no error (any more)."""
+_WAITING: Final = (
+    "SELECT number, CAST(id AS BLOB), CAST(body AS BLOB) FROM errors WHERE code IS NULL ORDER BY number LIMIT ?"
+)
+"""As bytes: what is no text (any more) cannot be asked for as text."""
+
+
+class _Unreadable(Exception):
+    """A row that holds nothing of ours; the text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class KnownCommand:
     """A command of the table: ``state`` is begun, done, failed or closed (never to be run), ``body`` its answer."""
@@ -48,12 +61,15 @@ class KnownCommand:
 
 @dataclass(frozen=True, slots=True)
 class RefusedError:
-    """An error the daemon will never take, and why."""
+    """An error the daemon will never take, and why. Of code ``unreadable``: the file holds something else than an error
+    (a broken disk, another's program); ``raw`` is what it holds, and ``body`` is empty.
+    """
 
     id: str
     body: Mapping[str, Any]
     code: str
     why: str
+    raw: bytes = b""
 
 
 class BridgeStore:
@@ -98,13 +114,22 @@ class BridgeStore:
             database.execute("INSERT OR IGNORE INTO errors (id, body) VALUES (?, ?)", (error_id, json.dumps(body)))
 
     def waiting(self, most: int, but: Iterable[str] = ()) -> list[tuple[str, dict[str, Any]]]:
-        """The oldest that wait, without those in ``but``."""
+        """The oldest that wait, without those in ``but``. What holds no error is set aside, among the refused."""
         left_out = set(but)
-        with self._troubles() as database:
-            rows = database.execute(
-                "SELECT id, body FROM errors WHERE code IS NULL ORDER BY number LIMIT ?", (most + len(left_out),)
-            ).fetchall()
-        return [(one, json.loads(body)) for one, body in rows if one not in left_out][:most]
+        while True:
+            with self._troubles() as database:
+                rows = database.execute(_WAITING, (most + len(left_out),)).fetchall()
+            errors: list[tuple[str, dict[str, Any]]] = []
+            is_whole = True
+            for number, error_id, raw in rows:
+                try:
+                    errors.append(_read(error_id, raw))
+                except _Unreadable as error:
+                    is_whole = False
+                    self._set_aside(number, str(error))
+            wanted = [one for one in errors if one[0] not in left_out][:most]
+            if is_whole:
+                return wanted
 
     def delivered(self, ids: Iterable[str]) -> None:
         """The daemon has them on disk."""
@@ -135,9 +160,10 @@ class BridgeStore:
     def refused(self) -> list[RefusedError]:
         with self._troubles() as database:
             rows = database.execute(
-                "SELECT id, body, code, why FROM errors WHERE code IS NOT NULL ORDER BY number"
+                "SELECT CAST(id AS BLOB), CAST(body AS BLOB), code, why FROM errors WHERE code IS NOT NULL"
+                " ORDER BY number"
             ).fetchall()
-        return [RefusedError(one, json.loads(body), code, why) for one, body, code, why in rows]
+        return [_refused(*row) for row in rows]
 
     def count(self) -> int:
         """How many errors wait."""
@@ -183,6 +209,11 @@ class BridgeStore:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
+    def _set_aside(self, number: int, why: str) -> None:
+        with self._troubles() as database:
+            database.execute("UPDATE errors SET code = ?, why = ? WHERE number = ?", (UNREADABLE, why, number))
+        logging.getLogger("selfheal.bridge").error("%s: row %d holds no error: %s", self._path, number, why)
+
     def _is_full(self, database: sqlite3.Connection) -> bool:
         """Counted only when there may be so many: refused ones lie between."""
         (span,) = database.execute(
@@ -195,8 +226,14 @@ class BridgeStore:
         return int(count) >= MOST_ERRORS
 
     def _command(self, database: sqlite3.Connection, request_id: str) -> KnownCommand | None:
-        row = database.execute("SELECT process, state, body FROM commands WHERE id = ?", (request_id,)).fetchone()
-        return None if row is None else KnownCommand(row[1], json.loads(row[2]), row[0] == self._process)
+        query = "SELECT process, state, CAST(body AS BLOB) FROM commands WHERE id = ?"
+        row = database.execute(query, (request_id,)).fetchone()
+        if row is None:
+            return None
+        try:
+            return KnownCommand(row[1], _body(row[2]), row[0] == self._process)
+        except _Unreadable:
+            return KnownCommand("begun", {}, is_of_this_process=False)  # it was, and nobody knows any more how it ended
 
     def _note(self, database: sqlite3.Connection, request_id: str, state: str, body: Mapping[str, Any]) -> None:
         database.execute(
@@ -223,3 +260,30 @@ class BridgeStore:
                 with suppress(sqlite3.Error):  # a full disk may have ended it already
                     database.execute("ROLLBACK")
                 raise
+
+
+def _body(raw: bytes) -> dict[str, Any]:
+    """Raises _Unreadable."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise _Unreadable(f"{type(error).__name__}: {error}"[:500]) from None
+    if not isinstance(body, dict):
+        raise _Unreadable("it is no mapping")
+    return body
+
+
+def _read(raw_id: bytes, raw: bytes) -> tuple[str, dict[str, Any]]:
+    """Raises _Unreadable."""
+    error_id = raw_id.decode("utf-8", "replace")
+    if not is_id(error_id):
+        raise _Unreadable(f"{error_id!r} is no message id")
+    return error_id, _body(raw)
+
+
+def _refused(raw_id: bytes, raw: bytes, code: str, why: str) -> RefusedError:
+    try:
+        error_id, body = _read(raw_id, raw)
+    except _Unreadable:
+        return RefusedError(raw_id.decode("utf-8", "replace"), {}, code, why, raw)
+    return RefusedError(error_id, body, code, why, raw)

@@ -125,10 +125,10 @@ def _message(notified: Notified) -> str:
 
 def _facts(notified: Notified) -> dict[str, Any]:
     """All labels as they are; beside them, under names that no label of Prometheus has, where the alert is from."""
-    facts = {key: _cut(value, MAX_LABEL_CHARS) for key, value in notified.labels.items()}
+    facts = {_cut(key, MAX_LABEL_CHARS): _cut(value, MAX_LABEL_CHARS) for key, value in notified.labels.items()}
     for key, value in notified.annotations.items():
         if key not in ("summary", "description", "message"):
-            facts[f"annotation:{key}"] = _cut(value, MAX_LABEL_CHARS)
+            facts[f"annotation:{_cut(key, MAX_LABEL_CHARS)}"] = _cut(value, MAX_LABEL_CHARS)
     facts["alertmanager:fingerprint"] = notified.fingerprint
     if notified.generator_url:
         facts["alertmanager:generator_url"] = _cut(notified.generator_url, MAX_LABEL_CHARS)
@@ -136,4 +136,6 @@ def _facts(notified: Notified) -> dict[str, Any]:
 
 
 def _cut(text: str, limit: int) -> str:
+    """Short, and text that can be sent: with NUL or half a surrogate pair in it no answer could hold it."""
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -62,6 +63,7 @@ class GuardianClient(RecoveryWords):
     Raises:
         BadAddress: nobody knows where the daemon is (with an outbox: it is found when it comes).
         KeyMissing, KeyRefused: there is no key to speak with (with an outbox: likewise).
+        LinkUnusable: there are no descriptors for a connection (with an outbox: it is tried again).
         OutboxUnusable: the file cannot be used.
     """
 
@@ -134,7 +136,7 @@ class GuardianClient(RecoveryWords):
 
     def _stored(self, alert: Alert, deadline: float, limit_s: float) -> tuple[Exchange, Mapping[str, Any]]:
         """Send until it is stored; should the daemon be said to be elsewhere meanwhile, there. Raises as ``send``."""
-        exchange = self._begin(alert)
+        (exchange,) = self._begin([alert])
         while True:
             stored = exchange.answers[Kind.STORED]
             wait_for((stored,), max(0.0, min(FIND_AGAIN_S, deadline - time.monotonic())))
@@ -144,7 +146,7 @@ class GuardianClient(RecoveryWords):
             with suppress(LinkError):  # nobody knows where it is now: it may come back to where it was
                 if has_moved or self._reach.channel().address != exchange.address:
                     exchange.forget()
-                    exchange = self._begin(alert)
+                    (exchange,) = self._begin([alert])
         try:
             return exchange, self._answer(exchange, Kind.STORED, 0.0, limit_s)
         except GuardianError:
@@ -166,22 +168,23 @@ class GuardianClient(RecoveryWords):
             self.outbox.put(alert)
             self._delivery.look()
         else:
-            self._keep_sending(alert)
+            self._keep_sending([alert])
         return alert.id
 
     def post_all(self, alerts: Sequence[Issue]) -> list[str]:
-        """As ``post``, for many: with an outbox all or none of them are kept, with one commit."""
+        """As ``post``, for many, which go together: all or none of them are kept (with an outbox: with one commit)."""
         made = [as_alert(alert) for alert in alerts]
         if self.outbox is not None and self._delivery is not None:
             self.outbox.put_all(made)
             self._delivery.look()
             return [alert.id for alert in made]
-        return [self.post(alert) for alert in made]
+        self._keep_sending(made)
+        return [alert.id for alert in made]
 
     @property
     def trouble(self) -> str | None:
-        """Why the outbox is not delivered now; None when all is well."""
-        return None if self._delivery is None else self._delivery.trouble
+        """Why the outbox is not delivered, or no connection can be made, now; None when all is well."""
+        return self._reach.trouble if self._delivery is None else self._delivery.trouble or self._reach.trouble
 
     def wait(self, execution_id: str, timeout_s: float = 60.0) -> Outcome:
         """Wait for the end of an execution.
@@ -273,33 +276,43 @@ class GuardianClient(RecoveryWords):
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _keep_sending(self, alert: Alert) -> None:
-        """Until it is acknowledged; by a daemon that has moved once a later call has found it.
+    def _keep_sending(self, alerts: Sequence[Alert]) -> None:
+        """Until they are acknowledged; by a daemon that has moved once a later call has found it.
 
-        Raises OutboxFull, and as ``_begin``.
+        Raises OutboxFull, and as ``_begin``: then none is sent.
         """
 
-        def look(done: Future[Answer]) -> None:
+        def look(alert: Alert, done: Future[Answer]) -> None:
             self._posted.discard(alert.id)
             if isinstance(done.exception(), LinkClosed) and not self._reach.is_closed:
                 with suppress(GuardianError):  # too late: the client is being closed
-                    self._keep_sending(alert)
+                    self._keep_sending([alert])
 
-        if len(self._posted) >= MOST_POSTED:
-            raise OutboxFull(f"{MOST_POSTED} alerts wait already; is the daemon running?")
-        exchange = self._begin(alert, is_patient=True)
-        self._posted.add(alert.id)
-        exchange.answers[Kind.STORED].add_done_callback(look)
+        if len(self._posted) + len(alerts) > MOST_POSTED:
+            raise OutboxFull(f"{len(self._posted)} alerts wait already; is the daemon running?")
+        exchanges = self._begin(alerts, is_patient=True)
+        for alert, exchange in zip(alerts, exchanges, strict=True):
+            self._posted.add(alert.id)
+            exchange.answers[Kind.STORED].add_done_callback(partial(look, alert))
 
     @property
     def unacknowledged(self) -> int:
         """Alerts that were posted and are not known to be on the daemon's disk."""
         return len(self._posted) if self.outbox is None else len(self.outbox)
 
-    def _begin(self, alert: Alert, *, is_patient: bool = False) -> Exchange:
-        message = Message(Kind.ALERT, alert.id, alert.to_body())
+    def _begin(self, alerts: Sequence[Alert], *, is_patient: bool = False) -> list[Exchange]:
+        """All at once. Raises AlertRefused, DaemonUnreachable: then none is sent.
+
+        Args:
+            is_patient: nobody waits for what is decided.
+        """
+        messages = [Message(Kind.ALERT, alert.id, alert.to_body()) for alert in alerts]
+        expects = (Kind.STORED,) if is_patient else (Kind.STORED, Kind.DECIDED)
         try:
-            return self._reach.channel().begin(message, (Kind.STORED, Kind.DECIDED), is_patient=is_patient)
+            channel = self._reach.channel()
+            exchanges = [channel.prepared(one, expects, is_patient=is_patient) for one in messages]
+            channel.begin_all(exchanges)
+            return exchanges
         except WireError as error:
             raise AlertRefused(error.code, error.text) from None
         except LinkError as error:  # nobody knows where it is, or it has just moved
@@ -312,8 +325,9 @@ class GuardianClient(RecoveryWords):
         try:
             return exchange.answers[kind].result(timeout_s)
         except FutureTimeout:
-            text = f"no answer within {said_s or timeout_s:g} s; does the daemon run, and know this key?"
-            raise DaemonUnreachable(f"{exchange.address}: {text}") from None
+            why = self._reach.trouble or "does the daemon run, and know this key?"
+            text = f"{exchange.address}: no answer within {said_s or timeout_s:g} s; {why}"
+            raise DaemonUnreachable(text) from None
         except Refused as refused:
             raise AlertRefused(refused.code, refused.text, is_final=refused.is_final) from None
         except LinkError as error:

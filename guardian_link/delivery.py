@@ -211,7 +211,7 @@ class Delivery:
             self._troubles["reach"] = f"{refused}; alerts wait for a key that is taken"
         elif self._reach is not None and silence_s > MURMUR_S:
             text = f"no answer for {silence_s:.0f} s; does the daemon run, and know this key?"
-            self._troubles["reach"] = f"{self._reach.address}: {text}"
+            self._troubles["reach"] = self._reach.channel.trouble or f"{self._reach.address}: {text}"
 
     # -- the other thread -------------------------------------------------------------------------------------------
 
@@ -223,6 +223,8 @@ class Delivery:
                 self._troubles.pop("late", None)
             except OutboxUnusable as error:
                 self._troubles["late"] = str(error)
+            except Exception as error:  # whatever it is: this is the way round a daemon that is away
+                self._troubles["late"] = f"{type(error).__name__}: {error}"
 
     def _tell(self, tell: OnLate, alert: Alert) -> None:
         """Told first, noted afterwards: a death in between tells it again, not never."""

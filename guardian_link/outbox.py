@@ -1,6 +1,6 @@
 """What a sender has promised to deliver, in one small SQLite file: it outlives the sender, the daemon and a power cut.
 
-Needs the standard library only. Any thread and any number of processes may use the same file; one of them delivers at a
+Any thread and any number of processes may use the same file; one of them delivers at a
 time (``Outbox.take_office``). A commit is on disk when a method returns (``synchronous=FULL``);
 only that of ``delivered`` may be later.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -19,6 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from bridge_link.wire import is_id, new_id
 from guardian_link.errors import AlertRefused, OutboxFull, OutboxUnusable
 from guardian_link.messages import Alert
 
@@ -44,18 +46,34 @@ CREATE TABLE IF NOT EXISTS dead (
 );
 """
 _PUT: Final = "INSERT INTO letters (id, alert, posted_s) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING"
-_LATE: Final = "SELECT id, alert FROM letters WHERE is_told = 0 AND (posted_s <= ? OR posted_s > ?)"
+_LETTERS: Final = "SELECT number, CAST(id AS BLOB), CAST(alert AS BLOB) FROM letters"
+"""As bytes: what is no text (any more) cannot be asked for as text."""
+_DEAD: Final = "SELECT CAST(id AS BLOB), CAST(alert AS BLOB), code, why, at FROM dead"
+_LATE: Final = f"{_LETTERS} WHERE is_told = 0 AND (posted_s <= ? OR posted_s > ?)"
 _FIELDS: Final = frozenset(field.name for field in fields(Alert))
+
+
+UNREADABLE: Final = "unreadable"
+"""Code of a dead letter that holds no alert (any more)."""
+
+
+class _Unreadable(Exception):
+    """A row that holds no alert; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An alert the daemon will never take, and why. ``at``: Unix seconds of the refusal."""
+    """An alert the daemon will never take, and why. ``at``: Unix seconds of the refusal.
+
+    Of code ``unreadable``: the outbox holds something else than an alert (a broken disk, another's program). ``raw`` is
+    what it holds; ``alert`` stands for it, with its id and the reason.
+    """
 
     alert: Alert
     code: str
     why: str
     at: float
+    raw: bytes = b""
 
 
 class Outbox:
@@ -118,10 +136,13 @@ class Outbox:
                 count += 1
 
     def waiting(self, most: int) -> list[Alert]:
-        """The oldest that are not delivered, in the order they were put."""
-        with self._troubles():
-            rows = self._database.execute("SELECT id, alert FROM letters ORDER BY number LIMIT ?", (most,)).fetchall()
-        return [_read(message_id, text) for message_id, text in rows]
+        """The oldest that are not delivered, in the order they were put. What holds no alert becomes a dead letter."""
+        while True:
+            with self._troubles():
+                rows = self._database.execute(f"{_LETTERS} ORDER BY number LIMIT ?", (most,)).fetchall()
+            alerts, is_whole = self._readable(rows)
+            if is_whole:
+                return alerts
 
     def delivered(self, ids: Iterable[str]) -> None:
         """The daemon has them on disk: they leave. A power cut just then may bring some back: it knows them again."""
@@ -141,8 +162,8 @@ class Outbox:
     def dead(self) -> list[DeadLetter]:
         """Those that were refused for good, oldest first."""
         with self._troubles():
-            rows = self._database.execute("SELECT id, alert, code, why, at FROM dead ORDER BY number").fetchall()
-        return [DeadLetter(_read(message_id, text), code, why, at) for message_id, text, code, why, at in rows]
+            rows = self._database.execute(f"{_DEAD} ORDER BY number").fetchall()
+        return [_dead(*row) for row in rows]
 
     def bring_back(self, message_id: str) -> bool:
         """Send a dead letter again (the daemon was mended): the newest with this id.
@@ -172,7 +193,7 @@ class Outbox:
         since = (now_s - after_s, now_s)  # posted in the future: before a reboot
         with self._troubles():
             rows = self._database.execute(f"{_LATE} ORDER BY number", since).fetchall()
-        return [_read(message_id, text) for message_id, text in rows]
+        return self._readable(rows)[0]
 
     def told(self, message_id: str) -> None:
         """Somebody was told otherwise that it waits."""
@@ -215,6 +236,27 @@ class Outbox:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    def _readable(self, rows: Iterable[tuple[int, Any, Any]]) -> tuple[list[Alert], bool]:
+        """The alerts in these rows, and whether all hold one; the others are set aside. Raises OutboxUnusable."""
+        alerts: list[Alert] = []
+        is_whole = True
+        for number, message_id, raw in rows:
+            try:
+                alerts.append(_read(message_id, raw))
+            except _Unreadable as error:
+                is_whole = False
+                self._set_aside(number, str(error))
+        return alerts, is_whole
+
+    def _set_aside(self, number: int, why: str) -> None:
+        with self._transaction() as database:
+            database.execute(
+                "INSERT INTO dead (id, alert, code, why, at) SELECT id, alert, ?, ?, ? FROM letters WHERE number = ?",
+                (UNREADABLE, why, time.time(), number),
+            )
+            database.execute("DELETE FROM letters WHERE number = ?", (number,))
+        logging.getLogger("selfheal.outbox").error("%s: row %d holds no alert: %s", self.path, number, why)
+
     @contextmanager
     def _troubles(self) -> Iterator[None]:
         with self._lock:
@@ -250,7 +292,23 @@ def _written(alert: Alert) -> str:
         raise AlertRefused("malformed", f"labels: {error}") from None
 
 
-def _read(message_id: str, text: str) -> Alert:
-    """A newer version may have written more."""
-    body: Mapping[str, Any] = json.loads(text)
-    return Alert(**{key: value for key, value in body.items() if key in _FIELDS} | {"id": message_id})
+def _read(message_id: Any, raw: Any) -> Alert:
+    """A newer version may have written more. Raises _Unreadable."""
+    try:
+        body: Mapping[str, Any] = json.loads(bytes(raw))
+        return Alert(**{key: value for key, value in body.items() if key in _FIELDS} | {"id": _text(message_id)})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # BadAlert is a ValueError
+        raise _Unreadable(f"{type(error).__name__}: {error}"[:500]) from None
+
+
+def _dead(message_id: Any, raw: Any, code: str, why: str, at: float) -> DeadLetter:
+    try:
+        return DeadLetter(_read(message_id, raw), code, why, at, bytes(raw))
+    except _Unreadable as error:
+        text = _text(message_id).replace("\0", "")
+        stands = Alert(type=UNREADABLE, message=str(error), source="outbox", id=text if is_id(text) else new_id())
+        return DeadLetter(stands, code, why, at, bytes(raw))
+
+
+def _text(raw: Any) -> str:
+    return bytes(raw).decode("utf-8", "replace")

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
 from bridge_link.channel import DealerChannel
@@ -41,27 +41,38 @@ class Reach:
         channel = self._channel
         return (urlsplit(channel.address).hostname if channel is not None else None) or "127.0.0.1"
 
+    @property
+    def trouble(self) -> str | None:
+        """Why there is no connection to be had now; None: no reason of ours."""
+        channel = self._channel
+        return None if channel is None else channel.trouble
+
     def channel(self) -> DealerChannel:
-        """To where the daemon is now. Raises BadAddress, KeyTrouble, LinkClosed."""
+        """To where the daemon is now. Raises BadAddress, KeyTrouble, LinkClosed, LinkUnusable."""
         old = None
         with self._opening:
             if self.is_closed:
                 raise LinkClosed("this client is closed")
-            if self._channel is not None and not self.is_strict and time.monotonic() < self._find_again_s:
+            if self._is_good(self._channel) and not self.is_strict and time.monotonic() < self._find_again_s:
                 return self._channel
             try:
                 address, key = self.find(), self.find_key()
             except LinkError:
-                if self._channel is None or self.is_strict:
+                if not self._is_good(self._channel) or self.is_strict:
                     raise
                 return self._channel  # it may come back to where it was
             self._find_again_s = time.monotonic() + FIND_AGAIN_S
-            if self._channel is None or (self._channel.address, self._channel.key) != (address, key):
+            if not self._is_good(self._channel) or (self._channel.address, self._channel.key) != (address, key):
                 old, self._channel = self._channel, DealerChannel(address, key=key, on_push=self.on_push)
             channel = self._channel
         if old is not None:
             old.close()  # outside the lock: who is told that it is closed may ask for the new one
         return channel
+
+    @staticmethod
+    def _is_good(channel: DealerChannel | None) -> TypeGuard[DealerChannel]:
+        """One whose thread has ended is none."""
+        return channel is not None and channel.is_open
 
     def shut(self) -> None:
         """No channel is made any more."""

@@ -17,7 +17,7 @@ import zmq
 
 from bridge_link.errors import LinkError, WireError
 from bridge_link.keys import ClientKey
-from bridge_link.sockets import check_address, make_subscriber
+from bridge_link.sockets import check_address, check_room, make_subscriber
 from bridge_link.wakeup import WakeUp
 from bridge_link.wire import Kind, decode
 from guardian_link.errors import AlertRefused, BadAnswer, EventsLost, GuardianError
@@ -200,12 +200,13 @@ class _Ear:
         self._socket: zmq.Socket[bytes] | None = None
 
     def listen_at(self, address: str | None, key: ClientKey | None) -> None:
-        """Raises BadAddress."""
+        """Raises BadAddress, LinkUnusable."""
         if (address, key) == (self._address, self._key) and (self._socket is not None or address is None):
             return
         self.close()
         if address is not None:
             check_address(address, is_guarded=key is not None)
+            check_room(self._wake.fileno())
             self._context = zmq.Context()
             self._socket = make_subscriber(self._context, key)
             self._socket.connect(address)

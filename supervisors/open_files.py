@@ -31,8 +31,7 @@ class OpenFiles:
 
     def is_full(self, descriptor: int) -> bool:
         """Whether peers must go again, as one came in by this descriptor: what is left is for supervising."""
-        limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if limit == resource.RLIM_INFINITY or descriptor < limit - min(KEPT_SHARE * limit, KEPT):
+        if not are_too_many(descriptor):
             return False
         self._full = (self.now(), descriptor)
         return True
@@ -48,6 +47,12 @@ class OpenFiles:
         except OSError as error:  # to look takes a file too: when there is none left, that is the answer
             return judged(limit, limit) if error.errno == errno.EMFILE else None
         return judged(count, limit)
+
+
+def are_too_many(descriptor: int) -> bool:
+    """Whether a descriptor with this number means that only what is kept for supervising is left. Any thread."""
+    limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit != resource.RLIM_INFINITY and descriptor >= limit - min(KEPT_SHARE * limit, KEPT)
 
 
 def judged(count: int, limit: int) -> str | None:

@@ -56,11 +56,14 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What came of storing a firing: its row, the id it has there, and whether that row ``is_new``."""
+    """What came of storing a firing: its row, the id it has there, and whether that row ``is_new``. ``is_over``: it is
+    one that has ended, told late.
+    """
 
     seq: int
     msg_id: str
     is_new: bool
+    is_over: bool = False
 
 
 def is_repeat(known: Known, starts_at: float, now: float, repeat_after_s: float) -> bool:
@@ -74,8 +77,31 @@ def is_repeat(known: Known, starts_at: float, now: float, repeat_after_s: float)
     return abs(now - known.received_at) < repeat_after_s  # either way: a clock may have been set back
 
 
-def keep(db: sqlite3.Connection, client: str, firing: Firing, now: float, repeat_after_s: float) -> Kept:
-    """Store it as an alert, unless it is known."""
+def is_over(known: Known, starts_at: float, now: float, repeat_after_s: float) -> bool:
+    """Whether a firing is the one that is known, and that has ended: messages overtake each other.
+
+    One that is told still when its end is longer ago than ``repeat_after_s`` fires: its Prometheus could not say so for
+    a while, and Alertmanager took it for ended.
+    """
+    if known.resolved_at is None or starts_at > known.starts_at:
+        return False
+    return abs(now - known.resolved_at) < repeat_after_s  # either way: clocks differ
+
+
+def keep(
+    db: sqlite3.Connection,
+    client: str,
+    firing: Firing,
+    now: float,
+    repeat_after_s: float,
+    *,
+    may_be_late: bool = False,
+) -> Kept:
+    """Store it as an alert, unless it is known.
+
+    Args:
+        may_be_late: who tells it may do so after having told its end. Else what is told now fires now.
+    """
     row = db.execute(
         "SELECT f.*, a.msg_id, a.received_at, a.outcome FROM firings f JOIN alerts a ON a.seq=f.alert_seq"
         " WHERE f.fingerprint=? ORDER BY f.alert_seq DESC LIMIT 1",
@@ -85,6 +111,8 @@ def keep(db: sqlite3.Connection, client: str, firing: Firing, now: float, repeat
         known = Known(row["starts_at"], row["received_at"], row["outcome"], row["resolved_at"])
         if is_repeat(known, firing.starts_at, now, repeat_after_s):
             return Kept(row["alert_seq"], row["msg_id"], is_new=False)
+        if may_be_late and is_over(known, firing.starts_at, now, repeat_after_s):
+            return Kept(row["alert_seq"], row["msg_id"], is_new=False, is_over=True)
     _end_earlier(db, firing)
     msg_id = _free_id(db, client, firing.msg_id)
     (stored,) = store_alerts(db, [new_alert(client, msg_id, firing.facts, now)])

@@ -89,6 +89,17 @@ def tell(db: sqlite3.Connection, at: float, path: str, event: str, text: str, ev
         audit.note(db, at, "command", {"path": path, "event": event, "text": text, **said})
 
 
+def conflicted(db: sqlite3.Connection, at: float, path: str, client: str, count: int, ids: Sequence[str]) -> None:
+    """A client sent other bodies under ids that are known: a fault of its own, or somebody who speaks with its key.
+
+    Args:
+        ids: of the alerts, as far as they are told; ``count`` is how many there were.
+    """
+    evidence = {"client": client, "count": count, "alerts": list(ids)[:AT_ONCE]}
+    events.add(db, at, path, "alert_conflict", f"{client}: {count} with another body under a known id", evidence)
+    audit.note(db, at, "conflict", evidence)
+
+
 def finish_execution(
     db: sqlite3.Connection,
     path: str,

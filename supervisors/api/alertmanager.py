@@ -63,7 +63,9 @@ class Webhook(BaseModel):
 
 
 class Kept(BaseModel):
-    """What came of one alert: ``stored``, ``duplicate``, ``resolved``, or ``over``: resolved, and none fired here."""
+    """What came of one alert: ``stored``, ``duplicate``, ``resolved``, or ``over``: resolved, and none fired here; or a
+    firing that had ended before it was told.
+    """
 
     id: str
     fingerprint: str

@@ -15,8 +15,8 @@ from typing import Any, Final, cast
 
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from supervisors.api.crowd import Counted
 from supervisors.manager import NotAllowed
 from supervisors.people import asking, user_name
 
@@ -26,7 +26,7 @@ Tokens = Callable[[], Mapping[str, str]]
 """The tokens of operators by name, as they are now. Raises ValueError: they cannot be used."""
 
 
-class PeerProtocol(H11Protocol):
+class PeerProtocol(Counted):
     """HTTP whose ``scope["client"]`` tells the user of a unix socket's peer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -6,6 +6,7 @@ it makes) are daemons: no request that hangs can keep the process from ending.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -18,12 +19,17 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from supervisors.api.crowd import Crowd
 from supervisors.api.guard import is_loopback
 from supervisors.api.identity import PeerProtocol
 
 UNIX_PATH_MAX: Final = 107
 """Bytes of ``sockaddr_un.sun_path`` on Linux, less the end mark."""
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
+BACKLOG: Final = 128
+"""Who waits to be let in, in the kernel."""
+LET_IN_AT_ONCE: Final = 8
+"""Before it is looked how many files are open."""
 _START_LIMIT_S: Final = 10.0
 _DRAIN_S: Final = 1
 """Requests still running at the close get this long."""
@@ -35,6 +41,20 @@ class OperatorUnavailable(Exception):
 
 class NoRoom(OperatorUnavailable):
     """The unix socket cannot be made where it belongs: the disk is full or read-only."""
+
+
+class _Server(uvicorn.Server):
+    """Lets in a few at a time."""
+
+    def __init__(self, config: uvicorn.Config, crowd: Crowd) -> None:
+        super().__init__(config)
+        self._crowd = crowd
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._crowd.loop_says)
+        await super().startup(sockets)
+        for one in sockets or ():  # what the loop takes at once is the kernel's queue to it
+            one.listen(BACKLOG)
 
 
 class ApiServer:
@@ -58,6 +78,7 @@ class ApiServer:
         self._address_file = address_file
         self._unwritten: str | None = None
         self._no_unix: str | None = None
+        self._crowd = Crowd()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.address: str | None = None
@@ -75,16 +96,21 @@ class ApiServer:
         """Bind and serve. May be called again after ``close``. Raises OperatorUnavailable."""
         sockets = self._bind()
         self._app.state.closing.clear()
+
+        class Protocol(PeerProtocol):
+            crowd = self._crowd
+
         config = uvicorn.Config(
             self._app,
-            http=PeerProtocol,
+            http=Protocol,
+            backlog=LET_IN_AT_ONCE,
             log_config=None,
             access_log=False,
             lifespan="on",
             ws="none",
             timeout_graceful_shutdown=_DRAIN_S,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config, self._crowd)
         begun = threading.Event()
         self._thread = threading.Thread(
             target=self._serve, args=(self._server, sockets, begun), name="operator:http", daemon=True
@@ -109,14 +135,15 @@ class ApiServer:
         return not self.is_alive
 
     def look(self) -> str | None:
-        """Once in a while: write the address file if it could not be written. Returns what is wrong.
+        """Once in a while: write the address file if it could not be written. Returns what is wrong, also with who
+        connects.
 
         Where the unix socket could not be made, clients find the loopback address in that file.
         """
         if self._unwritten is not None and self._is_rid_of_stale_socket():
             self._write_address()
         if self._unwritten is None:
-            return None
+            return self._crowd.trouble()
         return f"{self._no_unix}; {self._unwritten}" if self._no_unix else self._unwritten
 
     def _is_rid_of_stale_socket(self) -> bool:
@@ -184,7 +211,7 @@ def _bind_tcp(address: str) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((bare, int(port)))
-        listening.listen(128)
+        listening.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listening.close()
         why = "is in use by another program" if getattr(error, "errno", None) == errno.EADDRINUSE else str(error)
@@ -198,7 +225,7 @@ def _bind_unix(path: Path) -> socket.socket:
     try:
         listening.bind(str(path))
         path.chmod(0o600)  # before anybody can connect
-        listening.listen(128)
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         kind = NoRoom if error.errno in NO_ROOM else OperatorUnavailable

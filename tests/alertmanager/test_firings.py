@@ -10,7 +10,7 @@ import pytest
 
 from actors.journal import firings, rows
 from actors.journal.alert_batches import NewDecision, new_alert, record_decisions, store_alerts
-from actors.journal.firings import Ended, Firing, Kept, Known, is_repeat
+from actors.journal.firings import Ended, Firing, Kept, Known, is_over, is_repeat
 from actors.journal.schema import APPLICATION_ID, MIGRATIONS, open_writer
 
 HOUR = 3600.0
@@ -36,6 +36,22 @@ def test_the_rule(known: Known, starts_at: float, age_s: float, expected: bool) 
     assert is_repeat(known, starts_at, known.received_at + age_s, HOUR) is expected
 
 
+@pytest.mark.parametrize(
+    ("known", "starts_at", "age_s", "expected"),
+    [
+        (Known(T0, T0, "run", T0 + 5), T0, 10, True),
+        (Known(T0, T0, "recovery_off", T0 + 5), T0, 10, True),
+        (Known(T0, T0, "run", T0 + 5), T0 - 1, 10, True),
+        (Known(T0, T0, "run", T0 + 5), T0, -500, True),  # clocks differ
+        (Known(T0, T0, "run", T0 + 5), T0 + 1, 10, False),  # it fires anew
+        (Known(T0, T0, "run", None), T0, 10, False),
+        (Known(T0, T0, "run", T0 + 5), T0, HOUR + 5, False),  # it fires: its Prometheus was away
+    ],
+)
+def test_what_is_told_after_its_end(known: Known, starts_at: float, age_s: float, expected: bool) -> None:
+    assert is_over(known, starts_at, known.received_at + age_s, HOUR) is expected
+
+
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     connection = open_writer(tmp_path / "journal.db")
@@ -45,7 +61,7 @@ def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 def kept(db: sqlite3.Connection, starts_at: float = T0, at: float = T0, fingerprint: str = "f1") -> Kept:
     firing = Firing(fingerprint, starts_at, f"am-{fingerprint}-{starts_at:.0f}", {"type": "service_down", "at": at})
-    return firings.keep(db, "alertmanager", firing, at, HOUR)
+    return firings.keep(db, "alertmanager", firing, at, HOUR, may_be_late=True)
 
 
 def ended(db: sqlite3.Connection, starts_at: float, ended_at: float, fingerprint: str = "f1") -> str | None:
@@ -93,6 +109,17 @@ def test_an_end_that_comes_late_does_not_end_what_began_after_it(db: sqlite3.Con
     first, second = kept(db), kept(db, T0 + 60, T0 + 60)
     assert ended(db, T0, T0 + 30) is None
     assert resolved(db) == [(first.msg_id, T0 + 60), (second.msg_id, None)]
+
+
+def test_a_firing_that_comes_after_its_own_end_is_over(db: sqlite3.Connection) -> None:
+    first = kept(db)
+    assert ended(db, T0, T0 + 30) == first.msg_id
+    assert kept(db, at=T0 + 40) == Kept(first.seq, first.msg_id, is_new=False, is_over=True)
+    assert resolved(db) == [(first.msg_id, T0 + 30)]
+    own = Firing("f1", T0 - 5, "self-1", {"type": "x"})
+    assert firings.keep(db, "selfheal", own, T0 + 40, HOUR).is_new, "our own clock was set back"
+    assert ended(db, T0, T0 + 45) == "self-1"
+    assert kept(db, at=T0 + 45 + HOUR).is_new, "it is told still"
 
 
 def test_an_end_of_what_never_fired_here_changes_nothing(db: sqlite3.Connection) -> None:

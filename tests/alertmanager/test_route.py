@@ -6,6 +6,7 @@ import json
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +19,7 @@ import pytest
 
 from actors.alertmanager import Taken
 from actors.journal.schema import JournalTrouble
+from bridge_link.wire import Kind, Message, decode, encode
 from guardian_link.alertmanager import Notified
 from supervisors.alertmanager_link import TokenFile
 from supervisors.api import alertmanager
@@ -125,6 +127,18 @@ def test_a_resolved_message_never_starts_anything(here: Here) -> None:
     assert here.place.recovery.records.executions(10) == []
 
 
+def test_a_firing_that_comes_after_its_own_end_starts_nothing(here: Here) -> None:
+    began = time.time() - 60
+    here.post(alert(service="a", began=began))
+    (shown,) = here.decided()
+    assert statuses(here.post(alert(service="a", began=began, ended=began + 30))) == ["resolved"]
+    late = here.post(alert(service="a", began=began))
+    assert statuses(late) == ["over"]
+    assert late.json()["alerts"][0]["id"] == shown["id"]
+    assert len(here.alerts()) == 1
+    assert len(here.place.recovery.records.executions(10)) == 1
+
+
 def test_what_was_recovery_off_is_decided_again_when_it_is_told_again(here: Here) -> None:
     here.place.recovery.switch(enabled=False, by="ann")
     here.post(alert(service="a"))
@@ -143,6 +157,13 @@ def test_a_group_is_taken_in_order_and_left_out_alerts_are_told(here: Here) -> N
     assert len(found) == 300
     assert {one["outcome"] for one in found} == {"no_match"}
     assert {one["type"] for one in found} == {"my_alert"}
+
+
+def test_a_nul_in_a_label_or_annotation_blinds_nobody_on_the_link(here: Here) -> None:
+    bad = alert(service="a", team="NUL \0") | {"annotations": {"summary": "NUL \0", "half": "NUL \0"}}
+    assert statuses(here.post(bad, alert(service="b"))) == ["stored", "stored"]
+    answer = Message(Kind.ANSWER, "question-1", {"ok": True, "result": here.alerts()})
+    assert len(decode(encode(answer)).body["result"]) == 2
 
 
 def test_an_empty_group_is_well(here: Here) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge_link.bodies import check
 from bridge_link.wire import is_id
 from guardian_link.alertmanager import UNNAMED_TYPE, Notified, Words, alert_of, extended, snake_case
 from guardian_link.mapping import TYPE_OF_ALERTNAME
@@ -163,3 +164,14 @@ def test_nothing_is_refused_here(
     made = alert_of(notified, Words(), lambda _name: True)
     assert is_id(f"{made.id}-100")
     assert Alert.from_mapping(made.to_body(), id=made.id).to_body() == made.to_body()
+
+
+def test_whatever_a_label_or_annotation_holds_it_can_be_sent() -> None:
+    bad = "half \ud800 and NUL \0"
+    labels = {"alertname": "ServiceDown", "service": "web", bad: bad}
+    annotations = {bad: bad, "summary": bad, "description": "\0"}
+    made = alert_of(Notified("f1", 1_795_000_000.0, None, labels, annotations), Words(), lambda _name: True)
+    check(made.to_body())
+    assert made.message == "half ? and NUL �: �"
+    assert made.labels["half ? and NUL �"] == "half ? and NUL �"
+    assert made.labels["annotation:half ? and NUL �"] == "half ? and NUL �"

@@ -16,8 +16,9 @@ from bridge_link.channel import DealerChannel, Exchange
 from bridge_link.errors import Refused
 from bridge_link.pump import Incoming, RouterPump
 from bridge_link.wire import Kind, Message, decode, nack
-from guardian_link import Alert
+from guardian_link import Alert, AlertRefused, GuardianClient
 from guardian_link.delivery import Delivery
+from guardian_link.errors import OutboxFull
 from guardian_link.outbox import Outbox
 from tests.support.eventually import eventually
 
@@ -106,10 +107,44 @@ def test_what_is_begun_at_once_goes_in_one_message() -> None:
         channel.begin(Message(Kind.ALERT, "the-first-1", BODY), (Kind.STORED,)).answers[Kind.STORED].result(10)
         messages = [Message(Kind.ALERT, f"alert-{n:04}", BODY) for n in range(MOST_ALERTS)]
         exchanges = [channel.prepared(one, (Kind.STORED,)) for one in messages]
-        channel.begin_all(exchanges)
+        ring = channel._wake.ring
+
+        def heard() -> None:
+            """Whoever is told before all are there finds only some: the first of them leaves before more can come."""
+            ring()
+            eventually(lambda: any(one.tries for one in exchanges))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(channel._wake, "ring", heard)
+            channel.begin_all(exchanges)
         for one in exchanges:
             assert one.answers[Kind.STORED].result(10) == {"status": "stored"}
         assert [list(message.body.get("alerts", ())) for message in seen] == [[], [one.id for one in messages]]
+
+
+def test_what_is_posted_at_once_without_an_outbox_goes_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    begin_all = DealerChannel.begin_all
+
+    def counting(channel: DealerChannel, exchanges: Sequence[Exchange]) -> None:
+        begun.append(len(exchanges))
+        begin_all(channel, exchanges)
+
+    monkeypatch.setattr(DealerChannel, "begin_all", counting)
+    alerts = [Alert(type="noise", message=str(number)) for number in range(MOST_ALERTS)]
+    with served(stored) as (seen, channel), GuardianClient(channel.address) as guardian:
+        assert guardian.post_all(alerts) == [one.id for one in alerts]
+        eventually(lambda: guardian.unacknowledged == 0)
+        assert begun == [MOST_ALERTS]
+        assert [list(message.body.get("alerts", ())) for message in seen] == [[one.id for one in alerts]]
+        with pytest.raises(AlertRefused):
+            guardian.post_all([Alert(type="noise"), Alert(type="noise", labels={"large": "x" * 20_000})])
+        monkeypatch.setattr("guardian_link.client.MOST_POSTED", 2)
+        with pytest.raises(OutboxFull):
+            guardian.post_all([Alert(type="noise") for _ in range(3)])
+        guardian.post(Alert(type="noise", id="the-last-1"))
+        eventually(lambda: guardian.unacknowledged == 0)
+        assert [one.id for one in seen[1:]] == ["the-last-1"], "none was sent of those that were refused"
 
 
 def test_what_waits_in_an_outbox_is_begun_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

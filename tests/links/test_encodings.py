@@ -132,13 +132,38 @@ def test_what_is_cut_and_what_cannot_be() -> None:
     assert answered([1, 2]).body == {"ok": True, "result": [1, 2]}
     steps = answered({"id": "x-1", "steps": [LONG] * 4, "few": [1, 2]})
     assert steps.body == {"ok": True, "result": {"id": "x-1", "steps": [LONG] * 2, "few": [1, 2]}, "is_cut": True}
-    for hopeless in ({"one": LONG, "two": LONG, "three": LONG}, [LONG * 3], "x" * 20_000, {"text": "\0"}):
+    for hopeless in ({str(number): LONG for number in range(9)}, [{str(number): LONG for number in range(9)}]):
         refusal = answered(hopeless)
         assert (refusal.kind, refusal.id, refusal.content_type) == (Kind.NACK, "question-1", JSON)
         assert (refusal.body["code"], refusal.body["permanent"]) == ("too_large", True)
         assert refusal.body["text"].startswith("the answer cannot be sent in json: ")
     with pytest.raises(WireError):
         fitted(Message(Kind.COMMAND, "command-1", {"to": LONG * 3}, JSON))
+
+
+@pytest.mark.parametrize("encoding", [JSON, MSGPACK])
+def test_a_row_that_no_message_holds_keeps_no_other_from_going(encoding: ContentType) -> None:
+    def answered(result: Any) -> Message:
+        return decode(fitted(Message(Kind.ANSWER, "question-1", {"ok": True, "result": result}, encoding)))
+
+    deep: Any = "deep"
+    for _ in range(300):
+        deep = [deep]
+    bad: dict[str, Any] = {"NUL \0": "half \ud800", "large": 2**70, "endless": float("inf"), "of ours": b"bytes"}
+    shown = {"NUL �": "half ?", "large": str(2**70), "endless": "inf", "of ours": "b'bytes'"}
+    good = [{"id": number} for number in range(3)]
+    assert answered([bad, *good]).body == {"ok": True, "result": [shown, *good]}, "cleaned, and no row is missing"
+    assert answered({"rows": [bad, *good]}).body == {"ok": True, "result": {"rows": [shown, *good]}}
+    (depths, *others) = answered([{"labels": deep}, *good]).body["result"]
+    assert "…" in str(depths)
+    assert others == good
+    long = answered({"text": "行" * 9000}).body["result"]["text"]
+    assert long.startswith("行" * 5000)
+    assert long.endswith("…")
+    giant = {str(number): "x" * 16_000 for number in range(9)}
+    for rows in ([giant, *good], [*good, giant]):
+        assert answered(rows).body == {"ok": True, "result": good, "is_cut": True}
+    assert answered({"rows": [giant, *good]}).body == {"ok": True, "result": {"rows": good}, "is_cut": True}
 
 
 @pytest.mark.parametrize("encoding", [JSON, MSGPACK])

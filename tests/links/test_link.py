@@ -388,9 +388,9 @@ def test_impatient_questions_do_not_hide_a_dead_socket(monkeypatch: pytest.Monke
     opened: list[None] = []
     original = _Socket.open
 
-    def counting(link: _Socket) -> Any:
+    def counting(link: _Socket, fileno: int) -> Any:
         opened.append(None)
-        return original(link)
+        return original(link, fileno)
 
     monkeypatch.setattr(_Socket, "open", counting)
     with daemon(lambda *_: []) as (_, address), GuardianClient(address, timeout_s=0.1) as guardian:

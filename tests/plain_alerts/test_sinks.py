@@ -87,7 +87,12 @@ def test_of_many_at_once_each_is_in_a_line_or_a_sum_and_none_is_told_again() -> 
             some = [(f"alert-{n}", {**FACTS, "type": f"noise_{n % 2}"}) for n in range(first, first + 50)]
             alerts.offer_all("ann", some)
         alerts.offer_all(
-            "ann", [("alert-0", FACTS), ("the-one", {**FACTS, "severity": "critical"}), ("alert-1", FACTS)]
+            "ann",
+            [
+                ("alert-0", {**FACTS, "type": "noise_0"}),
+                ("the-one", {**FACTS, "severity": "critical"}),
+                ("alert-1", {**FACTS, "type": "noise_1"}),
+            ],
         )
 
         def all_told() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from guardian_link import Ack, Alert
 from tests.senders.held_answers import HeldAnswers
 from tests.senders.programs import FOLDER, all_ids, stored
 from tests.support.eventually import eventually
@@ -104,3 +106,73 @@ def test_a_sidecar_killed_in_the_middle_of_sending_leaves_one_alert(place: Runni
         eventually(lambda: names(tmp_path / "done") == ["killed.json"], within_s=20)
     assert all_ids(place) - before == {once}
     assert len(stored(place, once)) == 1
+
+
+def test_the_same_name_within_one_tick_of_the_clock_are_two_alerts(place: Running, tmp_path: Path) -> None:
+    """As on FAT and SMB, whose clock ticks every two seconds. Taken while the daemon cannot be reached."""
+    bodies = [EXAMPLE.replace(b"OrderSend", name) for name in (b"First", b"Second", b"Third")]
+    with sidecar(tmp_path, place, "--address", "tcp://127.0.0.1:1", "--timeout-s", "0.1"):
+        for number, body in enumerate(bodies, 1):
+            (tmp_path / "alert.tmp").write_bytes(body)
+            os.utime(tmp_path / "alert.tmp", (1000, 1000))
+            (tmp_path / "alert.tmp").rename(tmp_path / "alert.json")
+            eventually(lambda wanted=number: len(names(tmp_path / "sending")) == wanted, within_s=20)  # type: ignore[misc]
+    with sidecar(tmp_path, place):
+        eventually(lambda: names(tmp_path / "done") == ["alert.json"] * 3, within_s=20)
+    assert {path.read_bytes() for path in (tmp_path / "done").iterdir()} == set(bodies)
+
+
+def test_whatever_a_file_is_called_or_does_the_others_are_sent(place: Running, tmp_path: Path) -> None:
+    drop(tmp_path, "\udcff\udcfe", EXAMPLE)
+    drop(tmp_path, "x" * 240, EXAMPLE)
+    drop(tmp_path, "\udcff-bad", b'{"severity": "\\ud800", "type": "x"}')
+    os.utime(tmp_path / "\udcff-bad.json", (1, 1))
+    drop(tmp_path, "good", EXAMPLE)
+    with sidecar(tmp_path, place) as process:
+        wanted = sorted(["\udcff\udcfe.json", f"{'x' * 175}.json", "good.json"])
+        eventually(lambda: names(tmp_path / "done") == wanted, within_s=20)
+        eventually(lambda: names(tmp_path / "refused") == ["\udcff-bad.json", "\udcff-bad.json.reason"], within_s=20)
+        assert process.poll() is None
+
+
+def test_a_file_that_fails_as_nobody_foresaw_is_set_aside_and_keeps_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER / "filedrop"))
+    module = importlib.import_module("selfheal_filedrop")
+    sent: list[str] = []
+
+    class Guardian:
+        def send(self, alert: Alert, timeout_s: float) -> Ack:
+            del timeout_s
+            if alert.message == "bad":
+                raise KeyError("nobody foresaw this")
+            sent.append(alert.message)
+            return Ack(alert.id, "stored")
+
+    box = module.Sidecar(tmp_path, Guardian(), 1.0)
+    drop(tmp_path, "a-bad", b'{"type": "x", "message": "bad"}')
+    for number in range(module.TRIES):
+        drop(tmp_path, f"good-{number}", b'{"type": "x", "message": "good"}')
+        box.turn()
+    assert len(sent) == module.TRIES
+    assert names(tmp_path / "refused") == ["a-bad.json", "a-bad.json.reason"]
+    (reason,) = (tmp_path / "refused").glob("*.reason")
+    assert reason.read_text() == "unforeseen: KeyError: 'nobody foresaw this'\n"
+
+
+def test_a_namesake_among_the_done_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken by an earlier version, whose names had no mark."""
+    monkeypatch.syspath_prepend(str(FOLDER / "filedrop"))
+    module = importlib.import_module("selfheal_filedrop")
+
+    class Guardian:
+        def send(self, alert: Alert, timeout_s: float) -> Ack:
+            del timeout_s
+            return Ack(alert.id, "stored")
+
+    box = module.Sidecar(tmp_path, Guardian(), 1.0)
+    for text in ("first", "second"):
+        (tmp_path / "sending" / "1000-alert.json").write_text(f'{{"type": "x", "message": "{text}"}}')
+        box.turn()
+    assert len(names(tmp_path / "done")) == 2
