@@ -151,7 +151,8 @@ class Begin(enum.Enum):
     """How a child's run is to begin, where something may be left of an earlier supervisor's.
 
     * ``NEW``: a new run, unless one lives, which is taken on;
-    * ``RESUME``: so too, but an end that no supervisor knows of is told instead (the first in a supervisor's life);
+    * ``RESUME``: so too, but an end that no supervisor knows of is told instead (the first in a supervisor's life, and
+      after a fault of ours: the end may have been in the inbox of the actor that crashed);
     * ``FRESH``: a new run in any case: what lives is stopped first.
     """
 

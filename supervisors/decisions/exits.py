@@ -91,7 +91,7 @@ def _restart(work: Work, child: Child, reason: ExitReason) -> None:
         if not work.charge():
             work.give_up(child, reason, mode)
             return
-        work.want(child, phase=Phase.DOWN, not_before=None)
+        work.want(child, phase=Phase.DOWN, not_before=None, is_resumed=mode is StopMode.DETACH)
         work.report(ReportKind.RESTARTING, child, reason, 0.0)
     _take_along(work, child, mode)
 
@@ -132,7 +132,7 @@ def _was_stable(work: Work, child: Child, pacing: Pacing) -> bool:
 def _take_along(work: Work, child: Child, mode: StopMode) -> None:
     """Those the strategy restarts with it: all kept specs, whether or not they ran; temporary ones are dropped."""
     work.recycle_mode = mode
-    is_stale = mode is StopMode.TERMINATE
+    is_stale, is_resumed = mode is StopMode.TERMINATE, mode is StopMode.DETACH
     for other_id in affected(work.flags.strategy, tuple(work.children), child.spec.id):
         other = work.children[other_id]
         if other_id == child.spec.id or other.held:
@@ -140,10 +140,10 @@ def _take_along(work: Work, child: Child, mode: StopMode) -> None:
         if other.spec.restart is Restart.TEMPORARY:
             work.put(other, wanted=False, recycle=other.phase in ALIVE, doomed=True)
         elif other.phase in ALIVE:
-            work.want(other, recycle=True, is_stale=is_stale)
+            work.want(other, recycle=True, is_stale=is_stale, is_resumed=is_resumed)
             work.report(ReportKind.RESTARTING, other, ExitReason(ExitKind.SHUTDOWN, f"with {child.spec.id}"))
         elif other.not_before is None:
-            work.want(other, phase=Phase.DOWN, is_stale=is_stale)
+            work.want(other, phase=Phase.DOWN, is_stale=is_stale, is_resumed=is_resumed)
 
 
 def _ended_for_good(work: Work, child: Child, reason: ExitReason) -> None:

@@ -91,7 +91,7 @@ class Child:
         stop_by: clock seconds at which a stop becomes a kill.
         failures: world faults in a row, for the backoff.
         paced_at: clock seconds of its restarts after world faults, within its own window.
-        is_resumed: its first start goes on from what an earlier supervisor left.
+        is_resumed: its next start goes on from what an earlier supervisor, or an actor that crashed, left.
         is_stale: its group is being restarted; what an earlier supervisor may have left of it must not live on.
     """
 

@@ -177,5 +177,7 @@ def test_a_fault_of_ours_leaves_the_living_alone() -> None:
     state, _ = take(initial(Flags(Strategy.REST_FOR_ONE), GROUP), Boot(), 100.0)
     child = state.children["a"]
     state, _ = take(state, ChildStarted("a", child.incarnation), 100.0)
-    state, _ = take(state, ChildExited("a", child.incarnation, ExitReason.crashed("a bug of ours")), 100.0)
+    state, effects = take(state, ChildExited("a", child.incarnation, ExitReason.crashed("a bug of ours")), 100.0)
     assert not any(child.is_stale for child in state.children.values())
+    assert begins(effects) == {"a": Begin.RESUME}, "its end may have been told to the actor that crashed"
+    assert all(state.children[name].is_resumed for name in "bc")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import actors
-from actors.board import is_ready
+from actors.board import NodeState, is_ready
 from actors.context import ActorSystem
 from actors.exit_watcher import ExitWatcher
 from actors.ledger import Ledger, Phase
@@ -27,8 +27,8 @@ from actors.runtimes.family import signal_group, signal_process
 from actors.runtimes.process import ProcessHandle, ProcessRuntime
 from actors.runtimes.procfs import ProcessIdentity, TokenScan, identity_of, is_alive, read_line, read_table, token_of
 from actors.service import ServiceActor, ServiceParts, ServicePlan
-from actors.service_fsm import Rules
-from actors.spec import ChildSpec, Pacing
+from actors.service_fsm import RestartPolicy, Rules
+from actors.spec import ChildSpec, Pacing, Restart
 from supervisors import Supervisor
 from tests.runtimes.worlds import LONG_S, RUNS, Exits, KeptPlace, ProcessPlace
 from tests.support.eventually import eventually, holds_for
@@ -464,10 +464,16 @@ def test_a_run_that_dies_between_the_look_and_the_watch_is_an_end(
     assert second.pid != first.pid
 
 
+def state_of(system: ActorSystem) -> NodeState | None:
+    node = system.board.get("root/a")
+    return None if node is None else node.state
+
+
+@pytest.mark.parametrize("policy", [RestartPolicy.ALWAYS, RestartPolicy.NEVER])
 def test_trap_53_an_end_that_was_told_to_an_actor_in_a_restart_stands_in_the_ledger(
-    process_place: ProcessPlace, monkeypatch: pytest.MonkeyPatch
+    process_place: ProcessPlace, monkeypatch: pytest.MonkeyPatch, policy: RestartPolicy
 ) -> None:
-    """What lies in a crashed actor's inbox is lost; the service is not: the next actor starts the next run."""
+    """What lies in a crashed actor's inbox is lost; the end is not: the next actor tells it, and it is judged."""
     runtime, system, reached, told = process_place.daemon(), ActorSystem(), threading.Event(), threading.Event()
 
     def crash(_actor: ServiceActor, _token: object) -> None:
@@ -476,9 +482,12 @@ def test_trap_53_an_end_that_was_told_to_an_actor_in_a_restart_stands_in_the_led
         raise RuntimeError("crashed with an end in its inbox")
 
     monkeypatch.setattr(ServiceActor, "_woke", crash)
-    plan = ServicePlan("a", "process", process_place.spec("a", RUNS), Rules())
+    plan = ServicePlan("a", "process", process_place.spec("a", RUNS), Rules(policy))
     parts = ServiceParts({"process": runtime}, runtime._ledger)
-    root = Supervisor.start(children=[ChildSpec("a", ServiceActor, (plan, parts), pacing=Pacing())], system=system)
+    root = Supervisor.start(
+        children=[ChildSpec("a", ServiceActor, (plan, parts), restart=Restart.TRANSIENT, pacing=Pacing())],
+        system=system,
+    )
     try:
         eventually(lambda: is_ready(system.board.get("root/a")), within_s=LONG_S)
         first = runtime._runs["a"]
@@ -489,8 +498,12 @@ def test_trap_53_an_end_that_was_told_to_an_actor_in_a_restart_stands_in_the_led
         process_place.crash(first.handle)
         assert first.wait(LONG_S) is not None
         told.set()
-        eventually(lambda: runtime._runs["a"] is not first, within_s=LONG_S)
-        assert runtime._runs["a"].handle.run == 2
+        if policy is RestartPolicy.NEVER:
+            eventually(lambda: state_of(system) in (NodeState.STOPPED, NodeState.FAILED), within_s=LONG_S)
+            holds_for(lambda: runtime._runs["a"] is first, 0.5)
+        else:
+            eventually(lambda: runtime._runs["a"] is not first, within_s=LONG_S)
+            assert runtime._runs["a"].handle.run == 2
         record = runtime._ledger.record("a")
         assert record.last_exit is not None
         assert (record.last_exit["cause"], record.exited_run) == ("signal SIGKILL", 1)
