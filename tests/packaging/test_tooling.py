@@ -128,6 +128,7 @@ ALLOWED = {
     "tests/system/test_recovery_switch.py": "the text of a child's program",
     "tests/system/test_runbook_reload.py": "the text of a child's program",
     "tests/links/alert_storm.py": "its kills come at random moments; the text of a child's program",
+    "tests/runtimes/test_respawn.py": "the text of a child's program",
     "tests/runtimes/test_log_rotation.py": "the text of a child's program",
     "tests/support/escapees.py": "a child's program",
     "tests/system/test_logs.py": "the text of a child's program",

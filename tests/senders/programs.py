@@ -156,7 +156,7 @@ def _succeed(*words: str) -> None:
 def new_key(state: Path, name: str, folder: Path) -> Path:
     """The file of a new client of the daemon of a state directory. A running one knows it within about a second."""
     file = folder / f"{name}.key"
-    words = ("keys", "new", name, "--role", "guardian", "--out", str(file), "--state", str(state))
+    words = ("keys", "new", name, "--role", "guardian", "--out", str(file), "--create", "--state", str(state))
     _succeed(*SELFHEAL, *words)
     return file
 
