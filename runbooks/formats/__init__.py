@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Any, Final, Protocol
 
 from runbooks.formats import lines, trees
-from runbooks.formats.changes import BadChange, Changes, as_json
+from runbooks.formats.changes import MORE, BadChange, Changes, as_json
 from runbooks.formats.text import Encoded, decoded
 
 __all__ = ["FORMATS", "BadChange", "Changes", "as_json", "changed", "format_of", "holds"]
@@ -86,7 +86,7 @@ def _changed(raw: bytes | None, form: str, changes: Changes) -> bytes:
     made = format_.changed(file.text, changes)
     after = format_.read(made)
     if after != format_.expected(before, changes) or format_.problems(after, changes):
-        raise BadChange("the change would change more than it says; nothing was written: edit this file by hand")
+        raise BadChange(MORE)
     return file.encoded(made)
 
 

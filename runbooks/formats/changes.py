@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+MORE: Final = "the change would change more than it says; nothing was written: edit this file by hand"
 
 
 class BadChange(ValueError):

@@ -21,11 +21,23 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, SingleQuotedScala
 from ruamel.yaml.util import load_yaml_guess_indent
 from tomlkit.exceptions import TOMLKitError
 
-from runbooks.formats.changes import BadChange, Changes, as_json, is_same, parts_of
+from runbooks.formats.changes import MORE, BadChange, Changes, as_json, is_same, parts_of
 
 Make = Callable[[Any, Any], Any]
 """(new value, old value or None) -> the value as the format's library holds it."""
 _MISSING: Final = object()
+
+
+class _Anything:
+    """Equal to whatever stands in its place."""
+
+    def __eq__(self, _other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+_ANYTHING: Final = _Anything()
 
 
 class _Tree:
@@ -88,6 +100,8 @@ class Yaml(_Tree):
         writer.explicit_start = text.lstrip().startswith("---")
         out = io.StringIO()
         writer.dump(made, out)
+        if not _is_kept(text, out.getvalue(), changes):
+            raise BadChange(MORE)
         return out.getvalue()
 
     def _load(self, text: str) -> Any:
@@ -240,6 +254,17 @@ def _quoted(new: str, old: Any) -> str:
         quoted: str = type(old)(new)
         return quoted
     return new if _is_plain(new) else DoubleQuotedScalarString(new)
+
+
+def _is_kept(before: str, after: str, changes: Changes) -> bool:
+    """Whether all else stands there as it did, by each scalar's own text: ``09_`` is the number 9 to our reader, which
+    writes it back as ``09``.
+    """
+    try:
+        was, is_now = (yaml_1_1.load(text, Loader=yaml_1_1.BaseLoader) or {} for text in (before, after))  # noqa: S506  it makes texts only
+    except (yaml_1_1.YAMLError, ValueError):
+        return True  # it reads YAML 1.1 only, and knows no keys that are tables
+    return bool(is_now == _changed(was, changes, lambda _new, _old: _ANYTHING, dict))
 
 
 def _is_plain(text: str) -> bool:

@@ -253,6 +253,14 @@ def test_what_the_yaml_reader_stumbles_over_is_refused() -> None:
         _changed("-_: 1\n", "yaml", {"a": 1})
 
 
+def test_a_number_that_the_yaml_reader_writes_in_another_way_is_not_changed_along() -> None:
+    for other in ("09_: 1\n", "a: {09_: x}\n"):
+        with pytest.raises(BadChange, match="would change more than it says"):
+            _changed(other, "yaml", {"b": 1})
+    kept = "a: 0_7_ # x\nb: 0o17\nc: 1e3\nd: .5\ne: 1.50\nf: 012\n"
+    assert _changed(kept, "yaml", {"zz": 1}) == kept + "zz: 1\n"
+
+
 WORDS = st.text("abcXYZ019_-", min_size=1, max_size=8).filter(lambda word: word.strip("-_"))
 """Our reader of YAML stumbles over a plain ``-_``."""
 VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20)
@@ -266,7 +274,11 @@ def test_what_is_set_is_read_back_and_all_else_stays(
     wanted = {**tables, table: {**tables.get(table, {}), key: value}}
     made = changed(json.dumps(tables).encode(), "json", Changes({pointer: value}))
     assert json.loads(made) == wanted
-    made = changed(yaml.safe_dump(tables, allow_unicode=True).encode(), "yaml", Changes({pointer: value}))
+    try:
+        made = changed(yaml.safe_dump(tables, allow_unicode=True).encode(), "yaml", Changes({pointer: value}))
+    except BadChange:  # a number that our reader writes in another way: never changed along
+        assert "_" in yaml.safe_dump(tables)
+        return
     assert yaml.safe_load(made) == wanted
 
 

@@ -26,8 +26,8 @@ from tests.support.eventually import eventually
 from tests.support.tables import TABLE
 
 Record = Callable[[str, object], None]
-PAIRS = 12
-JOBS = 2
+PAIRS = 8
+JOBS = 4
 """Other tests run beside it, and some of them look at the clock."""
 SEED = int(os.environ.get("SELFHEAL_CRASH_SEED", "1"))
 

@@ -47,7 +47,8 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def parsed(data: dict[str, Any]) -> SystemConfig:
-    return parse_config("selfheal.yaml", yaml.safe_dump(data, sort_keys=False), {}, Path("/base"))
+    text = yaml.safe_dump({"version": 1} | data, sort_keys=False)
+    return parse_config("selfheal.yaml", text, {}, Path("/base"))
 
 
 def nodes(data: dict[str, Any]) -> SystemConfig:

@@ -50,7 +50,7 @@ class Place:
         return self.folder / "selfheal.yaml"
 
     def write(self, data: dict[str, Any]) -> None:
-        self.file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+        self.file.write_text(yaml.safe_dump({"version": 1} | data, sort_keys=False), encoding="utf-8")
 
     def apply(self, data: dict[str, Any], **more: Any) -> Applied:
         self.write(data)

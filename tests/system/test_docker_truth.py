@@ -384,7 +384,7 @@ def test_containers_over_the_death_of_the_daemon(tmp_path: Path) -> None:
             assert told["removed"] == ("container removed", 1, "ready")
             assert told["ended"][1:] == (0, "failed"), "its policy is never"
             if remembers_kill(place.engine, str(containers["wished"].id)):
-                assert told["wished"] == ("docker stop", 0, "stopped")
+                assert told["wished"] == ("docker stop, exit 7", 0, "stopped")
             assert found["ended"]["last_exit"]["code"] == 7
             assert found["killed"]["container_id"] == containers["killed"].id
 
