@@ -21,6 +21,10 @@ from actors.runtimes.procfs import ProcessIdentity, ProcessTable, boot_id, is_al
 
 KILL_SIGNAL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows knows only one way
 _QUIET_ROUNDS: Final = 3
+_QUIET_S: Final = 0.03
+"""After a kill so long must pass in which nobody is met: the kernel may leave out who is there while others of the list
+end (proc_pid_children(5)), and on a busy machine who waits for its turn does nothing for many rounds.
+"""
 _MANY_DEAD: Final = 50
 _ROUND_S: Final = 0.05
 """A member that dies slowly must not keep us from those that fork."""
@@ -174,12 +178,12 @@ class OrphanHunt:
         if not HAS_PIDFD:
             return
         now_s = time.monotonic()
-        deadline, last_kill, quiet = now_s + timeout_s, now_s, 0
-        while quiet < _QUIET_ROUNDS and now_s < deadline and now_s - last_kill < patience_s:
+        deadline, last_kill, quiet, quiet_until = now_s + timeout_s, now_s, 0, now_s
+        while (quiet < _QUIET_ROUNDS or now_s < quiet_until) and now_s < deadline and now_s - last_kill < patience_s:
             self._killed = self._missed = 0
             self._round()
             now_s = time.monotonic()
-            last_kill = now_s if self._killed else last_kill
+            last_kill, quiet_until = (now_s, now_s + _QUIET_S) if self._killed else (last_kill, quiet_until)
             quiet = 0 if self._killed or self._missed else quiet + 1
 
     def _round(self) -> None:
