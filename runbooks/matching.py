@@ -178,8 +178,7 @@ def _quiet(found: Chosen, runbook: Runbook, alert: Facts, history: History, now:
     silence = quiet.silenced_by(alert, history, now) if history.silences else None
     if silence is not None:
         why = f": {silence.why}" if silence.why else ""
-        left = f"for another {silence.until - now:.0f} s"
-        return Outcome.SILENCED, f"silence {silence.id} by {silence.by} {left}{why}"
+        return Outcome.SILENCED, f"{quiet.said(silence, now)}{why}"
     if found.target in history.latches:
         way = f"'selfheal recovery release {found.target} --why ...' when it has been looked at"
         return Outcome.LATCHED, f"{history.latches[found.target]}; {way}"
@@ -194,9 +193,9 @@ def _room(found: Chosen, runbook: Runbook, history: History, now: float, *, is_o
     broken = breaker.broken(runbook, target, history, now)
     if broken:
         return Outcome.BREAKER_OPEN, broken
-    left_s = limits.cooling_left_s(runbook, target, history, now)
-    if left_s > 0:
-        return Outcome.COOLING, f"{target} was recovered a moment ago; again in {left_s:.0f} s"
+    cooling = limits.cooling(runbook, target, history, now)
+    if cooling:
+        return Outcome.COOLING, cooling
     too_often = limits.limited(runbook, target, history, now)
     if too_often:
         return Outcome.LIMITED, too_often

@@ -94,9 +94,9 @@ class Measures:
         for name, service in config.services.items():
             disk = disk_limit(service.required_resources)
             if disk is not None:
-                places = tuple(self._places(name, service))
-                taken = self._disk.of(name, places)
-                found[Subject(DISK, SERVICE_SCOPE, name)] = disk_figure(taken, disk, config.watch, str(places[0]))
+                taken = self._disk.of(name, self._places(name, service))  # not looked for until a walk is due
+                main = next(self._places(name, service))
+                found[Subject(DISK, SERVICE_SCOPE, name)] = disk_figure(taken, disk, config.watch, str(main))
             used = usage.get(name, _STILL if self.sources.is_down(name) else None)
             cpu = cpu_limit(service.required_resources, config.watch)
             memory = memory_limit(service.required_resources, config.watch)

@@ -55,7 +55,15 @@ def note_end(desk: Desk, finished: ExecutionFinished) -> None:
     run = desk.history.get(finished.execution_id)
     if run is not None:
         escalates = finished.detail.startswith(ESCALATED)
-        ended = replace(run, status=finished.status, ended_at=desk.now(), facts=None, escalates=escalates)
-        desk.history.put(replace(ended, started_at=run.began_at))
+        desk.history.put(
+            replace(
+                run,
+                status=finished.status,
+                started_at=run.began_at,
+                ended_at=desk.now(),
+                facts=None,
+                escalates=escalates,
+            )
+        )
         if finished.status in LATCHING:
             desk.history.latches[run.target] = f"{run.execution_id} ended {finished.status.value}"

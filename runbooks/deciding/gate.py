@@ -22,14 +22,13 @@ def held_back(run: PastRun, runbook: Runbook | None, history: History, now: floa
         return f"{run.target} is latched: {history.latches[run.target]}"
     silence = quiet.silenced_by(run.facts or {}, history, now) if history.silences else None
     if silence is not None:
-        return f"silence {silence.id} by {silence.by} for another {silence.until - now:.0f} s"
+        return quiet.said(silence, now)
     if runbook is None:
         return ""
     if not is_in_use(runbook) or runbook.mode is not Mode.AUTO:
         return f"{runbook.id} was switched to {runbook.mode.value if runbook.enabled else 'disabled'} meanwhile"
-    left_s = limits.cooling_left_s(runbook, run.target, history, now)
-    if left_s > 0:
-        return f"{run.target} was recovered a moment ago; again in {left_s:.0f} s"
+    if cooling := limits.cooling(runbook, run.target, history, now):
+        return cooling
     but = run.execution_id
     other = quiet.inhibitor(runbook, run.facts or {}, history, but=but, only_running=True)
     if other is not None:

@@ -14,6 +14,12 @@ def cooling_left_s(runbook: Runbook, target: str, history: History, now: float) 
     return 0.0
 
 
+def cooling(runbook: Runbook, target: str, history: History, now: float) -> str:
+    """Why no run may begin now so soon after the last one; "" when one may."""
+    left_s = cooling_left_s(runbook, target, history, now)
+    return f"{target} was recovered a moment ago; again in {left_s:.0f} s" if left_s > 0 else ""
+
+
 def limited(runbook: Runbook, target: str, history: History, now: float, *, but: str = "") -> str:
     """Why no run may begin now for the number of those begun lately; "" when one may. ``but``: itself."""
     for limit in runbook.limits.max_runs:

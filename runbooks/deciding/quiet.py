@@ -91,6 +91,10 @@ def silenced_by(alert: Facts, history: History, now: float) -> Silence | None:
     return next((one for one in history.silences if now < one.until and holds(one.matchers, alert)), None)
 
 
+def said(silence: Silence, now: float) -> str:
+    return f"silence {silence.id} by {silence.by} for another {silence.until - now:.0f} s"
+
+
 def inhibitor(
     runbook: Runbook, alert: Facts, history: History, *, but: str = "", only_running: bool = False
 ) -> PastRun | None:
