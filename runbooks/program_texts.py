@@ -67,15 +67,15 @@ def unsafe(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
         program = program_of(argv[place])
         if _EVERYWHERE.fullmatch(program) or _joins(program, argv[place + 1 :]):
             why = f"could be read as a program by {argv[place]} or what it starts: give it to a program of your own"
-            found |= dict.fromkeys(placeholders(list(argv[place + 1 :])), why) | found
+            found = dict.fromkeys(placeholders(list(argv[place + 1 :])), why) | found
         elif program in SHELLS or _INTERPRETERS.fullmatch(program):
             why = f"could stand in a text that {argv[place]} runs as a program: make it an argument after the program"
-            found |= (
+            found = (
                 dict.fromkeys(placeholders(_before_data(argv[place + 1 :], is_shell=program in SHELLS)), why) | found
             )
     if _is_launching(argv):
         why = f"could choose what {argv[0]} starts: name that by its whole path, before it"
-        found |= dict.fromkeys(placeholders(_before_program(argv[1:])), why) | found
+        found = dict.fromkeys(placeholders(_before_program(argv[1:])), why) | found
     yield from found.items()
 
 
