@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -121,11 +122,12 @@ def test_trap_38_a_zombie_is_dead() -> None:
 
 def test_trap_36_a_child_whose_pid_was_never_written_is_found_by_its_token(process_place: ProcessPlace) -> None:
     ledger = Ledger(process_place.folder / "ledger.jsonl")
-    ledger.intent("a", 3, "process", "tok36")
+    token = uuid4().hex  # looked for in the whole machine: another worker's test may be at work
+    ledger.intent("a", 3, "process", token)
     ledger.close()
-    spawned = subprocess.Popen(RUNS, env={**os.environ, "SELFHEAL_TOKEN": "tok36"}, start_new_session=True)
+    spawned = subprocess.Popen(RUNS, env={**os.environ, "SELFHEAL_TOKEN": token}, start_new_session=True)
     try:
-        eventually(lambda: token_of(spawned.pid) == "tok36")
+        eventually(lambda: token_of(spawned.pid) == token)
         runtime, on_exit = process_place.daemon(), Exits()
         with pytest.raises(LaunchError, match=f"still runs from an earlier daemon: pid {spawned.pid}, run 3"):
             runtime.launch(process_place.spec("a", RUNS), 4, Exits())
