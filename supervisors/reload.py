@@ -121,7 +121,7 @@ class Reloader:
 
     def plan(self, file: str | None = None) -> PlanShown:
         """What the file would change now. Raises BadConfig, CommandFailed."""
-        path, source = self._file.read(file)
+        path, source = self._read(file)
         made = self._expanded(source)
         shown = self._shown(make_plan(self._catalog.config, made.config), made, path)
         return {**shown, "warnings": self._file.cautions(source)}
@@ -133,7 +133,7 @@ class Reloader:
             BadConfig, CommandFailed: nothing was changed.
         """
         with self._lock:
-            path, source = self._file.read(file)
+            path, source = self._read(file)
             made = self._expanded(source)
             running = self._catalog.config
             todo = make_plan(running, made.config)
@@ -179,6 +179,17 @@ class Reloader:
             if known is not None and is_same:
                 shown["notes"] += [f"{base}: already scaled to {replicas} by {whose(known.by, known.why)}"]
             return _applied(shown, self._editor.carry_out(todo, made.config, timeout_s))
+
+    def _read(self, file: str | None) -> tuple[Path, SystemConfig]:
+        """Raises BadConfig, CommandFailed. A file that was cut short is no wish to stop everything."""
+        path, source = self._file.read(file)
+        known = len(self._catalog.now.source.services)
+        if known and "services" not in source.model_fields_set:
+            key, many = "services", "the one there is" if known == 1 else f"all {known}"
+            text = f"is missing: is the file whole? 'services: {{}}' says that {many} shall be removed"
+            told = f"{path}: {key}: {text}"
+            raise BadConfig(told, [{"file": str(path), "line": 0, "key": key, "message": text, "text": told}])
+        return path, source
 
     def _check(self, source: SystemConfig, name: str, replicas: int | None) -> None:
         service = source.services[name]

@@ -107,6 +107,25 @@ def test_a_supervisor_started_anew_knows_the_edited_tree(tmp_path: Path, path: s
         assert here.ledger.record("gone").phase is Phase.NEVER
 
 
+def test_a_file_that_ends_before_its_services_removes_none(tmp_path: Path) -> None:
+    with place(tmp_path, {"services": {"a": SLEEP, "b": SLEEP}}) as here:
+        pids = here.until_ready()
+        here.write({})
+        said = (
+            r"selfheal.yaml: services: is missing: is the file whole\? 'services: {}' says that all 2 shall be removed"
+        )
+        with pytest.raises(BadConfig, match=said):
+            here.reloader.plan()
+        with pytest.raises(BadConfig, match=said):
+            here.reloader.apply(by="test", timeout_s=20)
+        assert here.until_ready() == pids
+        assert here.notes == []
+        assert here.apply({"services": {}})["ok"]
+        assert not any(alive(pid) for pid in pids.values())
+        here.write({})
+        assert here.reloader.plan()["empty"], "there is nothing to remove any more"
+
+
 def test_a_setting_of_our_own_is_in_force_from_its_apply_on_and_touches_no_service(tmp_path: Path) -> None:
     before = {"services": {"a": SLEEP}, "runbooks": {"directories": ["/"]}}
     with place(tmp_path, before) as here:
