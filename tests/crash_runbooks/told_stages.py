@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from guardian_link import Alert
-from tests.crash_runbooks.stages import AHEAD, CRITERIA, ON, Stage
+from tests.crash_runbooks.stages import AHEAD, CRITERIA, ON, Stage, both
 
 _WITHOUT_ITS_CRITERIA: Final = tuple(one for one in AHEAD if one not in (*CRITERIA, "runbook.looked.precondition"))
 
@@ -35,7 +35,7 @@ class NotTold(Told):
     variant = "failure"
     wanted = "failed"
     right: ClassVar[Sequence[str]] = ()
-    passes: ClassVar[Sequence[str]] = (*ON, "runbook.looked.probe")
+    passes: ClassVar[Sequence[str]] = (*ON, "runbook.looked.probe", *both("failing"))
     order = 26
     takes = "exit 1"
 

@@ -97,7 +97,7 @@ class Refused(Traded):
     wanted = "failed"
     then: ClassVar[dict[str, str]] = {"block_new_orders": "succeeded"}
     right: ClassVar[Sequence[str]] = ("block",)
-    passes: ClassVar[Sequence[str]] = (*AHEAD, "runbook.looked.probe", *both("skipped"))
+    passes: ClassVar[Sequence[str]] = (*AHEAD, "runbook.looked.probe", *both("skipped"), *both("failing"))
     refuses = True
     order = 41
 
@@ -139,6 +139,7 @@ class Blocked(Traded):
     runbook = "block_new_orders"
     labels: ClassVar = {"endpoint": ENDPOINT}
     right: ClassVar[Sequence[str]] = ("block",)
+    passes: ClassVar[Sequence[str]] = (*AHEAD, *both("skipped"))  # the endpoint cannot be asked whether it is so
     answered = "run"
     order = 38
 
@@ -150,7 +151,7 @@ class NotBlocked(Blocked):
     wanted = "rolled_back"
     helps = False
     right: ClassVar[Sequence[str]] = ("block", "allow")
-    passes: ClassVar[Sequence[str]] = (*AHEAD, *both("failing"), *BACK)
+    passes: ClassVar[Sequence[str]] = (*Blocked.passes, *both("failing"), *BACK)
     order = 39
 
 
