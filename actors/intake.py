@@ -12,12 +12,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import structlog
 
-from actors.access.book import Judge, unjudged
+from actors.access.book import Judge, JudgeAlerts, unjudged, unjudged_alerts
 from actors.access.rules import Denied
+from actors.alert_frames import PlainAlerts
 from actors.answers import Asker, Pump, Refusal, Replies
 from actors.clock import Clock
 from actors.deciding.words import DECIDER_PATH, INSIDE, OPERATOR, AlertsStored, Decided, LookAgain
@@ -35,7 +37,7 @@ from bridge_link.batch import alerts_of
 from bridge_link.errors import WireError
 from bridge_link.pump import Incoming
 from bridge_link.wire import Kind, Message, nack, new_id
-from guardian_link.messages import Alert, BadAlert, facts_of
+from guardian_link.messages import Alert, BadAlert, facts_of, have_known_names
 
 MAX_WAITING: Final = 10_000
 """Senders remembered for an answer that is still to come; older ones ask again."""
@@ -60,8 +62,9 @@ that cannot be sent so; an ANSWER always can.
 @dataclass(frozen=True)
 class IntakeParts:
     """``hint`` tells the guardian actor; ``ask`` answers a query (blocking, on the I/O pool); ``bridge`` takes
-    what the clients of endpoints send: HELLO, HB, REPLY (with the way back); ``judge`` says what an authenticated
-    client may not, ``may_answer`` whether one may answer commands, and so speak for an endpoint.
+    what the clients of endpoints send: HELLO, HB, REPLY (with the way back); ``judge`` and
+    ``judge_alerts`` say what an authenticated client may not, ``may_answer`` whether one may answer commands, and so
+    speak for an endpoint.
     """
 
     journal: Journal
@@ -71,6 +74,7 @@ class IntakeParts:
     ask: Callable[[Mapping[str, Any]], Any]
     bridge: Callable[[Incoming, Answer], object]
     judge: Judge = unjudged
+    judge_alerts: JudgeAlerts = unjudged_alerts
     may_answer: Callable[[str], bool] = lambda _client: True
     say: Callable[[str, Sequence[tuple[str, Mapping[str, Any]]]], object] = lambda _client, _alerts: None
     """Tells people of a client's alerts (id, facts) before anything else is done with them; it must only hand over."""
@@ -96,11 +100,14 @@ class IntakeCounters:
 
 @dataclass(slots=True)
 class _Taken:
-    """The alerts of one message on their way into the journal. ``asker``: of the message; None for the daemon's own."""
+    """The alerts of one message on their way into the journal. ``asker``: of the message; None for the daemon's own;
+    ``decision``: what is decided about all of them already, if that is one.
+    """
 
     asker: Asker | None
     rows: list[NewAlert]
     facts: list[Mapping[str, Any]]
+    decision: Mapping[str, Any] | None = None
 
     def asker_of(self, row: NewAlert) -> Asker | None:
         return None if self.asker is None else self.asker.about(row.msg_id)
@@ -154,7 +161,7 @@ class AlertIntake:
         message, peer = incoming.message, incoming.peer
         if message.kind is Kind.ALERT:  # what its type is counts too
             asker = Asker(pump, peer, message.id, encoding=message.content_type)
-            self._take_some(incoming.client, asker, {message.id: message.body})
+            self._take_some(incoming.client, asker, {message.id: message.body}, _texts(message))
             return
         if message.kind is Kind.ALERTS:
             self._take_alerts(pump, incoming)
@@ -218,54 +225,68 @@ class AlertIntake:
     def _take_alerts(self, pump: Pump, incoming: Incoming) -> None:
         message, peer = incoming.message, incoming.peer
         try:
-            alerts = alerts_of(message.body)
+            alerts = message.body["alerts"] if isinstance(message, PlainAlerts) else alerts_of(message.body)
         except WireError as error:
             refusal = nack(message.id, error.code, error.text, permanent=True)
             pump.send(peer, replace(refusal, content_type=message.content_type))
             return
         asker = Asker(pump, peer, "", message.id, message.content_type)
-        self._take_some(incoming.client, asker, alerts)
+        self._take_some(incoming.client, asker, alerts, _texts(message))
 
-    def _take_some(self, client: str, asker: Asker, alerts: Mapping[str, Any]) -> None:
-        """The alerts of one message, by their ids."""
+    def _take_some(self, client: str, asker: Asker, alerts: Mapping[str, Any], texts: Mapping[str, str]) -> None:
+        """The alerts of one message, by their ids; ``texts``: those that are plain, as JSON."""
         self.counters.received += len(alerts)
-        here, judge, refused = self._here, self.parts.judge, self._here.replies.refused
-        heard: list[tuple[str, dict[str, Any]]] = []
-        for msg_id, body in alerts.items():
-            try:
-                facts = facts_of(body)
-            except BadAlert as bad:
-                self.counters.malformed += 1
-                refused(asker.about(msg_id), Refusal("malformed", str(bad), permanent=True))
-                continue
-            denied = judge(client, Kind.ALERT, facts["type"])
-            if denied is None:
-                heard.append((msg_id, facts))
-                continue
-            self.counters.denied += 1
-            refusal = Refusal(denied.code, denied.text, denied.permanent, denied.retry_after_ms)
-            refused(asker.about(msg_id), refusal)
+        heard = self._heard(client, asker, self._checked(asker, alerts, is_plain=bool(texts)))
         if not heard:
             return
         self.parts.say(client, heard)
-        room = self._room(here.count)
+        here, room = self._here, self._room(self._here.count)
         for msg_id, _facts in heard[room:]:
-            refused(asker.about(msg_id), self._no_room())
+            here.replies.refused(asker.about(msg_id), self._no_room())
         if room:
-            here.arrived.append(self._taken(client, asker, heard[:room]))
+            here.arrived.append(self._taken(client, asker, heard[:room], texts))
             here.count += min(room, len(heard))
 
-    def _taken(self, client: str, asker: Asker, heard: list[tuple[str, dict[str, Any]]]) -> _Taken:
+    def _checked(self, asker: Asker, alerts: Mapping[str, Any], *, is_plain: bool) -> list[tuple[str, dict[str, Any]]]:
+        """Those that are good, with their facts; the others are refused."""
+        if is_plain and have_known_names(alerts.values()):
+            return list(alerts.items())
+        good: list[tuple[str, dict[str, Any]]] = []
+        for msg_id, body in alerts.items():
+            try:
+                good.append((msg_id, facts_of(body)))
+            except BadAlert as bad:
+                self.counters.malformed += 1
+                self._here.replies.refused(asker.about(msg_id), Refusal("malformed", str(bad), permanent=True))
+        return good
+
+    def _heard(
+        self, client: str, asker: Asker, alerts: list[tuple[str, dict[str, Any]]]
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """Those the client may send; the others are refused."""
+        denials = self.parts.judge_alerts(client, [facts["type"] for _, facts in alerts])
+        if not any(denials):
+            return alerts
+        for (msg_id, _), denied in zip(alerts, denials, strict=True):
+            if denied is not None:
+                self.counters.denied += 1
+                refusal = Refusal(denied.code, denied.text, denied.permanent, denied.retry_after_ms)
+                self._here.replies.refused(asker.about(msg_id), refusal)
+        return [one for one, denied in zip(alerts, denials, strict=True) if denied is None]
+
+    def _taken(
+        self, client: str, asker: Asker, heard: list[tuple[str, dict[str, Any]]], texts: Mapping[str, str]
+    ) -> _Taken:
         at = self.parts.clock.wall()
         foregone: dict[str, Mapping[str, Any] | None] = {}  # of this message: what is switched or edited counts at once
-        taken = _Taken(asker, [], [])
+        rows: list[NewAlert] = []
         for msg_id, facts in heard:
             kind = facts["type"]
             if kind not in foregone:
                 foregone[kind] = self.parts.foregone(kind)
-            taken.rows.append(new_alert(client, msg_id, facts, at, foregone[kind]))
-            taken.facts.append(facts)
-        return taken
+            rows.append(new_alert(client, msg_id, facts, at, foregone[kind], texts.get(msg_id)))
+        alike = next(iter(foregone.values())) if len(foregone) == 1 else None
+        return _Taken(asker, rows, [facts for _, facts in heard], alike)
 
     def _room(self, taken: int) -> int:
         """How many more alerts can be kept: what cannot is not taken, and its sender knows at once."""
@@ -326,6 +347,13 @@ class AlertIntake:
         at = 0
         for taken in arrived:
             asker, first, at = taken.asker, at, at + len(taken.rows)
+            if taken.decision is not None and asker is not None and all(map(_is_new, stored[first:at])):
+                new = [row.msg_id for row in taken.rows]  # as below, for what most messages are
+                self.counters.stored += len(new)
+                replies.all_stored(asker, new, is_new=True)
+                told.append(_Told(asker, new, taken.decision))
+                foregone.append((taken.decision, new))
+                continue
             ids: tuple[list[str], list[str]] = ([], [])
             by_decision: dict[int, tuple[Mapping[str, Any], list[str]]] = {}
             for row, facts, came in zip(taken.rows, taken.facts, stored[first:at], strict=True):
@@ -454,6 +482,13 @@ class AlertIntake:
         with self._lock:
             self._by_execution.setdefault(execution_id, []).append(asker)
             _bound(self._by_execution)
+
+
+_is_new: Final = attrgetter("is_new")
+
+
+def _texts(message: Message) -> Mapping[str, str]:
+    return message.texts if isinstance(message, PlainAlerts) else {}
 
 
 def _refusal(message_id: str, denied: Denied) -> Message:

@@ -124,7 +124,7 @@ class PlainAlerts:
         self._closed = threading.Event()
         self._outlets = tuple(_Outlet(sink, self._closed) for sink in sinks)
         self._offered: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
-        self._known = Recent(MOST_KNOWN)
+        self._known = Recent(2 * MOST_KNOWN)  # each by its id, and with what was said
         self._known_lock = threading.Lock()
         self._worst = Sayer(self._sum_up)
         self._others = Sayer(self._sum_up)
@@ -138,34 +138,36 @@ class PlainAlerts:
 
     def offer(self, client: str, msg_id: str, facts: Told) -> None:
         """Tell this alert, unless one with this id was, whatever its text is by now. Never blocks, never raises."""
-        self._offer(client, [(msg_id, facts, (client, msg_id))])
+        if (client, msg_id) not in self._known:
+            self._offer(client, [(msg_id, facts)])
 
     def offer_all(self, client: str, alerts: Sequence[tuple[str, Told]]) -> None:
         """Tell each of them (id, facts), unless it was told. One that says something else under an id that was told is
         another: the daemon refuses it, people hear of it.
         """
-        self._offer(client, [(msg_id, facts, (client, msg_id, _said(facts))) for msg_id, facts in alerts])
-
-    def _offer(self, client: str, alerts: Sequence[tuple[str, Told, object]]) -> None:
-        """(id, facts, what it is known by)."""
         known = self._known
-        fresh = [one for one in alerts if one[2] not in known]
-        counts = Counter((facts.get("severity") == CRITICAL, str(facts.get("type"))) for _, facts, _ in fresh)
+        self._offer(
+            client,
+            [one for one in alerts if (client, one[0]) not in known or (client, one[0], _said(one[1])) not in known],
+        )
+
+    def _offer(self, client: str, fresh: Sequence[tuple[str, Told]]) -> None:
+        kinds = [(facts.get("severity") == CRITICAL, str(facts.get("type"))) for _, facts in fresh]
         room = {
             kind: (self._worst if kind[0] else self._others).may_say_some(kind[1], count)
-            for kind, count in counts.items()
+            for kind, count in Counter(kinds).items()
         }
         if not any(room.values()):
             return
-        for msg_id, facts, key in fresh:
-            kind = (facts.get("severity") == CRITICAL, str(facts.get("type")))
+        for kind, (msg_id, facts) in zip(kinds, fresh, strict=True):
             if room[kind]:
                 room[kind] -= 1
-                self._tell(client, msg_id, facts, key)
+                self._tell(client, msg_id, facts)
 
-    def _tell(self, client: str, msg_id: str, facts: Told, key: object) -> None:
+    def _tell(self, client: str, msg_id: str, facts: Told) -> None:
         with self._known_lock:
-            self._known.add(key)
+            self._known.add((client, msg_id))
+            self._known.add((client, msg_id, _said(facts)))
         if self._offered.qsize() >= MOST_WAITING:
             self._dropped += 1
             return

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -54,6 +54,8 @@ class Counters:
 
 
 OnMessage = Callable[[Incoming], None]
+Decode = Callable[[Sequence[bytes]], Message]
+"""As ``bridge_link.wire.decode``: frames to a message. Raises WireError, and nothing else."""
 Answer = tuple[bytes, Message | list[bytes]]
 """The peer, and a message or its frames."""
 
@@ -64,6 +66,7 @@ class RouterPump:
     Args:
         on_drained: called on the pump's thread when all that had come was given to ``on_message``.
         is_full: whether so many files are open that peers must be sent away.
+        read: what makes messages of frames.
     """
 
     def __init__(
@@ -75,7 +78,9 @@ class RouterPump:
         guard: Guard | None = None,
         on_drained: Callable[[], object] = lambda: None,
         is_full: IsFull = never,
+        read: Decode = decode,
     ) -> None:
+        self._read = read
         self._wanted = address
         self._guard = guard
         self._on_message = on_message
@@ -226,7 +231,7 @@ class RouterPump:
 
     def _take(self, peer: bytes, client: str | None, frames: list[bytes]) -> None:
         try:
-            message = decode(frames)
+            message = self._read(frames)
         except WireError as error:
             self.counters.malformed += 1
             if error.message_id is not None:

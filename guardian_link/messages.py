@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -178,6 +178,12 @@ _known_names: set[_Names] = set()
 """Type, service, severity and source of plain alerts that were found good: alerts are much alike."""
 MOST_NAMES: Final = 4096
 MOST_NAMES_CHARS: Final = 512
+
+
+def have_known_names(alerts: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether ``facts_of`` found type, service, severity and source of each of these plain alerts good before."""
+    names = {(one["type"], one.get("service"), one["severity"], one["source"]) for one in alerts}
+    return names <= _known_names
 
 
 def _is_known(names: _Names) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import structlog
 
+from actors import alert_frames
 from actors.access.audit import Audit
 from actors.access.book import Book, ClientBook, PlainBook
 from actors.access.keyring import Keyring
@@ -169,6 +170,7 @@ class Recovery:
                 ask=self._ask,
                 bridge=self.sessions.take,
                 judge=self._book.judge,
+                judge_alerts=self._book.judge_alerts,
                 may_answer=self._may_answer,
                 say=self.plain.offer_all,
                 foregone=self._foregone,
@@ -391,6 +393,7 @@ class Recovery:
                     guard=self._book.guard,
                     on_drained=self._intake.drained,
                     is_full=self._files.is_full,
+                    read=alert_frames.decode,
                 )
             if self._plan.events_address is not None:
                 guard = self._book.follower_guard

@@ -8,12 +8,12 @@ within about a second, on living sessions too, and a slow disk delays that and n
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actors.access.audit import Audit
 from actors.access.keyring import Keyring, Signature, utc_now
-from actors.access.rules import COUNTED, Bucket, Client, Denied, decide, held_back, lapsed, unknown
+from actors.access.rules import ALLOWED, COUNTED, Bucket, Client, Denied, decide, held_back, lapsed, unknown
 from actors.access.table import BadTable, Table
 from actors.clock import Clock
 from bridge_link.errors import KeyTrouble
@@ -183,6 +183,16 @@ class ClientBook:
         self.audit.denied(name, kind, denied)
         return denied
 
+    def judge_alerts(self, name: str, types: Sequence[str]) -> Sequence[Denied | None]:
+        """``judge`` of an alert of each of these types."""
+        known = self._known
+        client = None if known is None else known.by_name.get(name)
+        if client is not None and client.max_rate_per_s is None:  # then each of a type is judged alike
+            now = self.clock.wall()
+            if all(decide(client, Kind.ALERT, one, now) is ALLOWED for one in set(types)):
+                return [None] * len(types)
+        return [self.judge(name, Kind.ALERT, one) for one in types]
+
     def _spend(self, client: Client, rate_per_s: float) -> float:
         now = self.clock.now()
         with self._spending:  # two links' pumps
@@ -222,11 +232,22 @@ class PlainBook:
         del name, kind, alert_type
         return None
 
+    def judge_alerts(self, name: str, types: Sequence[str]) -> Sequence[Denied | None]:
+        return unjudged_alerts(name, types)
+
 
 Book = ClientBook | PlainBook
 Judge = Callable[[str, Kind, str | None], Denied | None]
+JudgeAlerts = Callable[[str, Sequence[str]], Sequence[Denied | None]]
+"""A client's name, the types of the alerts it sent -> what each of them is answered instead of being heard, or None."""
 
 
 def unjudged(name: str, kind: Kind, alert_type: str | None) -> None:
     """Everybody may say everything."""
     del name, kind, alert_type
+
+
+def unjudged_alerts(name: str, types: Sequence[str]) -> Sequence[Denied | None]:
+    """Everybody may send every alert."""
+    del name
+    return [None] * len(types)

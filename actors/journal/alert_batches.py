@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
+from actors.alert_frames import json_of
 from actors.journal.rows import AlertConflict, Execution, JsonMap, StoredAlert, add_execution, decision_of
 
 T = TypeVar("T")
@@ -56,10 +57,23 @@ class NewDecision(NamedTuple):
 Stored = StoredAlert | AlertConflict
 
 
-def new_alert(client: str, msg_id: str, facts: JsonMap, at: float, decision: JsonMap | None = None) -> NewAlert:
-    """Equal facts have equal hashes, whatever they came in as."""
-    body = _encode(facts)
-    return NewAlert(client, msg_id, hashlib.sha256(body.encode()).hexdigest(), body, at, decision)
+def new_alert(
+    client: str, msg_id: str, facts: JsonMap, at: float, decision: JsonMap | None = None, text: str | None = None
+) -> NewAlert:
+    """``text``: the facts as JSON, where somebody has made it (``alert_frames``)."""
+    body = _encode(facts) if text is None else text
+    return NewAlert(client, msg_id, _hash(body), body, at, decision)
+
+
+def _hash(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _hashes(body: str) -> set[str]:
+    """Of the same facts in each form they are written in: a body may be forgotten, its hash is not."""
+    facts = json.loads(body)
+    forms = (body, _encode(facts), json_of(facts))
+    return {_hash(one) for one in forms if one is not None}
 
 
 def store_alerts(db: sqlite3.Connection, alerts: Sequence[NewAlert]) -> list[Stored]:
@@ -90,7 +104,7 @@ def _store(db: sqlite3.Connection, alerts: Sequence[NewAlert]) -> list[Stored]:
 
 def _known(db: sqlite3.Connection, alert: NewAlert) -> Stored:
     known = db.execute("SELECT * FROM alerts WHERE client=? AND msg_id=?", (alert.client, alert.msg_id)).fetchone()
-    if known["sha256"] != alert.sha256:
+    if known["sha256"] != alert.sha256 and known["sha256"] not in _hashes(alert.body):
         return AlertConflict(f"alert {alert.msg_id} is known with another body")
     return StoredAlert(known["seq"], is_new=False, decision=decision_of(known))
 

@@ -28,13 +28,16 @@ def take_alerts(
         facts: of each alert.
     """
     stored = store_alerts(db, alerts)
-    fresh: list[int] = []
-    by_outcome: dict[str, list[str]] = {}
-    for number, (came, alert) in enumerate(zip(stored, alerts, strict=True)):
-        if alert.decision is not None and not isinstance(came, AlertConflict) and came.is_new:
-            fresh.append(number)
-            by_outcome.setdefault(str(alert.decision["outcome"]), []).append(alert.msg_id)
+    fresh = [
+        number
+        for number, (came, alert) in enumerate(zip(stored, alerts, strict=True))
+        if alert.decision is not None and not isinstance(came, AlertConflict) and came.is_new
+    ]
     if len(fresh) > FEW:
+        by_outcome: dict[str, list[str]] = {}
+        for number in fresh:
+            alert = alerts[number]
+            by_outcome.setdefault(str((alert.decision or {})["outcome"]), []).append(alert.msg_id)
         _sum_up(db, path, alerts[fresh[0]].at, by_outcome)
         return stored
     for number in fresh:

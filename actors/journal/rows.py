@@ -28,6 +28,8 @@ class StoredAlert(NamedTuple):
 class AlertConflict(Exception):
     """Another body under a known id."""
 
+    is_new: Final = False
+
 
 class OpenAlert(NamedTuple):
     """An alert nobody has decided yet. ``client``: the sender's authenticated name."""
