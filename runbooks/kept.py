@@ -17,11 +17,9 @@ import json
 import os
 import stat
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,15 +40,6 @@ OpenRuns = Callable[[], Collection[str] | None]
 
 def no_runs() -> Collection[str]:
     return ()
-
-
-def this_moment() -> Moment:
-    return Moment(time.time(), _boot(), time.clock_gettime(time.CLOCK_BOOTTIME))
-
-
-@cache
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from typing import IO, Any, Final
 
 from runbooks.beneath import folder_beneath
 from runbooks.deciding.timing import Moment
-from runbooks.kept import MANIFEST, Kept, OpenRuns, no_runs, this_moment, write
+from runbooks.kept import MANIFEST, Kept, OpenRuns, no_runs, write
 from runbooks.ports import CleaningDone, CleaningProgress, PortError
 
 _CHUNK: Final = 1024 * 1024
@@ -94,8 +94,8 @@ class Quarantine:
         base: Path,
         keep_s: float,
         most_bytes: int,
+        moment: Callable[[], Moment],
         open_runs: OpenRuns = no_runs,
-        moment: Callable[[], Moment] = this_moment,
     ) -> None:
         self.base = base
         self._kept = Kept(base, keep_s, most_bytes, open_runs, moment)

@@ -18,7 +18,7 @@ from runbooks.databases import LocalDatabases
 from runbooks.deciding.timing import Moment
 from runbooks.functions import CustomFunctions
 from runbooks.hosts import LocalHosts
-from runbooks.kept import OpenRuns, no_runs, this_moment
+from runbooks.kept import OpenRuns, no_runs
 from runbooks.network import LocalHttp, LocalTcp
 from runbooks.notices import Channel, LocalNotices, Log, Program, Webhook
 from runbooks.ports import Bridges, Ports, Scaling, Services, Usages
@@ -84,14 +84,14 @@ def action_ports(
     services: Services,
     bridges: Bridges,
     outside: Outside,
+    moment: Callable[[], Moment],
     open_runs: OpenRuns = no_runs,
-    moment: Callable[[], Moment] = this_moment,
 ) -> tuple[Ports, Quarantine]:
     """The ports, and the quarantine that is to be purged now and then, but for what ``open_runs`` put there."""
     commands, http = LocalCommands(), LocalHttp()
     secrets = LocalSecrets(plan.secrets)
     base = plan.quarantine or state_dir / QUARANTINE
-    quarantine = Quarantine(base, plan.keep_s, plan.most_bytes, open_runs, moment)
+    quarantine = Quarantine(base, plan.keep_s, plan.most_bytes, moment, open_runs)
     channels = {"log": Log(), DEFAULT_CHANNEL: Log()} | dict(plan.channels)
     ports = Ports(
         services,

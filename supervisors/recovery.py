@@ -189,7 +189,7 @@ class Recovery:
         bridges = BridgeCommands(self.sessions, self._bridge_is_ready, plan.behind, plan.folders)
         state, world = plan.state_dir, outside or Outside()
         ports, quarantine = action_ports(
-            plan.actions, state, services, bridges, world, self._open_runs, system.clock.moment
+            plan.actions, state, services, bridges, world, system.clock.moment, self._open_runs
         )
         self._ports = replace(ports, alerts=JournalAlerts(self._journal, system.clock))
         self._purger = Purger(quarantine.purge, system.io.run, system.clock.now)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from actors.clock import SystemClock
 from runbooks.cleaning import LocalCleanups
 from runbooks.ports import Cleaning
 from runbooks.quarantine import Quarantine
@@ -77,7 +78,7 @@ def matrix(folder: Path, aside: Path, *, must_free: bool, backwards: bool) -> tu
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)
         before = contents(root)
-        cleanups = LocalCleanups((root,), Quarantine(base, 1000, 10**9))
+        cleanups = LocalCleanups((root,), Quarantine(base, 1000, 10**9, SystemClock().moment))
         # a look for open files at each point would take longer than all else
         wanted = Cleaning(str(root), until_free_bytes=2**62 if must_free else None, open_files=True)
         manifest = cleanups.choose(wanted, "x")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.clock import SystemClock
 from runbooks.calls.family import CallOutcome, CheckOutcome
 from runbooks.engine_words import Answer, Try
 from runbooks.model import NEEDS_SNAPSHOT, Call, CallType
@@ -54,7 +55,9 @@ class NoBridges:
 
 
 def ports_of(state: Path, outside: Outside | None = None, **plan: Any) -> Ports:
-    return action_ports(ActionsPlan(**plan), state, NoServices(), NoBridges(), outside or Outside())[0]
+    return action_ports(
+        ActionsPlan(**plan), state, NoServices(), NoBridges(), outside or Outside(), SystemClock().moment
+    )[0]
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from actors.clock import SystemClock
 from runbooks.cleaning import LocalCleanups
 from runbooks.deciding.timing import Moment
 from runbooks.engine_words import Answer
@@ -342,7 +343,7 @@ class Machine:
         self.wall_s += seconds
 
     def quarantine(self, base: Path, keep_s: float = 7 * DAY_S, most_bytes: int = 10**9) -> Quarantine:
-        return Quarantine(base, keep_s, most_bytes, lambda: self.open_runs, self.moment)
+        return Quarantine(base, keep_s, most_bytes, self.moment, lambda: self.open_runs)
 
 
 def put_aside(at: Quarantine, root: Path, run: str, content: bytes = b"x", /, **wanted: Any) -> Mapping[str, Any]:
@@ -491,10 +492,10 @@ def takes(cleanups: LocalCleanups, folder: Path, **wanted: Any) -> list[str]:
 def test_a_root_in_a_quarantine_is_refused(tmp_path: Path, root: Path, how: str) -> None:
     """An alert may name the root: what runs put aside is not put aside again."""
     base = root / "aside"
-    cleanups = LocalCleanups((root,), Quarantine(base, DAY_S, 10**9))
+    cleanups = LocalCleanups((root,), Quarantine(base, DAY_S, 10**9, SystemClock().moment))
     with pytest.raises(PortError, match="is in the quarantine"):
         takes(cleanups, base)
-    put_aside(Quarantine(base, DAY_S, 10**9), root, "x-1")
+    put_aside(Quarantine(base, DAY_S, 10**9, SystemClock().moment), root, "x-1")
     (root / "link").symlink_to(base)
     asked = {"itself": base, "a run": base / "x-1", "a cleanup": next(base.glob("x-1/*")), "by a link": root / "link"}
     with pytest.raises(PortError, match="is in the quarantine"):
@@ -507,14 +508,14 @@ def test_nothing_is_taken_from_any_quarantine_below_the_root(tmp_path: Path, roo
     (root / deep).mkdir(parents=True, exist_ok=True)
     (tmp_path / "link").symlink_to(root / deep)
     configured, named, forgotten = root / deep / "aside", root / deep / "named", root / deep / "forgotten"
-    quarantine = Quarantine(tmp_path / "link" / "aside", DAY_S, 10**9)
-    put_aside(Quarantine(forgotten, DAY_S, 10**9), root, "x-0")
+    quarantine = Quarantine(tmp_path / "link" / "aside", DAY_S, 10**9, SystemClock().moment)
+    put_aside(Quarantine(forgotten, DAY_S, 10**9, SystemClock().moment), root, "x-0")
     put_aside(quarantine, root, "x-1")
     put_aside(quarantine, root, "x-2", quarantine=str(named))
     old(root / "a.log")
     for name in (configured, named, forgotten):
         assert (name / ".selfheal-quarantine").is_file()
-    again = LocalCleanups((root,), Quarantine(tmp_path / "link" / "aside", DAY_S, 10**9))
+    again = LocalCleanups((root,), Quarantine(tmp_path / "link" / "aside", DAY_S, 10**9, SystemClock().moment))
     assert takes(again, root) == ["a.log"]
     for name in (configured, named):
         (name / ".selfheal-quarantine").unlink()  # the mark and what is remembered hold each by itself
@@ -523,7 +524,7 @@ def test_nothing_is_taken_from_any_quarantine_below_the_root(tmp_path: Path, roo
 
 def test_a_move_is_refused_when_its_root_has_become_a_quarantine(tmp_path: Path, root: Path) -> None:
     old(root / "a.log")
-    quarantine = Quarantine(tmp_path / "aside", DAY_S, 10**9)
+    quarantine = Quarantine(tmp_path / "aside", DAY_S, 10**9, SystemClock().moment)
     cleanups = LocalCleanups((root,), quarantine)
     manifest = cleanups.choose(Cleaning(str(root)), "x-1")
     (root / ".selfheal-quarantine").touch()
@@ -534,7 +535,7 @@ def test_a_move_is_refused_when_its_root_has_become_a_quarantine(tmp_path: Path,
 
 def test_what_was_put_aside_is_no_place_for_a_quarantine(tmp_path: Path, root: Path) -> None:
     base = root / "aside"
-    quarantine = Quarantine(base, DAY_S, 10**9)
+    quarantine = Quarantine(base, DAY_S, 10**9, SystemClock().moment)
     put_aside(quarantine, root, "x-1")
     inside = next(base.glob("x-1/*")) / "more"
     with pytest.raises(PortError, match="inside what was put aside"):
@@ -544,7 +545,7 @@ def test_what_was_put_aside_is_no_place_for_a_quarantine(tmp_path: Path, root: P
 @needs_root
 def test_a_quarantine_that_is_mounted_a_second_time_is_no_root(tmp_path: Path, root: Path) -> None:
     base, second = tmp_path / "aside", root / "second"
-    quarantine = Quarantine(base, DAY_S, 10**9)
+    quarantine = Quarantine(base, DAY_S, 10**9, SystemClock().moment)
     put_aside(quarantine, root, "x-1")
     old(root / "a.log")
     second.mkdir()
