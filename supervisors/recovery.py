@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import structlog
 
-from actors import alert_frames
 from actors.access.audit import Audit
 from actors.access.book import Book, ClientBook, PlainBook
 from actors.access.keyring import Keyring
@@ -46,9 +45,6 @@ from actors.questions import BadQuestion
 from actors.refs import Ref
 from actors.runbook import RunbookParts, StopPolicy, StopRun
 from actors.spec import ChildSpec
-from bridge_link.errors import BindFailed
-from bridge_link.publisher import EventPublisher
-from bridge_link.pump import RouterPump
 from bridge_link.wire import Kind
 from config.models import JournalConfig
 from guardian_link.messages import BadAlert
@@ -68,9 +64,8 @@ from supervisors.endpoint_errors import endpoint_error, sender_of
 from supervisors.happenings import Happenings
 from supervisors.held import Held
 from supervisors.library import Supervisor
+from supervisors.link_sockets import LinkSockets
 from supervisors.manager import CommandFailed, Record, RecoveryStatus, UnknownNode
-from supervisors.memory_watch import MemoryWatch
-from supervisors.open_files import OpenFiles
 from supervisors.people import user_name, who_asks
 from supervisors.plain_sinks import LogSink
 from supervisors.records import JournalRecords
@@ -147,10 +142,8 @@ class Recovery:
             audit_key=self._anchor.key,
             on_sealed=self._anchor.wake,
         )
-        self._publisher: EventPublisher | None = None
-        self._happenings = Happenings(self._journal, lambda: self._publisher.address if self._publisher else None)
+        self._happenings = Happenings(self._journal, lambda: self._sockets.events_place)
         self._unrecorded = 0
-        self._unwritten: dict[str, str] = {}
         self.held = Held(self._journal, system.clock, system.board, self._tell_guardian)
         self.records = JournalRecords(self._journal, self.held.waiting)
         self.runbook_files = RunbookFiles(
@@ -207,10 +200,17 @@ class Recovery:
                 own_user=user_name(os.geteuid()),
             )
         )
-        self._pumps: dict[str, RouterPump] = {}
-        self._files = OpenFiles(system.clock.now)
-        self._memory = MemoryWatch(
-            self._link_ports, system.io.run, system.clock.now, lambda: self._intake.bytes_in_flight
+        addresses = {"guardian": plan.guardian_address, "bridge": plan.bridge_address}
+        self._sockets = LinkSockets(
+            {name: address for name, address in addresses.items() if address is not None},
+            plan.events_address,
+            plan.state_dir,
+            self._book,
+            self._intake,
+            self._happenings.batch,
+            system.io,
+            system.clock,
+            self.told,
         )
         system.board.listen(Degradation(lambda path, event, text: self._event(path, event, text, {})).look)
 
@@ -247,9 +247,7 @@ class Recovery:
 
     def _committed(self) -> None:
         """On the journal's thread."""
-        publisher = self._publisher
-        if publisher is not None:
-            publisher.ring()
+        self._sockets.ring()
 
     def _trouble(self) -> str | None:
         self._purger.look()
@@ -310,7 +308,7 @@ class Recovery:
             self._approvals_spec(),
             self._plain_spec(),
             self._runbook_files_spec(),
-            *(self._pump_spec(name, pump) for name, pump in self._all_pumps().items()),
+            *self._sockets.specs(),
         )
 
     def _redacted(self, text: str) -> str:
@@ -379,69 +377,6 @@ class Recovery:
 
     # -- links --------------------------------------------------------------------------------------------------------
 
-    def _link_pumps(self) -> Mapping[str, RouterPump]:
-        """Made when they are first needed: their keys must be there. Raises KeyRefused."""
-        addresses = {"guardian": self._plan.guardian_address, "bridge": self._plan.bridge_address}
-        wanted = {name: address for name, address in addresses.items() if address is not None}
-        if wanted and not self._pumps:
-            self._book.open()
-            for name, address in wanted.items():
-                self._pumps[name] = RouterPump(
-                    address,
-                    self._taker(name),
-                    name,
-                    guard=self._book.guard,
-                    on_drained=self._intake.drained,
-                    is_full=self._files.is_full,
-                    read=alert_frames.decode,
-                )
-            if self._plan.events_address is not None:
-                guard = self._book.follower_guard
-                self._publisher = EventPublisher(
-                    self._plan.events_address, self._happenings.batch, guard, self._files.is_full
-                )
-        return self._pumps
-
-    def _all_pumps(self) -> Mapping[str, RouterPump | EventPublisher]:
-        pumps = self._link_pumps()
-        return {**pumps, **({} if self._publisher is None else {"events": self._publisher})}
-
-    def _link_ports(self) -> Mapping[str, int]:
-        reached = {name: pump.address for name, pump in self._all_pumps().items()}
-        return {name: int(at.rsplit(":", 1)[1]) for name, at in reached.items() if at is not None}
-
-    def _pump_spec(self, name: str, pump: RouterPump | EventPublisher) -> ChildSpec:
-        file = self._plan.state_dir / f"{name}.address"
-
-        def begin() -> None:
-            if not pump.is_alive:  # bound before the tree was started
-                _bind(name, pump)
-            self._write_address(name, file, _as_reached(pump))
-
-        def look() -> str | None:
-            if name in self._unwritten:
-                self._write_address(name, file, _as_reached(pump))
-            memory = self._memory.look(name)
-            unwritten = self._unwritten.get(name) or memory
-            return unwritten if unwritten or name == "events" else self._book.look() or self._files.trouble()
-
-        watched = Watched(begin, lambda: pump.is_alive, pump.close, lambda: pump.address, self.told(name, look))
-        return ChildSpec(id=name, start=MonitorActor, args=(NodeKind.LINK, watched), shutdown=10.0)
-
-    def _write_address(self, name: str, file: Path, text: str) -> None:
-        """For clients that look into the state directory. Without it the link works for who knows the address."""
-        fresh = file.with_suffix(".new")
-        try:
-            fresh.write_text(text, encoding="ascii")
-            fresh.replace(file)  # a client never reads half an address
-        except OSError as error:
-            self._unwritten[name] = f"cannot write {file}: {error.strerror}"
-        else:
-            self._unwritten.pop(name, None)
-
-    def _taker(self, name: str) -> Callable[[Any], None]:
-        return lambda incoming: self._intake.take(self._pumps[name], incoming)
-
     def _clients(self) -> Book:
         keyring, clock = Keyring(self._plan.state_dir), self._system.clock
         if not self._plan.curve:
@@ -460,19 +395,13 @@ class Recovery:
 
     def bind(self) -> None:
         """Take the links' addresses before anything is started. Raises BindFailed, BadAddress, KeyRefused."""
-        for name, pump in self._all_pumps().items():
-            if not pump.is_alive:
-                _bind(name, pump)
+        self._sockets.bind()
 
     def close(self) -> None:
-        for pump in self._bound():
-            pump.close()
+        self._sockets.close()
         self._journal.close()
         self._anchor.close()
         self.plain.close()
-
-    def _bound(self) -> tuple[RouterPump | EventPublisher, ...]:
-        return (*self._pumps.values(), *(() if self._publisher is None else (self._publisher,)))
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
@@ -687,9 +616,7 @@ class Recovery:
             case {"ask": "endpoints"}:
                 return self._endpoints()
             case {"ask": "where"}:
-                return {name: pump.address for name, pump in self._pumps.items()} | {
-                    "events": self._happenings.published_at()
-                }
+                return {**self._sockets.places(), "events": self._happenings.published_at()}
             case _:
                 words = "execution (with execution_id), alert (with id), statistics, alerts, events, endpoints or where"
                 raise BadQuestion(f"ask for {words}")
@@ -716,18 +643,5 @@ def _node_of(what: str) -> str:
     return UPPER.get(what, f"root/links/{what}")
 
 
-def _as_reached(pump: RouterPump | EventPublisher) -> str:
-    """A link's address as a program on this machine uses it."""
-    return f"{pump.address}\n".replace("//0.0.0.0:", "//127.0.0.1:")
-
-
 def retention_of(journal: JournalConfig) -> Retention:
     return Retention(bodies_s=journal.keep, bodies=journal.max_alerts, ids_s=journal.keep_ids, ids=journal.max_ids)
-
-
-def _bind(name: str, pump: RouterPump | EventPublisher) -> None:
-    """Raises BindFailed with what to change."""
-    try:
-        pump.start()
-    except BindFailed as error:
-        raise BindFailed(f"{name} address {error}; change links.{name}.address") from None
