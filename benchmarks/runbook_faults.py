@@ -37,21 +37,25 @@ class Row:
     believed: int = 0
     wrong: list[str] = field(default_factory=list)
 
+    def went_wrong(self, text: str) -> None:
+        self.wrong.append(text)
+        print(f"WRONG {self.case.id}: {text[:1000]}", file=sys.stderr, flush=True)
+
     def acted(self, outcome: Outcome) -> None:
         self.runs += 1
         end = outcome.ended
         if end is None or end.status not in self.case.wanted:
-            self.wrong.append(repr(outcome.error) if end is None else f"{end.status}: {end.detail}")
+            self.went_wrong(repr(outcome.error) if end is None else f"{end.status}: {end.detail}")
         elif end.took_s is not None:
             self.took_s.append(end.took_s)
 
     def pretended(self, outcome: Outcome) -> None:
         self.toothless += 1
         if outcome.ended is None:
-            self.wrong.append(f"toothless: {outcome.error!r}")
+            self.went_wrong(f"toothless: {outcome.error!r}")
         elif outcome.ended.status == "succeeded":
             self.believed += 1
-            self.wrong.append("toothless: told as a success")
+            self.went_wrong("toothless: told as a success")
 
     def words(self) -> str:
         times = (
