@@ -11,7 +11,7 @@ field that is not ours. A float of 32 bits, which would be written longer, is le
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 import msgspec
@@ -35,7 +35,9 @@ _Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 
 
 class _Plain(TypedDict):
-    """What ``guardian_link.messages.facts_of`` gives back as it is when its names are good."""
+    """What ``guardian_link.messages.facts_of`` gives back as it is when its names are good, and the type is no word of
+    Guardian's own (in capitals).
+    """
 
     type: _Words
     severity: Literal["low", "medium", "high", "critical"]
@@ -65,7 +67,9 @@ _NUL: Final = "\\u0000"
 
 
 class PlainAlerts(Message):
-    """A message of plain alerts. ``texts``: each as JSON with its keys in order, by its id."""
+    """A message of plain alerts: ``facts_of`` gives each back as it is, or refuses its names. ``texts``: each as JSON
+    with its keys in order, by its id.
+    """
 
     __slots__ = ("texts",)
     texts: Mapping[str, str]
@@ -80,6 +84,11 @@ def decode(frames: Sequence[bytes]) -> Message:
             if plain is not None:
                 return plain
     return wire.decode(frames)
+
+
+def _are_ids(texts: Collection[str]) -> bool:
+    together = "\n".join(texts) + "\n"
+    return _IDS.fullmatch(together) is not None and together.count("\n") == len(texts)
 
 
 def json_of(facts: Mapping[str, Any]) -> str | None:
@@ -104,7 +113,9 @@ def _plain(raw: bytes, message_id: str, *, is_batch: bool) -> PlainAlerts | None
             alerts = {message_id: body}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if len(_again.encode(body)) != len(raw) or (is_batch and not _IDS.fullmatch("\n".join(alerts) + "\n")):
+    if len(_again.encode(body)) != len(raw) or (is_batch and not _are_ids(alerts)):
+        return None
+    if any(facts["type"].isupper() for facts in alerts.values()):  # Guardian's own words: they are mapped to ours
         return None
     encode = _json.encode
     texts = {msg_id: encode(facts).decode() for msg_id, facts in alerts.items()}

@@ -54,8 +54,13 @@ def stopped_meanwhile(bed: Bed) -> Iterator[Part]:
         eventually(lambda: bed.service().get("pid") not in (None, first), within_s=LONG_S, every_s=0.05)
         assert bed.selfheal.call("services", "stop", bed.name, "--why", "looking into it").returncode == 0
         end = bed.over(ack.decision.execution_id, began)
-        holds_for(lambda: bed.service()["state"] == "stopped", 1, every_s=0.2)
+        holds_for(is_stopped, 1, every_s=0.2)
         return end
+
+    def is_stopped() -> bool:
+        found = bed.service()
+        assert found["state"] == "stopped", found
+        return True
 
     stays_ill = {
         "command": ["sleep", "1000"],

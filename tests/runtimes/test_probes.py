@@ -12,6 +12,7 @@ import pytest
 from actors.probes import ExecProbe, HttpProbe, ProbeVerdict, TcpProbe, run_probe
 from actors.runtimes.procfs import read_line
 from tests.support.eventually import eventually
+from tests.system.running import free_port
 
 PASS, DEGRADED, FAIL = ProbeVerdict.PASS, ProbeVerdict.DEGRADED, ProbeVerdict.FAIL
 LONG_S = 20.0
@@ -130,12 +131,6 @@ def test_an_address_that_is_none_fails_in_words(url: str) -> None:
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port: int = unused.getsockname()[1]
-        return port
 
 
 def test_a_closed_port_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import psutil
@@ -32,10 +33,20 @@ LINKS = {
 SLEEPER = {"command": ["sleep", "1000"]}
 
 
+LISTENING_PORTS: Final = range(20_000, 32_000)
+"""Below those the kernel gives to outgoing connections: one of them could take a port before it is listened on."""
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
+    """One that nobody listens on, and none that this process was given before."""
+    while True:
+        port = secrets.choice(LISTENING_PORTS)  # no seed: other workers draw too
+        if port in _given:
+            continue
+        _given.add(port)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def web_service(port: int, name: str = "web", **more: Any) -> dict[str, Any]:
