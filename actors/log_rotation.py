@@ -112,10 +112,10 @@ def _copy_and_truncate(log: IO[bytes], path: Path, max_bytes: int, backups: int)
         backup_path(path, number).unlink(missing_ok=True)
     at = size - pieces * max_bytes if size >= (pieces + 1) * max_bytes else 0
     for number in range(pieces - 1, 0, -1):
-        with _aside(path, number).open("wb", buffering=0) as copy:
+        with _begun(_aside(path, number), log) as copy:
             yield from _copy(log, copy, at, at + max_bytes)
         at += max_bytes
-    with _aside(path, 0).open("wb", buffering=0) as copy:
+    with _begun(_aside(path, 0), log) as copy:
         at = yield from _copy_to_the_end(log, copy, at, max_bytes)
         if _size(log) < at:  # somebody else has emptied it meanwhile: what is in it now is new
             _put_in_place(path, pieces, backups)
@@ -147,6 +147,16 @@ def _last_block_before(log: IO[bytes], at: int) -> int:
     """Where whole blocks end, before ``at`` and before the end of the file."""
     block = os.fstat(log.fileno()).st_blksize
     return max(0, min(at, _size(log) - 1) // block * block)
+
+
+def _begun(path: Path, log: IO[bytes]) -> IO[bytes]:
+    """An empty file for bytes of the log: nobody may read it who may not read the log, whatever our own mask is."""
+    status = os.fstat(log.fileno())
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb", buffering=0)
+    with contextlib.suppress(OSError):  # another's log, and we are not root
+        os.fchown(file.fileno(), status.st_uid, status.st_gid)
+    os.fchmod(file.fileno(), status.st_mode & 0o640)
+    return file
 
 
 def _copy(log: IO[bytes], copy: IO[bytes], at: int, end: int) -> Steps:
@@ -198,7 +208,7 @@ def _keep_newest_only(log: IO[bytes], path: Path, kept_bytes: int) -> None:
     size = _size(log)
     newest = os.pread(log.fileno(), kept_bytes, max(0, size - kept_bytes))
     os.ftruncate(log.fileno(), 0)
-    with backup_path(path, 1).open("wb", buffering=0) as copy:
+    with _begun(backup_path(path, 1), log) as copy:
         _write_all(copy, newest)
 
 

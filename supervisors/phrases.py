@@ -94,7 +94,8 @@ def status(node: Node, now: float) -> str:
         case "degraded":
             return _with_detail("degraded", detail)
         case other:
-            return _with_detail(other, detail)
+            wish = desired(node, now)  # it holds whatever is known now
+            return _with_detail(other, detail) + ("" if wish is None else f"; {wish}")
 
 
 def desired(node: Node, now: float) -> str | None:

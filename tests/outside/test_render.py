@@ -305,3 +305,9 @@ def test_a_persons_wish_is_shown_with_who_when_and_why(state: str) -> None:
     assert is_well(tree)
     (web,) = [node for node in walk(tree["root"]) if node["name"] == "web"]
     assert web["desired"] == wish
+
+
+def test_a_persons_wish_is_shown_while_nobody_knows_the_state() -> None:
+    wish = {"state": "paused", "by": "alice", "at": rfc3339(NOW - 60), "why": "the exchange is closed"}
+    tree = changed(web={"state": S.UNKNOWN, "detail": "no engine", "wanted": False, "extra": {"desired": wish}})
+    assert "(no engine); paused by alice 1m ago: the exchange is closed" in render_tree(tree, now=NOW)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -117,6 +119,33 @@ def test_a_log_that_ran_away_fills_all_older_files_with_its_end(log: Path) -> No
     assert rotate_if_needed(log, 1000, 3)
     kept = b"".join(parts_of(log))
     assert kept == b"".join(b"%09d\n" % number for number in range(700, 1000))
+
+
+@pytest.mark.parametrize(("mode", "of_older"), [(0o640, 0o640), (0o600, 0o600), (0o666, 0o640)])
+@pytest.mark.parametrize("has_room", [True, False])
+def test_nobody_may_read_an_older_file_who_may_not_read_the_log(
+    log: Path, mode: int, of_older: int, has_room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write_bytes(b"".join(b"%09d\n" % number for number in range(1000)))
+    log.chmod(mode)
+    if not has_room:
+        monkeypatch.setattr("actors.log_rotation._copy_and_truncate", no_room)
+    before = os.umask(0)
+    try:
+        if has_room:
+            assert rotate_if_needed(log, 1000, 2)
+        else:
+            with pytest.raises(OSError, match="No space left"):
+                rotate_if_needed(log, 1000, 2)
+    finally:
+        os.umask(before)
+    older = sorted(log.parent.glob(f"{log.name}.*"))
+    assert [one.name for one in older] == [f"{log.name}.{number}" for number in (range(1, 3) if has_room else (1,))]
+    assert {stat.S_IMODE(one.stat().st_mode) for one in older} == {of_older}
+
+
+def no_room(*_: object) -> Iterator[None]:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_without_older_files_the_newest_half_stays(log: Path) -> None:
