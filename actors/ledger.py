@@ -110,6 +110,14 @@ Entry = dict[str, Any]
 _FIELDS: Final = frozenset(field.name for field in fields(ServiceRecord))
 
 
+Wishes = tuple[ManualStop | None, ManualStop | None]
+"""The stop and the pause that stand."""
+
+
+def wishes_of(record: ServiceRecord) -> Wishes:
+    return record.stopped, record.paused
+
+
 def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
     """The record after one more entry. Entries of an older run change nothing but the counters.
 
@@ -342,6 +350,18 @@ class Ledger:
         """Remember that a person stopped the service (or, with None, wants it to run again)."""
         self._write({"is": "desired", "service": service, "stopped": None if stop is None else asdict(stop)})
 
+    def wanted_again(self, service: str, known: Wishes) -> bool:
+        """Remember that the service is to run again, unless a person has wished otherwise since. Whether it is so.
+
+        Args:
+            known: what was wished when it was decided to run it.
+        """
+        with self._lock:
+            if wishes_of(self._records.get(service) or ServiceRecord(service)) != known:
+                return False
+            self._enter({"is": "desired", "service": service, "stopped": None})
+            return True
+
     def scaled_by(self, service: str, scaled: Scaled | None) -> None:
         """Remember the number of replicas a person chose (or, with None, go by the file's again)."""
         self._write({"is": "scaled", "service": service, "scaled": None if scaled is None else asdict(scaled)})
@@ -368,13 +388,17 @@ class Ledger:
     # -- the file -------------------------------------------------------------------------------------------------
 
     def _write(self, entry: Entry) -> None:
-        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
         with self._lock:
-            service = entry["service"]
-            self._records[service] = fold(self._records.get(service) or ServiceRecord(service), entry)
-            reached(APPEND_WANTED)
-            self._append(line)
-            reached(APPENDED)
+            self._enter(entry)
+
+    def _enter(self, entry: Entry) -> None:
+        """With the lock."""
+        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        service = entry["service"]
+        self._records[service] = fold(self._records.get(service) or ServiceRecord(service), entry)
+        reached(APPEND_WANTED)
+        self._append(line)
+        reached(APPENDED)
 
     def _append(self, line: bytes) -> None:
         """One write, no flush."""

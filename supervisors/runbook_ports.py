@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from actors.board import NodeState, NodeStatus
-from actors.ledger import Ledger
+from actors.ledger import Ledger, wishes_of
 from actors.live_runs import LiveRuns
 from actors.runtimes.base import Usage
 from runbooks.ports import PortError, RunInfo, ServiceView, Untouched, UsageView
@@ -42,8 +42,9 @@ class SteeredServices:
         try:
             old_run = self.steering.status(name).incarnation
             self.steering.note(name, "restart", BY_RUNBOOK)
+            known = wishes_of(self.steering.ledger.record(name))
             self.steering.put_down(name, timeout_s=timeout_s)
-            self.steering.start(name, timeout_s=None)
+            self.steering.start(name, timeout_s=None, known=known)
             left_s = timeout_s - (time.monotonic() - began)
             return self._launched(name, old_run, left_s)
         except ManagerError as error:

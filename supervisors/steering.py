@@ -17,7 +17,7 @@ import structlog
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.context import ActorSystem
 from actors.failpoints import reached, register
-from actors.ledger import Ledger, ManualStop, Phase
+from actors.ledger import Ledger, ManualStop, Phase, Wishes, wishes_of
 from actors.refs import ActorRef
 from actors.runtimes.base import LaunchError, StopFailed
 from actors.service_fsm import PauseAsked, ResumeAsked
@@ -76,14 +76,20 @@ class Steering:
         """Record who asked for what."""
         self.on_command(self.path(name), command, by, why)
 
-    def start(self, name: str, *, timeout_s: float | None) -> NodeStatus:
+    def start(self, name: str, *, timeout_s: float | None, known: Wishes | None = None) -> NodeStatus:
         """Start it if it does not run; forget a stop by hand. ``timeout_s`` None does not wait for readiness.
+
+        Args:
+            known: the second half of a restart: the wishes that stood at its beginning. A later one is a later word.
 
         Raises:
             UnknownNode, CommandFailed, TimedOut.
         """
         self._check(name)
-        self.ledger.stopped_by(name, None)
+        if known is None:
+            self.ledger.stopped_by(name, None)
+        elif not self.ledger.wanted_again(name, known):
+            raise CommandFailed(f"{name}: is not started again: {self.decided(name) or 'its wish has changed'}")
         reached(START_REMEMBERED)
         self._tell(name, ResumeAsked())
         result = self._call(name, Ask.RESTART)
@@ -171,13 +177,14 @@ class Steering:
         if timeout_s is None:
             threading.Thread(target=self._restart_alone, args=(name,), name=f"restart:{name}", daemon=True).start()
             return self.status(name)
-        began = time.monotonic()
+        began, known = time.monotonic(), wishes_of(self.ledger.record(name))
         try:
             self.put_down(name)
         except ManagerError:
-            self._call(name, Ask.RESTART, wait=False)  # a restart that failed must not end as a stop
+            if wishes_of(self.ledger.record(name)) == known:
+                self._call(name, Ask.RESTART, wait=False)  # a restart that failed must not end as a stop
             raise
-        return self.start(name, timeout_s=max(0.1, timeout_s - (time.monotonic() - began)))
+        return self.start(name, timeout_s=max(0.1, timeout_s - (time.monotonic() - began)), known=known)
 
     def _restart_alone(self, name: str) -> None:
         try:

@@ -408,3 +408,31 @@ def test_slow_stops_do_not_stand_in_the_way_of_a_restart(tmp_path: Path) -> None
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: selfheal.services()["victim"].get("pid") not in (None, pid), within_s=4)
         eventually(lambda: selfheal.services()["s0"]["state"] == "stopped", within_s=30)
+
+
+@pytest.mark.parametrize("who", ["a person", "a runbook"])
+def test_a_stop_in_the_middle_of_a_restart_is_the_last_word(tmp_path: Path, who: str) -> None:
+    """The service takes its time to end: meanwhile somebody else says that it shall stay down."""
+    may_end = tmp_path / "may-end"
+    waits = f"while [ ! -e {may_end} ]; do sleep 0.05; done; exit 0"
+    slow = {
+        "command": ["sh", "-c", f"trap '{waits}' TERM; echo ready; while :; do sleep 0.05; done"],
+        "graceful_shutdown_timeout": "50s",
+    }
+    with daemon(write_config(tmp_path, {"a": slow}), tmp_path / "state") as selfheal:
+        selfheal.until_ready()
+        eventually(lambda: "ready" in selfheal.call("logs", "a").stdout)
+        if who == "a person":
+            words = ["services", "restart", "a", "--by", "ann"]
+        else:
+            words = ["runbook", "run", "service_failure", "--set", "service=a"]
+        restart = subprocess.Popen(
+            [*SELFHEAL, *words, "--state", str(selfheal.state)], stderr=subprocess.PIPE, text=True
+        )
+        eventually(lambda: selfheal.services()["a"]["state"] == "stopping", every_s=0.02)
+        assert selfheal.call("services", "stop", "a", "--by", "bob", "--no-wait").returncode == 0
+        may_end.touch()
+        _, error = restart.communicate(timeout=60)
+        assert "is not started again: stopped by bob" in error or who == "a runbook"
+        holds_for(lambda: selfheal.services()["a"]["state"] == "stopped", 2, every_s=0.1)
+        assert selfheal.services()["a"]["desired"]["by"] == "bob"
