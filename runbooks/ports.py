@@ -66,11 +66,14 @@ class Services(Protocol):
             PortError: the service is not known, or there is no new run within ``timeout_s``.
         """
 
-    def start(self, name: str, timeout_s: float) -> RunInfo:
+    def start(self, name: str, timeout_s: float, decided: str | None = None) -> RunInfo:
         """Make it wanted and wait for its run; one that runs already is left alone.
 
+        Args:
+            decided: only while a person has decided this about it and nothing else (``ServiceView.decided``).
+
         Raises:
-            PortError: as ``restart``.
+            PortError: as ``restart``; or a person has decided otherwise by now: nothing was done.
         """
 
     def stop(self, name: str, timeout_s: float) -> None:

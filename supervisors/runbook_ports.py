@@ -41,8 +41,10 @@ class SteeredServices:
         began = time.monotonic()
         try:
             old_run = self.steering.status(name).incarnation
-            self.steering.note(name, "restart", BY_RUNBOOK)
             known = wishes_of(self.steering.ledger.record(name))
+            if decided := self.steering.decided(name):
+                raise PortError(f"{name}: is not restarted: {decided}")
+            self.steering.note(name, "restart", BY_RUNBOOK)
             self.steering.put_down(name, timeout_s=timeout_s)
             self.steering.start(name, timeout_s=None, known=known)
             left_s = timeout_s - (time.monotonic() - began)
@@ -50,10 +52,13 @@ class SteeredServices:
         except ManagerError as error:
             raise PortError(str(error)) from error
 
-    def start(self, name: str, timeout_s: float) -> RunInfo:
+    def start(self, name: str, timeout_s: float, decided: str | None = None) -> RunInfo:
+        known = None if decided is None else wishes_of(self.steering.ledger.record(name))
+        if decided is not None and self.steering.decided(name) != decided:
+            raise PortError(f"{name}: is not started: {self.steering.decided(name) or 'its wish has changed'}")
         try:
             self.steering.note(name, "start", BY_RUNBOOK)
-            self.steering.start(name, timeout_s=None)
+            self.steering.start(name, timeout_s=None, known=known)
             return self._launched(name, 0, timeout_s)
         except ManagerError as error:
             raise PortError(str(error)) from error

@@ -9,7 +9,7 @@ from runbooks.calls import scaling
 from runbooks.calls.family import CallOutcome, CheckOutcome, Context, Family, yes_no
 from runbooks.engine_words import Answer
 from runbooks.model import Call, CallType, Trouble
-from runbooks.ports import ServiceView
+from runbooks.ports import PortError, ServiceView
 
 STOPPED: Final = "stopped"
 PAUSED: Final = "paused"
@@ -69,10 +69,22 @@ def _restore(call: Call, context: Context) -> CallOutcome:
     if decided := _newly_decided(before, view):
         return CallOutcome(ok=True, output=f"is left as it is: {decided}")
     if before["wanted"] and before["state"] != PAUSED:
-        return _start(call, context)
+        return _start_again(call, context, before)
     if view is not None and _is_as_before(before, view):
         return CallOutcome(ok=True, output=f"is {view.state}, as before")
     return _stop(call, context)  # one that was paused, too: what it was frozen in is gone
+
+
+def _start_again(call: Call, context: Context, before: Mapping[str, Any]) -> CallOutcome:
+    """Unless a person decides otherwise at this very moment."""
+    name = call.arguments["service"]
+    try:
+        run = context.ports.services.start(name, call.timeout_s, before.get("decided", ""))
+    except PortError:
+        if decided := _newly_decided(before, context.ports.services.status(name)):
+            return CallOutcome(ok=True, output=f"is left as it is: {decided}")
+        raise
+    return CallOutcome(ok=True, output=f"run {run.run}", result={"run": run.run})
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------

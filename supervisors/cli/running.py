@@ -149,7 +149,7 @@ class _Shown:
     def restart(self, name: str, timeout_s: float) -> RunInfo:  # noqa: ARG002  the port\'s own words
         raise PortError(f"a dry run does not touch {name}")
 
-    def start(self, name: str, timeout_s: float) -> RunInfo:  # noqa: ARG002  the port\'s own words
+    def start(self, name: str, timeout_s: float, decided: str | None = None) -> RunInfo:  # noqa: ARG002  the port\'s own words
         raise PortError(f"a dry run does not touch {name}")
 
     def stop(self, name: str, timeout_s: float) -> None:  # noqa: ARG002  the port\'s own words

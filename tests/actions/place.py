@@ -30,7 +30,7 @@ class NoServices:
     def restart(self, name: str, timeout_s: float) -> RunInfo:
         raise NotImplementedError
 
-    def start(self, name: str, timeout_s: float) -> RunInfo:
+    def start(self, name: str, timeout_s: float, decided: str | None = None) -> RunInfo:
         raise NotImplementedError
 
     def stop(self, name: str, timeout_s: float) -> None:

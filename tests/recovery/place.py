@@ -45,7 +45,7 @@ class World:
         self.runs[name] += 1
         return RunInfo(self.runs[name])
 
-    def start(self, name: str, timeout_s: float) -> RunInfo:
+    def start(self, name: str, timeout_s: float, decided: str | None = None) -> RunInfo:
         return self.restart(name, timeout_s)
 
     def stop(self, name: str, timeout_s: float) -> None:

@@ -126,7 +126,7 @@ class HalfWay(World):
         self.down.add(name)
         raise PortError(f"{name}: cannot be started: no such file")
 
-    def start(self, name: str, timeout_s: float) -> RunInfo:
+    def start(self, name: str, timeout_s: float, decided: str | None = None) -> RunInfo:
         self.down.discard(name)
         self.starts.append(name)
         return super().restart(name, timeout_s)

@@ -34,6 +34,8 @@ class Table:
     views: dict[str, ServiceView] = field(default_factory=lambda: {"a": ServiceView("a", True, 3, "ready")})
     is_away: bool = False
     told: list[str] = field(default_factory=list)
+    meanwhile: ServiceView | None = None
+    """What a person does between a look at the service and its start."""
 
     def status(self, name: str) -> ServiceView | None:
         if self.is_away:
@@ -45,8 +47,12 @@ class Table:
         self.views[name] = ServiceView(name, True, self.views[name].run + 1, "ready")
         return RunInfo(self.views[name].run)
 
-    def start(self, name: str, timeout_s: float) -> RunInfo:
+    def start(self, name: str, timeout_s: float, decided: str | None = None) -> RunInfo:
         self.told.append(f"start {name}")
+        if self.meanwhile is not None:
+            self.views[name] = self.meanwhile
+        if decided is not None and self.views[name].decided != decided:
+            raise PortError(f"{name}: is not started: {self.views[name].decided}")
         return RunInfo(self.views[name].run)
 
     def stop(self, name: str, timeout_s: float) -> None:
@@ -153,6 +159,15 @@ def test_what_a_person_decided_meanwhile_stands(ports: Ports, table: Table) -> N
         assert (again.ok, again.trouble, again.is_untouched) == (False, Trouble.PERMANENT, True)
         assert decided in again.error
     assert table.told == []
+
+
+def test_what_a_person_decides_at_this_very_moment_stands(ports: Ports, table: Table) -> None:
+    running = take_snapshot(about("a"), ports, TOKEN)
+    table.views["a"] = AILING
+    table.meanwhile = ServiceView("a", False, 4, "stopped", is_wanted=False, decided="stopped by ann at noon")
+    restored = do(ports, CallType.SERVICE_RESTORE, running, service="a")
+    assert (restored.ok, restored.output) == (True, "is left as it is: stopped by ann at noon")
+    assert table.told == ["start a"]
 
 
 def test_what_a_person_decided_before_is_restored(ports: Ports, table: Table) -> None:
