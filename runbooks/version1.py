@@ -33,6 +33,8 @@ _POINTERS: Final = {
 """Where the words of the platform's error data stand in an alert; every other is a label."""
 _TYPES: Final = {"service": "service", "service_name": "service", "host": "host", "hostname": "host"}
 _OLD: Final = frozenset({"error_patterns", "error_conditions", "requires_approval", "auto_execute"})
+_SWITCHES: Final = ("requires_approval", "auto_execute")
+_MORE_THAN_OBSERVE: Final = ("auto", "dry_run")
 _ID: Final = re.compile(r"[a-z][a-z0-9_]{1,63}")
 
 
@@ -82,22 +84,26 @@ def upgraded(raw: Mapping[str, Any], file: str) -> Upgraded:
         BadRunbook: with everything in it that cannot be made safe.
     """
     report = _Report(file)
+    _check_switches(raw, report)
     made = {key: value for key, value in raw.items() if key not in _OLD}
     made["schema_version"] = 2
     made["id"] = _id(raw.get("id"), "/id", report)
     _default(made, "version", "1.0.0", report)
     actions = _actions(raw.get("actions"), report)
     made["actions"] = [one.raw for one in actions]
+    found = _match(raw, report)
     if "match" not in raw:
-        made["match"] = _match(raw, report)
+        made["match"] = _one_of(found, report)
+    elif found:
+        report.note("/match", "is all that is compared: error_patterns and error_conditions are not used")
     made["success_criteria"] = _criteria(raw.get("success_criteria"), report)
     _add_parameters(made, report)
     _add_target(made, report)
     _add_limits(made, report)
     _add_approval(raw, made, report)
     unknown = [one for one in actions if not one.is_declared]
-    if unknown or raw.get("auto_execute") is False:
-        made["mode"] = "off" if raw.get("mode") == "off" else "observe"
+    if (unknown or raw.get("auto_execute") is False) and raw.get("mode", "auto") in _MORE_THAN_OBSERVE:
+        made["mode"] = "observe"
     if raw.get("auto_execute") is False:
         report.note("/auto_execute", "false: it only says what it would do (mode observe)")
     for one in unknown:
@@ -109,6 +115,13 @@ def upgraded(raw: Mapping[str, Any], file: str) -> Upgraded:
     if report.refusals:
         raise BadRunbook(report.refusals)
     return Upgraded(made, tuple(report.said), bool(unknown))
+
+
+def _check_switches(raw: Mapping[str, Any], report: _Report) -> None:
+    """They decide whether anything is done: what is neither true nor false is never taken for one of them."""
+    for name in _SWITCHES:
+        if name in raw and not isinstance(raw[name], bool):
+            report.refuse(f"/{name}", f"{raw[name]!r:.40} is neither true nor false")
 
 
 def _id(given: Any, pointer: str, report: _Report) -> Any:
@@ -130,8 +143,11 @@ def _default(made: dict[str, Any], key: str, value: Any, report: _Report) -> Non
 # -- when -------------------------------------------------------------------------------------------------------------
 
 
-def _match(raw: Mapping[str, Any], report: _Report) -> dict[str, Any]:
-    parts = [*_patterns(raw.get("error_patterns"), report), *_conditions(raw.get("error_conditions"), report)]
+def _match(raw: Mapping[str, Any], report: _Report) -> list[dict[str, Any]]:
+    return [*_patterns(raw.get("error_patterns"), report), *_conditions(raw.get("error_conditions"), report)]
+
+
+def _one_of(parts: list[dict[str, Any]], report: _Report) -> dict[str, Any]:
     if not parts:
         report.refuse("", "has neither error_patterns nor error_conditions: it would answer no alert, or every one")
         return {}
@@ -282,7 +298,7 @@ def _add_limits(made: dict[str, Any], report: _Report) -> None:
 
 def _add_approval(raw: Mapping[str, Any], made: dict[str, Any], report: _Report) -> None:
     asked = [one.get("id") for one in made["actions"] if one.get("requires_confirmation") is True]
-    if "approval" in raw or not (asked or raw.get("requires_approval") is True):
+    if raw.get("approval") is not None or not (asked or raw.get("requires_approval") is True):
         return
     why = "requires_approval" if raw.get("requires_approval") is True else f"step {asked[0]!r} requires confirmation"
     made["approval"] = {"timeout": APPROVAL_TIMEOUT}

@@ -219,6 +219,96 @@ def test_what_cannot_be_made_safe_is_refused_where_it_is(raw: dict[str, Any], po
     assert text in refused(raw)[pointer]
 
 
+@pytest.mark.parametrize("value", ["true", "false", "no", "", 0, 1, 1.0, None, [], {}])
+@pytest.mark.parametrize("name", ["requires_approval", "auto_execute"])
+def test_a_switch_that_is_neither_true_nor_false_is_refused(name: str, value: Any) -> None:
+    assert refused({**DATABASE, name: value}) == {f"/{name}": f"{value!r} is neither true nor false"}
+
+
+@pytest.mark.parametrize("name", ["requires_approval", "auto_execute"])
+def test_a_switch_may_be_left_out(name: str) -> None:
+    assert loaded(changed(f"/{name}", ..., DATABASE)).runbook.approval is None
+
+
+def test_an_approval_that_is_null_is_none_given() -> None:
+    made = loaded({**DATABASE, "requires_approval": True, "approval": None}).runbook
+    assert made.approval is not None
+
+
+def test_an_unknown_mode_is_refused_though_the_runbook_only_observes() -> None:
+    assert "observe" in refused({**DATABASE, "mode": "of"})["/mode"]
+    assert loaded({**DATABASE, "mode": "off", "auto_execute": False}).runbook.mode is Mode.OFF
+
+
+RESTART = "/actions/1"
+CHECKED = {
+    **QUIET, "verify": {"call": {"type": "tcp_connect", "with": {"host": "localhost", "port": 5432}}},
+    "rollback": {"call": {"type": "command", "with": {"argv": ["true"]}},
+                 "verify": {"call": {"type": "command_ok", "with": {"argv": ["true"]}}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("raw", "pointer", "text"),
+    [
+        # null is no false, no low, no nothing
+        (changed(f"{RESTART}/requires_confirmation", None, DATABASE), f"{RESTART}/requires_confirmation", "None"),
+        (changed(f"{RESTART}/requires_confirmation", "true", DATABASE), f"{RESTART}/requires_confirmation", "'true'"),
+        (changed(f"{RESTART}/risk_level", None, DATABASE), f"{RESTART}/risk_level", "None"),
+        (changed(f"{RESTART}/timeout", None, DATABASE), f"{RESTART}/timeout", "no duration"),
+        (changed(f"{RESTART}/dependencies", None, DATABASE), f"{RESTART}/dependencies", "list"),
+        (changed(f"{RESTART}/dependencies", "check_database_service", DATABASE), f"{RESTART}/dependencies", "list"),
+        (changed(f"{RESTART}/effect", None, DATABASE), f"{RESTART}/effect", "None is none of"),
+        (changed(f"{RESTART}/retry_count", None, DATABASE), f"{RESTART}/retry_count", "None is no number of tries"),
+        (changed(f"{RESTART}/retry_count", "2", DATABASE), f"{RESTART}/retry_count", "'2' is no number of tries"),
+        (changed(f"{RESTART}/retry_delay", None, DATABASE), f"{RESTART}/retry_delay", "None is no duration"),
+        # what another field makes needless is looked at all the same
+        (quiet(retry_count="2"), "/actions/0/retry_count", "'2'"),
+        (quiet(retry_delay="soon"), "/actions/0/retry_delay", "'soon'"),
+        (quiet(retry={"attempts": 2}, retry_count=[2]), "/actions/0/retry_count", "[2]"),
+        (quiet(retry_delay=True), "/actions/0/retry_delay", "True"),
+        (changed("/actions/2/retry", 5, DATABASE), "/actions/2/retry", "5"),
+        (changed("/actions/2/effect", 5, DATABASE), "/actions/2/effect", "5 is none of"),
+        (changed("/actions/2/verification_command", 5, DATABASE), "/actions/2/verification_command", "5"),
+        (changed("/actions", [{**CHECKED, "verification_command": 5}], DATABASE),
+         "/actions/0/verification_command", "5"),
+        (changed("/actions", [{**CHECKED, "rollback_command": False}], DATABASE), "/actions/0/rollback_command",
+         "False"),
+        (quiet(rollback_command=[1, 2]), "/actions/0/rollback_command", "[1, 2]"),
+        (quiet(rollback_command=[]), "/actions/0/rollback_command", "[]"),
+        ({**DATABASE, "match": {"field": "/type", "op": "exists"}, "error_patterns": 5}, "/error_patterns", "no list"),
+        ({**DATABASE, "match": {"field": "/type", "op": "exists"}, "error_conditions": []}, "/error_conditions",
+         "no object"),
+        # what the file says itself is no alert's to choose, whatever it is
+        (quiet(command="echo {a}", parameters={"a": ["x"]}), "/actions/0/parameters/a", "['x'] is no text"),
+        (quiet(command="echo {a}", parameters={"a": None}), "/actions/0/parameters/a", "None is no text"),
+        (changed("/actions", [{"id": "fix", "name": "f", "action_type": "custom_function", "effect": "none",
+          "parameters": {"function_name": "fix", "parameters": ["x"]}}], DATABASE),
+         "/actions/0/parameters/parameters", "['x'] is no object"),
+        (changed("/actions", [{"id": "ask", "name": "a", "action_type": "api_call",
+          "parameters": {"url": "http://127.0.0.1/", "expected_status": None}}], DATABASE), "/actions/0", "expect"),
+    ],
+)  # fmt: skip
+def test_nothing_of_the_wrong_kind_is_dropped(raw: dict[str, Any], pointer: str, text: str) -> None:
+    assert text in refused(raw)[pointer]
+
+
+def test_who_a_command_runs_as_and_with_what_is_kept() -> None:
+    given = {"run_as": "nobody", "working_dir": "/srv", "environment": {"A": "1"}}
+    call = loaded(quiet(command="ls", parameters={**given, "other": 1})).runbook.actions[0].call
+    assert call.arguments == {"argv": ["ls"], **given}
+    assert "not used" in said(quiet(command="ls", parameters={"other": 1}))["/actions/0/parameters/other"]
+
+
+def test_what_another_field_says_already_is_reported() -> None:
+    matched = {**DATABASE, "match": {"field": "/type", "op": "exists"}}
+    assert "error_patterns and error_conditions are not used" in said(matched)["/match"]
+    graceful = changed(f"{RESTART}/parameters/graceful", True, DATABASE)
+    assert "not used" in said(graceful)[f"{RESTART}/parameters/graceful"]
+    looked = changed("/actions/2/verification_command", "true", DATABASE)
+    assert "not used" in said(looked)["/actions/2/verification_command"]
+
+
 def test_a_new_file_is_not_an_old_one() -> None:
     assert loaded(GOOD).report == ()
 
