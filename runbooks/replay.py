@@ -17,7 +17,7 @@ from runbooks.deciding.holding import due
 from runbooks.deciding.horizon import looks_back_s
 from runbooks.deciding.queue import line
 from runbooks.deciding.words import Decision, Health, History, Outcome, PastRun, Waits
-from runbooks.matching import decide, severity_of
+from runbooks.matching import decide
 from runbooks.model import Facts, Runbook, Status
 from runbooks.parse import Library
 
@@ -130,7 +130,7 @@ class Replay:
             status,
             self._now,
             None,
-            severity_of(alert),
+            decision.severity,
             self._now if status is Status.RUNNING else None,
             runbook.priority,
             alert,

@@ -139,6 +139,20 @@ def test_one_run_answers_a_group(tmp_path: Path) -> None:
         assert place.recovery.records.alert(first.id)["outcome"] == "run"  # type: ignore[index]
 
 
+def test_a_group_that_is_full_is_as_severe_as_its_worst(tmp_path: Path) -> None:
+    grouped = {**GOOD, "id": "grouped", "group": {"by": ["/labels/host"], "wait": "1h", "max": 3}}
+    with (
+        recovering(tmp_path / "state", runbooks=own(tmp_path / "books", grouped)) as place,
+        GuardianClient(place.address) as guardian,
+    ):
+        sent = [("c", "critical"), ("b", "critical"), ("a", "low")]
+        found = [outcome(guardian, failure(name, labels={"host": "h"}, severity=how))[0] for name, how in sent]
+        assert found == ["pending", "duplicate", "run"]
+        severity = in_journal(place, lambda db: db.execute("SELECT severity FROM executions").fetchone()[0])
+        assert severity == "critical"
+        eventually(lambda: place.world.restarts == ["a"], within_s=30)
+
+
 def test_while_it_warms_up_nothing_inhibited_is_answered(tmp_path: Path) -> None:
     """Alertmanager #4064, with the daemon restarted: the inhibiting alert comes after the inhibited one."""
     lesser = {**GOOD, "id": "lesser", "inhibited_by": [{"runbook": "greater", "equal": ["/labels/host"]}]}

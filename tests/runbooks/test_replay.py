@@ -63,6 +63,16 @@ def test_what_waits_is_answered_when_its_time_has_come() -> None:
     assert outcomes([*at(0), *at(1, service="b")], grouped)[0] == "pending>run"
 
 
+def test_a_group_is_as_severe_as_its_worst() -> None:
+    """So what is no worse is folded into its run, when it was full and when its time was over."""
+    grouped = library(group={"by": ["/type"], "wait": "10s", "max": 3})
+    full = [*at(0, severity="critical"), *at(1, service="b"), *at(2, service="c", severity="low")]
+    again = at(3, service="c", severity="critical")
+    assert outcomes([*full, *again], grouped) == ["pending>answered", "duplicate", "run", "duplicate"]
+    early = [*at(0, severity="critical"), *at(9, service="b", severity="low")]
+    assert outcomes([*early, *at(12, severity="critical")], grouped) == ["pending>run", "duplicate", "duplicate"]
+
+
 def test_what_nobody_approves_is_not_run() -> None:
     asked = library(approval={"timeout": "1m"})
     assert outcomes(at(0, 30, 200), asked) == ["awaiting_approval", "duplicate", "awaiting_approval"]
