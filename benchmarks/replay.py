@@ -28,6 +28,7 @@ from typing import Any
 
 from runbooks.parse import SHIPPED
 from supervisors.cli.replaying import one_side
+from supervisors.cli.spool import spooled
 
 LIMIT_S = 60.0
 WEEKS_S = 14 * 86400.0
@@ -134,7 +135,8 @@ def replay(alerts: Path, directory: Path) -> tuple[float, float, bytes]:
 def on_one_core(alerts: Path) -> str:
     """One library's part, in this process."""
     began = time.process_time()
-    side = one_side(alerts, (SHIPPED,))
+    with spooled(alerts) as spool:
+        side = one_side(spool, (SHIPPED,))
     used_s, count = time.process_time() - began, len(side.codes)
     outcomes = Counter(side.answers[code].outcome for code in side.codes)
     most = ", ".join(f"{number / count:.0%} {outcome}" for outcome, number in outcomes.most_common(6))

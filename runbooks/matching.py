@@ -152,14 +152,23 @@ def _limited(found: Chosen, runbook: Runbook, alert: Facts, history: History, no
     outcome, reason = _room(found, runbook, history, now, is_one_more=is_one_more)
     if runbook.mode is not Mode.AUTO:
         outcome, reason = Outcome.OBSERVED, _observed(outcome, reason, runbook, found)
-    return _made(found, outcome, reason, settles=held)
+    return _made(found, outcome, reason, settles=held, severity=holding.severity_of_all(held, severity, history))
 
 
 def _made(
-    found: Chosen, outcome: Outcome, reason: str, twin_id: str | None = None, *, pending: Any = None, settles: str = ""
+    found: Chosen,
+    outcome: Outcome,
+    reason: str,
+    twin_id: str | None = None,
+    *,
+    pending: Any = None,
+    settles: str = "",
+    severity: str = "high",
 ) -> Decision:
     values = dict(found.values)  # each decision's own: what was chosen is remembered
-    return Decision(outcome, reason, found.runbook, found.target, values, found.fingerprint, twin_id, pending, settles)
+    return Decision(
+        outcome, reason, found.runbook, found.target, values, found.fingerprint, twin_id, pending, settles, severity
+    )
 
 
 def _folded(found: Chosen, runbook: Runbook, twin: PastRun) -> Decision:

@@ -1,5 +1,7 @@
 """Recorded alerts decided again, as if they came now: the very ``decide``, in the alerts' own time. Pure.
 
+An alert that was for one runbook (a rung of an escalation, a run that a person asked for) is for that one again.
+
 The past of a decision is made by the replay itself, with these assumptions: each run takes ``run_s`` and helps, nobody
 approves what must be approved, no service is down, nobody silences anything. So two libraries differ by their files
 alone, and a replay is the same every time.
@@ -10,14 +12,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from runbooks.deciding.gate import held_back
 from runbooks.deciding.holding import due
 from runbooks.deciding.horizon import looks_back_s
 from runbooks.deciding.queue import line
 from runbooks.deciding.words import Decision, Health, History, Outcome, PastRun, Waits
-from runbooks.matching import decide, severity_of
+from runbooks.matching import decide
 from runbooks.model import Facts, Runbook, Status
 from runbooks.parse import Library
 
@@ -30,6 +32,16 @@ _LOOK_S: Final = 1.0
 _ALL_WELL: Final = Health(1000, 1000)
 _NOTHING_PASSED: Final[frozenset[Waits]] = frozenset()
 _UNANSWERED: Final = frozenset({Outcome.NO_MATCH, Outcome.REJECTED})
+
+
+class Recorded(NamedTuple):
+    """One alert as it came: ``at`` in Unix seconds (None: with the one before it), ``facts`` as runbooks see it;
+    ``wanted``: the id of the runbook it was for, whatever its rule says (None: whichever fits).
+    """
+
+    at: float | None
+    facts: dict[str, Any]
+    wanted: str | None = None
 
 
 class Answer(NamedTuple):
@@ -55,6 +67,7 @@ _NONE: Final = frozenset(one.value for one in _UNANSWERED)
 class _Waiting(NamedTuple):
     number: int
     alert: Facts
+    wanted: str | None
     key: str
 
 
@@ -78,17 +91,17 @@ class Replay:
         self._looks_at: float | None = None
         self._known: dict[tuple[str, str | None], Answer] = {_NO_MATCH: _NO_MATCH}
 
-    def take(self, alert: Facts, at: float) -> None:
+    def take(self, alert: Facts, at: float, wanted: str | None = None) -> None:
         """The next alert; one that came before the last one is taken as coming with it."""
         now = max(at, self._now)
         if self._events and self._events[0][0] <= now:
             self._pass_time(now)
         self._now = now
         number = len(self.answers)
-        decision = self._decide(alert, number, _NOTHING_PASSED)
+        decision = self._decide(alert, number, wanted, _NOTHING_PASSED)
         self.answers.append(_NO_MATCH)
         if decision.outcome is not Outcome.NO_MATCH:  # which nearly all are
-            self._decided(number, alert, decision, "")
+            self._decided(number, alert, wanted, decision, "")
 
     def finish(self) -> list[Answer]:
         """Everything that waits gets its answer; all of them."""
@@ -97,10 +110,13 @@ class Replay:
 
     # -- deciding ---------------------------------------------------------------------------------------------------
 
-    def _decide(self, alert: Facts, number: int, passed: frozenset[Waits]) -> Decision:
-        return decide(alert, self.library, self._history, self._now, seq=number, passed=passed)
+    def _decide(self, alert: Facts, number: int, wanted: str | None, passed: frozenset[Waits]) -> Decision:
+        only = None if wanted is None else self.library.get(wanted)
+        if wanted is not None and only is None:  # never another one instead
+            return Decision(Outcome.NO_MATCH, f"there is no runbook {wanted}")
+        return decide(alert, self.library, self._history, self._now, seq=number, passed=passed, only=only)
 
-    def _decided(self, number: int, alert: Facts, decision: Decision, before: str) -> None:
+    def _decided(self, number: int, alert: Facts, wanted: str | None, decision: Decision, before: str) -> None:
         runbook = decision.runbook
         self.answers[number] = self._answer(before + decision.outcome.value, runbook.id if runbook else None)
         if decision.settles:
@@ -109,7 +125,7 @@ class Replay:
         if pending is not None:
             self._history.pending[pending.key] = pending
             if decision.outcome is Outcome.PENDING:
-                self._at(pending.due_at, _Waiting(number, alert, pending.key))
+                self._at(pending.due_at, _Waiting(number, alert, wanted, pending.key))
         if decision.starts_execution and runbook is not None:
             self._begin(number, alert, decision, runbook)
 
@@ -130,7 +146,7 @@ class Replay:
             status,
             self._now,
             None,
-            severity_of(alert),
+            decision.severity,
             self._now if status is Status.RUNNING else None,
             runbook.priority,
             alert,
@@ -188,7 +204,8 @@ class Replay:
             self._settle(waiting, "over")
             return
         alert = {**waiting.alert, "severity": pending.severity} if pending.waits is Waits.GROUP else waiting.alert
-        self._decided(waiting.number, alert, self._decide(alert, waiting.number, what.passed), "pending>")
+        decision = self._decide(alert, waiting.number, waiting.wanted, what.passed)
+        self._decided(waiting.number, alert, waiting.wanted, decision, "pending>")
 
     def _settle(self, waiting: _Waiting, word: str) -> None:
         self.answers[waiting.number] = self._answer(f"pending>{word}", self.answers[waiting.number].runbook)
@@ -221,11 +238,11 @@ _STATUS: Final = {
 }
 
 
-def replayed(alerts: Iterable[tuple[float | None, Facts]], library: Library, run_s: float = RUN_S) -> list[Answer]:
-    """What this library would do about each. An alert without a time comes with the one before it."""
+def replayed(alerts: Iterable[Recorded], library: Library, run_s: float = RUN_S) -> list[Answer]:
+    """What this library would do about each."""
     replay = Replay(library, run_s)
     last = 0.0
-    for at, facts in alerts:
+    for at, facts, wanted in alerts:
         last = last if at is None else at
-        replay.take(facts, last)
+        replay.take(facts, last, wanted)
     return replay.finish()

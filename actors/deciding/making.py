@@ -17,7 +17,7 @@ from runbooks.asking import RUNBOOK_LABEL
 from runbooks.deciding.ladder import Rung
 from runbooks.deciding.timing import Moment
 from runbooks.deciding.words import Decision, Outcome, PastRun, Pending, Waits
-from runbooks.matching import NOTHING_PASSED, decide, severity_of
+from runbooks.matching import NOTHING_PASSED, decide
 from runbooks.model import Status
 
 _STATUS: Final = {
@@ -114,7 +114,7 @@ def _execution(desk: Desk, alert: OpenAlert, decision: Decision, now: Moment) ->
         decision.target,
         decision.parameters,
         decision.fingerprint,
-        severity_of(alert.facts),
+        decision.severity,
         runbook.priority,
         status,
         now.wall_s,

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from actors.journal.journal import Journal
 from actors.journal.rows import Execution, OpenAlert
 from actors.runbook import ExecutionFinished, RunbookParts
+from runbooks.asking import RUNBOOK_LABEL
 from runbooks.deciding.queue import Waiting
 from runbooks.deciding.words import Health, Silence
 from runbooks.parse import Library
@@ -25,6 +26,16 @@ RUNG: Final = "rung"
 """Labels of an alert of the daemon's own that climbs a rung; on others' alerts they mean nothing."""
 WARM_UP_S: Final = 30.0
 """After the daemon began, what another run may inhibit waits so long: senders tell again what goes on."""
+
+
+def runbook_wanted(client: str, facts: Mapping[str, Any]) -> str | None:
+    """The id of the one runbook that an alert of the daemon's own, or of a person, is for; None: whichever fits."""
+    said = facts.get("labels")
+    labels = said if isinstance(said, Mapping) else {}
+    if client == OPERATOR:
+        return str(labels.get(RUNBOOK_LABEL, ""))
+    wanted = labels.get(ESCALATED_TO) if client == INSIDE and RUNG in labels else None  # others' labels climb nothing
+    return None if wanted is None else str(wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,14 @@ def has_stopped(waiting: Pending, for_s: float, now: float) -> bool:
     return waiting.waits is Waits.FOR and now - waiting.last_at > for_s
 
 
+def severity_of_all(key: str, severity: str, history: History) -> str:
+    """The worst of an alert's and of the group's, if one is answered with it under this key."""
+    waiting = history.pending.get(key)
+    if waiting is None or waiting.waits is not Waits.GROUP or not is_worse(waiting.severity, severity):
+        return severity
+    return waiting.severity
+
+
 def _held(key: str, waits: Waits, runbook: Runbook, about: About, history: History, now: float, wait_s: float) -> Held:
     earlier = history.pending.get(key)
     if earlier is None or (waits is Waits.FOR and has_stopped(earlier, runbook.for_s, now)):

@@ -24,7 +24,8 @@ class BadMatcher(ValueError):
 
 def matcher(text: str) -> Predicate:
     """``service=risk-manager``, ``severity!=critical``, ``message=~disk.*full``, ``labels.cpu>=90``: a comparison with
-    one field of the alert, by its name, by names with dots, or by a JSON Pointer.
+    one field of the alert, by its name, by names with dots, or by a JSON Pointer. A pattern is for the whole text, in
+    any case; its ``.`` stands for a line break too.
 
     Raises:
         BadMatcher: it is none.
@@ -38,7 +39,8 @@ def matcher(text: str) -> Predicate:
         return FieldTest(pointer, _NUMERIC[op], _number(text, value))
     if op in ("=~", "!~"):
         try:
-            test: Predicate = FieldTest(pointer, Op.MATCHES, check_pattern(f"^(?:{value})$"))
+            check_pattern(value)  # by itself: it must not reach beyond its brackets
+            test: Predicate = FieldTest(pointer, Op.MATCHES, check_pattern(f"^(?s:{value})$"))
         except BadPattern as bad:
             raise BadMatcher(f"{text!r:.100}: {bad}") from bad
         return test if op == "=~" else _but_there(pointer, test)

@@ -71,7 +71,7 @@ class Decision:
     """``execution_id`` names the earlier execution for a duplicate; a new one gets its id from whoever records it.
 
     ``pending`` is what is to be remembered of an alert that waits, or of the one it is folded into; ``settles`` is
-    the key of what is answered together with it.
+    the key of what is answered together with it. ``severity``: of the run, for all that it answers.
     """
 
     outcome: Outcome
@@ -83,6 +83,7 @@ class Decision:
     execution_id: str | None = None
     pending: Pending | None = None
     settles: str = ""
+    severity: str = "high"
 
     @property
     def starts_execution(self) -> bool:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
-import sys
-import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +15,7 @@ from runbooks.replay import RUN_S, Answer, replayed
 from supervisors.cli.exits import WRONG_USAGE, Quit
 from supervisors.cli.libraries import directories_of
 from supervisors.cli.outside import Outside
-from supervisors.cli.recorded import recorded
+from supervisors.cli.spool import Spool, spooled
 from supervisors.cli.terminal import complain, print_json, say
 from supervisors.manager import SCHEMA
 
@@ -54,42 +51,43 @@ def replay_files(
     if not new.is_dir():
         raise Quit(WRONG_USAGE, f"--runbooks {new}: is no directory")
     present = directories_of(config)
-    with tempfile.TemporaryDirectory() as spool:
-        if str(alerts) == "-":
-            alerts = _spooled(Path(spool))
-        sides = both_sides(alerts, (SHIPPED, *present), (SHIPPED, new), run_s)
+    with spooled(alerts) as spool:
+        sides = both_sides(spool, (SHIPPED, *present), (SHIPPED, new), run_s)
         differences = list(_differences(*sides))
         for text in dict.fromkeys((*sides[0].problems, *sides[1].problems)):
             complain(text)
         shown = _shown(differences, everything=everything)
-        named = _named(alerts, {one.number for one in shown})
+        named = _named(spool, {one.number for one in shown})
     counts = Counter((_said(one.before), _said(one.after)) for one in differences)
     if outside.as_json:
         told = [_as_json(one, named[one.number]) for one in shown]
         totals = [{"before": old, "after": new_, "alerts": count} for (old, new_), count in sorted(counts.items())]
-        print_json({"schema": SCHEMA, "alerts": len(sides[0].codes), "changes": totals, "changed": told})
+        skipped = {"forgotten": spool.skipped.forgotten, "unreadable": spool.skipped.unreadable}
+        count = len(sides[0].codes)
+        print_json({"schema": SCHEMA, "alerts": count, "skipped": skipped, "changes": totals, "changed": told})
         return
     for (old, new_), count in sorted(counts.items()):
         say(f"{count} alerts: {old} -> {new_}")
         of_these = [one for one in shown if (_said(one.before), _said(one.after)) == (old, new_)]
         say(*(f"  {one.number + 1}  {named[one.number]}" for one in of_these))
-    say(f"{len(sides[0].codes)} alerts, {len(differences)} decided otherwise")
+    skipped_too = f"; {spool.skipped}" if str(spool.skipped) else ""
+    say(f"{len(sides[0].codes)} alerts, {len(differences)} decided otherwise{skipped_too}")
 
 
 def both_sides(
-    alerts: Path, present: tuple[Path, ...], new: tuple[Path, ...], run_s: float = RUN_S
+    alerts: Spool, present: tuple[Path, ...], new: tuple[Path, ...], run_s: float = RUN_S
 ) -> tuple[Side, Side]:
-    """Both libraries' answers. Raises Quit when the alerts cannot be read."""
+    """Both libraries' answers. Raises Quit when a line is no alert."""
     method = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=method) as pool:
         old, other = (pool.submit(one_side, alerts, directories, run_s) for directories in (present, new))
         return old.result(), other.result()
 
 
-def one_side(alerts: Path, directories: tuple[Path, ...], run_s: float = RUN_S) -> Side:
-    """One library's answers. Raises Quit when the alerts cannot be read."""
+def one_side(alerts: Spool, directories: tuple[Path, ...], run_s: float = RUN_S) -> Side:
+    """One library's answers. Raises Quit when a line is no alert."""
     library: Library = load_library(directories)
-    given = replayed(recorded(alerts), library, run_s)
+    given = replayed(alerts.alerts(), library, run_s)
     numbers = {answer: number for number, answer in enumerate(dict.fromkeys(given))}
     return Side(list(numbers), array("H", (numbers[one] for one in given)), tuple(map(str, library.problems)))
 
@@ -119,12 +117,12 @@ def _shown(differences: list[Difference], *, everything: bool) -> list[Differenc
     return shown
 
 
-def _named(alerts: Path, numbers: set[int]) -> dict[int, str]:
+def _named(alerts: Spool, numbers: set[int]) -> dict[int, str]:
     """The alerts of these numbers in a few words."""
     if not numbers:
         return {}
     named = {}
-    for number, one in zip(sorted(numbers), recorded(alerts, numbers), strict=True):
+    for number, one in zip(sorted(numbers), alerts.alerts(numbers), strict=True):
         facts = one.facts
         said = [str(facts.get(key)) for key in ("type", "service", "severity") if facts.get(key) is not None]
         named[number] = " ".join([*said, repr(facts["message"])[:80]] if facts.get("message") else said)
@@ -143,11 +141,3 @@ def _as_json(one: Difference, named: str) -> dict[str, Any]:
         "before": {"decision": one.before.kind, "outcome": one.before.outcome, "runbook": one.before.runbook},
         "after": {"decision": one.after.kind, "outcome": one.after.outcome, "runbook": one.after.runbook},
     }
-
-
-def _spooled(directory: Path) -> Path:
-    """Standard input as a file: it is read more than once."""
-    path = directory / "alerts"
-    with path.open("w", encoding="utf-8") as file:
-        shutil.copyfileobj(sys.stdin, file)
-    return path

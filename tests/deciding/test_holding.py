@@ -91,6 +91,37 @@ def test_a_group_is_as_severe_as_its_worst() -> None:
     assert (worst.pending.severity, worst.pending.count) == ("critical", 2)
 
 
+@pytest.mark.parametrize(
+    ("severities", "gap_s", "worst"),
+    [
+        (("critical", "critical", "low"), 0, "critical"),  # it is full
+        (("low", "low", "critical"), 0, "critical"),
+        (("medium", "low", "low"), 0, "medium"),
+        (("critical", "low"), 11, "critical"),  # its time is over, and the alert is before the timer
+        (("low", "high"), 11, "high"),
+    ],
+)
+def test_the_run_of_a_group_is_as_severe_as_the_worst_of_it(
+    severities: tuple[str, ...], gap_s: float, worst: str
+) -> None:
+    world = Virtual((GROUPED,))
+    for number, severity in enumerate(severities):
+        last = world.alert(severity=severity, service=f"s{number}", labels={"host": "h"})
+        world.to(world.now + gap_s)
+    assert (last.outcome, last.severity, bool(last.settles)) == (Outcome.RUN, worst, True)
+    assert [run.severity for run in world.history.runs] == [worst]
+
+
+def test_what_is_no_group_does_not_change_the_severity() -> None:
+    world = Virtual((LASTING,))
+    world.alert(severity="critical")
+    world.to(NOW + 200)
+    world.alert(severity="low")
+    world.to(NOW + 301)
+    answer = world.alert(severity="low")
+    assert (answer.outcome, answer.severity, bool(answer.settles)) == (Outcome.RUN, "low", True)
+
+
 def test_a_runbook_that_observes_says_what_it_would_have_done() -> None:
     book = runbook(mode="observe")
     answer = decide(ALERT, Books((book,)), History(), NOW)

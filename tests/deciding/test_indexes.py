@@ -15,7 +15,7 @@ from runbooks.deciding.queue import in_order
 from runbooks.deciding.words import History, PastRun
 from runbooks.model import SEVERITIES, Runbook, Status
 from runbooks.parse import Library, load_library
-from runbooks.replay import replayed
+from runbooks.replay import Recorded, replayed
 from tests.deciding import plain
 from tests.runbooks.files import GOOD, changed, runbook
 
@@ -118,7 +118,7 @@ def test_a_whole_replay_is_the_same_with_the_plain_rules(monkeypatch: pytest.Mon
     rng, at, made = random.Random(11), 0.0, []
     for _ in range(1500):
         at += rng.choice([0.0, 0.2, 1.0, 5.0])
-        made.append((at, _alert(rng)))
+        made.append(Recorded(at, _alert(rng)))
     quick = replayed(made, library, 3.0)
     outcomes = {one.outcome for one in quick}
     assert {"run", "queued", "limited", "cooling", "duplicate", "observed", "no_match", "rejected"} <= outcomes

@@ -45,7 +45,37 @@ def test_matchers(text: str, fits: bool) -> None:
     assert holds(matcher(text), FACTS) is fits
 
 
-@pytest.mark.parametrize("text", ["", "service", "=a", "message=~(", "labels.n>=many", "x" * 2000, "service=~(?<=a)b"])
+LINES = {"message": "disk /var is full\nclean it\n", "service": "web"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("message=~disk.*", True),
+        ("message=~disk.*clean it.", True),
+        ("message=~DISK.*", True),
+        ("message=~.*full", False),
+        ("message=~disk.*clean it", False),  # a line break at the end is part of the text
+        ("message=~(?m)disk.*full$", False),
+        ("message=~(?m)^clean it.", False),
+        ("message=~(?-s)disk.*", False),
+        ("message!~disk.*", False),
+        ("message!~.*full", True),
+        ("service=~web|api", True),
+        ("service=~we|b", False),
+    ],
+)
+def test_a_pattern_is_for_all_lines_of_the_text(text: str, fits: bool) -> None:
+    assert holds(matcher(text), LINES) is fits
+
+
+NOTHING_SAID = (
+    "", "service", "=a", "message=~(", "labels.n>=many", "x" * 2000, "service=~(?<=a)b", "service=~a)|(web",
+    "service!~a)|(?:web", "service=~web)|(?:", r"service=~\Qa)|(web", "service=~web\\",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NOTHING_SAID)
 def test_what_says_nothing_is_refused(text: str) -> None:
     with pytest.raises(BadMatcher):
         matcher(text)

@@ -10,7 +10,7 @@ from runbooks.deciding.gate import held_back
 from runbooks.deciding.queue import line
 from runbooks.deciding.quiet import silenced_by
 from runbooks.deciding.words import History, PastRun
-from runbooks.matching import Decision, Outcome, decide, fingerprint, severity_of
+from runbooks.matching import Decision, Outcome, decide, fingerprint
 from runbooks.model import Runbook, Status
 from tests.runbooks.files import runbook
 
@@ -80,7 +80,7 @@ class Virtual:
                 decision.fingerprint,
                 Status.RUNNING if is_run else Status.QUEUED,
                 self.now,
-                severity=severity_of(alert),
+                severity=decision.severity,
                 started_at=self.now if is_run else None,
                 priority=decision.runbook.priority,
                 facts=alert,

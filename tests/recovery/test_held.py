@@ -17,6 +17,9 @@ from actors.journal import rows
 from actors.journal.schema import JournalTrouble
 from guardian_link import Alert, GuardianClient
 from runbooks.deciding.timing import Moment
+from runbooks.parse import SHIPPED, load_library
+from runbooks.replay import Answer, replayed
+from supervisors.cli.spool import spooled
 from supervisors.manager import CommandFailed, UnknownNode
 from tests.recovery.place import Place, World, recovering
 from tests.recovery.test_deciding import failure, in_journal, outcome, own
@@ -137,6 +140,20 @@ def test_one_run_answers_a_group(tmp_path: Path) -> None:
         severity = in_journal(place, lambda db: db.execute("SELECT severity FROM executions").fetchone()[0])
         assert (place.world.restarts, severity) == (["a"], "critical")
         assert place.recovery.records.alert(first.id)["outcome"] == "run"  # type: ignore[index]
+
+
+def test_a_group_that_is_full_is_as_severe_as_its_worst(tmp_path: Path) -> None:
+    grouped = {**GOOD, "id": "grouped", "group": {"by": ["/labels/host"], "wait": "1h", "max": 3}}
+    with (
+        recovering(tmp_path / "state", runbooks=own(tmp_path / "books", grouped)) as place,
+        GuardianClient(place.address) as guardian,
+    ):
+        sent = [("c", "critical"), ("b", "critical"), ("a", "low")]
+        found = [outcome(guardian, failure(name, labels={"host": "h"}, severity=how))[0] for name, how in sent]
+        assert found == ["pending", "duplicate", "run"]
+        severity = in_journal(place, lambda db: db.execute("SELECT severity FROM executions").fetchone()[0])
+        assert severity == "critical"
+        eventually(lambda: place.world.restarts == ["a"], within_s=30)
 
 
 def test_while_it_warms_up_nothing_inhibited_is_answered(tmp_path: Path) -> None:
@@ -283,6 +300,36 @@ def test_a_run_that_did_not_help_climbs_the_ladder_and_its_end_is_told(tmp_path:
         assert any("first did not help on service:a" in text and "next is second" in text for text in messages)
         assert any("call somebody" in text for text in messages)
         holds_for(lambda: len(place.recovery.records.executions(20)) == 2, 1.0)
+
+
+def test_a_replay_of_its_journal_decides_as_the_daemon_did(tmp_path: Path) -> None:
+    """A rung of an escalation and a run that a person asked for are for one runbook, whatever its rule says."""
+    first = {**GOOD, "id": "first", "escalate": [{"runbook": "second"}, {"notify": "call somebody"}]}
+    second = {**changed("/id", "second"), "match": {"field": "/type", "op": "eq", "value": "never"}}
+    grouped = {**changed("/id", "grouped"), "group": {"by": ["/type"], "wait": "1h", "max": 2}}
+    grouped["match"] = {"field": "/type", "op": "eq", "value": "grouped"}
+    books = own(tmp_path / "books", first, second, grouped)
+    journal = tmp_path / "state" / "journal.db"
+    with (
+        recovering(tmp_path / "state", World(refused={"a"}), runbooks=books) as place,
+        GuardianClient(place.address) as guardian,
+    ):
+        guardian.send(failure())
+        eventually(
+            lambda: [run["status"] for run in place.recovery.records.executions(20)] == ["rolled_back"] * 2, within_s=60
+        )
+        eventually(lambda: place.recovery.records.alerts(1)[0]["type"] == "escalation", within_s=30)
+        assert place.recovery.run_runbook("second", {"service": "b"}, by="ann", why="")["outcome"] == "run"
+        eventually(lambda: statuses(place)[0] == "succeeded", within_s=30)
+        for name in ("c", "d"):
+            guardian.send(Alert(type="grouped", service=name))
+        query = "SELECT outcome, runbook FROM alerts ORDER BY seq"
+        live = [Answer(*row) for row in in_journal(place, lambda db: db.execute(query).fetchall())]
+    with spooled(journal) as spool:
+        replayed_ones = replayed(spool.alerts(), load_library((SHIPPED, *books)), 0.01)
+    assert [one.outcome for one in live] == ["run", "run", "no_match", "run", "duplicate", "run"]
+    assert [one.runbook for one in live] == ["first", "second", None, "second", "grouped", "grouped"]
+    assert replayed_ones == [*live[:4], live[4]._replace(outcome="pending>answered"), live[5]]
 
 
 def test_a_step_that_asks_for_who_comes_next_is_answered_at_once(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisors.cli.recorded import read_json, recorded
+from supervisors.cli.recorded import read_json
+from supervisors.cli.spool import spooled
 
 HARD = (
     "-0", "-0.0", "1e400", "-1e400", "1e-400", "NaN", "Infinity", "-Infinity", "nan", "-NaN", '"\\ud800"',
@@ -74,5 +75,6 @@ def test_only_the_alerts_asked_for_are_read(tmp_path: Path) -> None:
     lines = [json.dumps({"received_at": number, "type": f"t{number}"}) for number in range(4)]
     path = tmp_path / "alerts.jsonl"
     path.write_text("\n\n".join([*lines, "no alert"]) + "\n \n")
-    found = list(recorded(path, {1, 3}))
+    with spooled(path) as spool:
+        found = list(spool.alerts({1, 3}))
     assert [(one.at, one.facts["type"]) for one in found] == [(1.0, "t1"), (3.0, "t3")]
