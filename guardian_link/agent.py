@@ -12,12 +12,15 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self, Unpack
 
 from bridge_link.errors import LinkError
 from guardian_link.alerting import Alerting, PlainAlerts, log_alert
 from guardian_link.as_alert import Issue, as_alert
+from guardian_link.async_calls import ended
 from guardian_link.bounded import BoundedCalls
 from guardian_link.client import GuardianClient
 from guardian_link.errors import GuardianError
@@ -28,7 +31,10 @@ DECISION_S: Final = 0.6
 """How long the daemon may take to decide before people are told."""
 TOLD_S: Final = 0.9
 """An issue that nobody recovers is handed to the alerting within this time."""
+JUDGED_S: Final = 0.8
+"""Undecided by then, it is told."""
 AT_ONCE: Final = 32
+"""Issues that are being kept at the same time."""
 RECOVERING: Final = frozenset({"run", "queued", "duplicate"})
 _ORDER: Final = tuple(one.value for one in Severity)
 
@@ -50,6 +56,15 @@ class Handled:
     outcome: str | None = None
     execution_id: str | None = None
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An issue that is being kept and sent."""
+
+    alert: Alert
+    decision: Future[Ack]
+    by_s: float
 
 
 class GuardianAgent:
@@ -92,21 +107,24 @@ class GuardianAgent:
 
     def on_issue(self, issue: Issue) -> Handled:
         """Recover it or tell it. Raises nothing: what cannot be read is told as it is."""
-        by_s = time.monotonic() + TOLD_S
-        try:
-            alert = as_alert(self.map_issue(issue))
-        except Exception as error:  # the user's mapping, or the user's data
-            return self._tell(_unreadable(issue, error), by_s, why=f"it is no alert: {error}")
-        if _ORDER.index(alert.severity) < self._threshold:
-            return self._tell(alert, by_s, why=f"below the threshold {_ORDER[self._threshold]}")
-        sent = self._sends.start(lambda: self._send(alert), by_s=time.monotonic() + DECISION_S)
-        if sent is None:
-            return self._tell(alert, by_s, why=f"{AT_ONCE} issues are on their way already; this one was not kept")
-        return self._judge(alert, sent, by_s)
+        since_s = time.monotonic()
+        begun = self._begin(issue, since_s)
+        if isinstance(begun, Handled):
+            return begun
+        wait_for((begun.decision,), since_s + JUDGED_S - time.monotonic())
+        return self._judge(begun)
 
     async def handle_issue(self, issue: Issue) -> Handled:
-        """``on_issue`` for asyncio: the loop stays free."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self.on_issue, issue)
+        """``on_issue`` for asyncio: the loop stays free, and no thread waits for a decision. Its second counts from the
+        call, however many are handled at once.
+        """
+        since_s, loop = time.monotonic(), asyncio.get_running_loop()
+        begun = await loop.run_in_executor(self._threads, self._begin, issue, since_s)
+        if isinstance(begun, Handled):
+            return begun
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended(begun.decision), max(0.0, since_s + JUDGED_S - time.monotonic()))
+        return await loop.run_in_executor(self._threads, self._judge, begun)
 
     @property
     def trouble(self) -> str | None:
@@ -137,12 +155,38 @@ class GuardianAgent:
                 self._client = GuardianClient(address, **settings)
             return self._client
 
-    def _send(self, alert: Alert) -> Ack:
-        return self._connected().send(alert, DECISION_S)
-
-    def _judge(self, alert: Alert, sent: Future[Ack], by_s: float) -> Handled:
+    def _begin(self, issue: Issue, since_s: float) -> Handled | _Begun:
+        """Tell it, or have it kept and sent."""
+        by_s = since_s + TOLD_S
         try:
-            decision = sent.result(by_s - 0.1 - time.monotonic()).decision
+            alert = as_alert(self.map_issue(issue))
+        except Exception as error:  # the user's mapping, or the user's data
+            return self._tell(_unreadable(issue, error), by_s, why=f"it is no alert: {error}")
+        if _ORDER.index(alert.severity) < self._threshold:
+            return self._tell(alert, by_s, why=f"below the threshold {_ORDER[self._threshold]}")
+        decision: Future[Ack] = Future()
+        if self._sends.start(lambda: self._send(alert, since_s, decision), by_s=since_s + DECISION_S) is None:
+            return self._tell(alert, by_s, why=f"{AT_ONCE} issues are on their way already; this one was not kept")
+        return _Begun(alert, decision, by_s)
+
+    def _send(self, alert: Alert, since_s: float, decision: Future[Ack]) -> None:
+        """On a thread that the outbox may hold up."""
+
+        def pass_on(done: Future[Ack]) -> None:
+            if (error := done.exception()) is not None:
+                decision.set_exception(error)
+            else:
+                decision.set_result(done.result())
+
+        try:
+            self._connected().begin_send(alert, DECISION_S, since_s=since_s).add_done_callback(pass_on)
+        except Exception as error:
+            decision.set_exception(error)
+
+    def _judge(self, begun: _Begun) -> Handled:
+        alert, by_s = begun.alert, begun.by_s
+        try:
+            decision = begun.decision.result(0.0).decision
         except FutureTimeout:
             return self._tell(alert, by_s, why="the alert could not be handed over in time")
         except (GuardianError, LinkError) as error:

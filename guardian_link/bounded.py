@@ -22,20 +22,27 @@ class BoundedCalls:
         """Begin the call; wait for a free place until ``by_s`` (``time.monotonic``). None: there was none."""
         if not self._slots.acquire(timeout=max(0.0, by_s - time.monotonic())):
             return None
-        future: Future[T] = Future()
         try:
-            threading.Thread(target=self._make, args=(call, future), name=self._name, daemon=True).start()
+            return on_own_thread(self._name, call, after=self._slots.release)
         except RuntimeError:  # no more threads
             self._slots.release()
             return None
-        return future
 
-    def _make(self, call: Callable[[], T], future: Future[T]) -> None:
-        try:
-            result = call()
-        except BaseException as error:
-            self._slots.release()
-            future.set_exception(error)
-        else:
-            self._slots.release()
-            future.set_result(result)
+
+def on_own_thread(name: str, call: Callable[[], T], *, after: Callable[[], object] = lambda: None) -> Future[T]:
+    """Begin the call; ``after`` is called when it has ended, before the future is. Raises RuntimeError: no thread."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # who waits no more does not end it
+    threading.Thread(target=_make, args=(call, after, future), name=name, daemon=True).start()
+    return future
+
+
+def _make(call: Callable[[], T], after: Callable[[], object], future: Future[T]) -> None:
+    try:
+        result = call()
+    except BaseException as error:
+        after()
+        future.set_exception(error)
+    else:
+        after()
+        future.set_result(result)

@@ -11,16 +11,14 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
-from bridge_link.channel import Answer, Exchange
+from bridge_link.channel import Answer
 from bridge_link.client import find_address
-from bridge_link.errors import LinkClosed, LinkError, Refused, WireError
+from bridge_link.errors import LinkClosed, LinkError
 from bridge_link.keys import find_key
 from bridge_link.wire import Kind, Message, new_id
 from guardian_link.as_alert import Issue, as_alert
@@ -34,11 +32,13 @@ from guardian_link.errors import (
     OutcomeTimeout,
 )
 from guardian_link.events import Follower, Page
-from guardian_link.messages import Ack, Alert, Decision, Outcome
+from guardian_link.exchanges import answer_to, begin_alerts
+from guardian_link.messages import Ack, Alert, Outcome
 from guardian_link.outbox import Outbox
-from guardian_link.reach import FIND_AGAIN_S, Reach
+from guardian_link.reach import Reach
 from guardian_link.reader import EventReader
 from guardian_link.recovery_words import RecoveryWords
+from guardian_link.sending import SendDesk, Sending
 from guardian_link.streams import EventStream
 
 TERMINAL: Final = frozenset(
@@ -84,6 +84,7 @@ class GuardianClient(RecoveryWords):
             on_push=self._pushed,
             is_strict=outbox is not None,
         )
+        self._desk = SendDesk(self._reach, self._settle)
         self._outcomes: dict[str, Outcome] = {}
         self._changed = threading.Condition()
         self._posted: set[str] = set()
@@ -104,54 +105,51 @@ class GuardianClient(RecoveryWords):
             DaemonUnreachable: not acknowledged within ``timeout_s`` seconds; it is not sent again, but with an outbox.
             OutboxFull, OutboxUnusable: it is not kept and was not sent.
         """
+        return self.begin_send(alert, timeout_s).result()
+
+    def begin_send(self, alert: Issue, timeout_s: float | None = None, *, since_s: float | None = None) -> Future[Ack]:
+        """As ``send``, without waiting: with an outbox it is on disk when this returns. The future fails with what
+        ``send`` raises; what is known at once is raised. To cancel it, or to wait no more, ends nothing.
+
+        Args:
+            since_s: ``timeout_s`` counts from then (``time.monotonic``), not from now.
+        """
         alert = as_alert(alert)
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        by_s = (time.monotonic() if since_s is None else since_s) + limit_s
         if self.outbox is None or self._delivery is None:
-            return self._send(alert, timeout_s)
-        with self._delivery.handed_over(alert.id):
+            return self._desk.take(alert, limit_s, by_s)
+        self._delivery.hand_over(alert.id)
+        try:
             self.outbox.put(alert)
             try:
-                ack = self._send(alert, timeout_s)
+                return self._desk.take(alert, limit_s, by_s)
             except AlertRefused as refused:
-                if not refused.is_final:
-                    raise
-                with suppress(OutboxUnusable):  # what cannot be noted now is sent, and answered, again
-                    self.outbox.bury(alert.id, refused.code, str(refused))
+                self._bury(self.outbox, alert.id, refused)
                 raise
-            with suppress(OutboxUnusable):
-                self.outbox.delivered([alert.id])
-            return ack
-
-    def _send(self, alert: Alert, timeout_s: float | None) -> Ack:
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + limit_s
-        exchange, stored = self._stored(alert, deadline, limit_s)
-        try:
-            decided = self._answer(exchange, Kind.DECIDED, max(0.0, deadline - time.monotonic()))
-        except DaemonUnreachable:
-            return Ack(alert.id, str(stored.get("status", "stored")))
-        else:
-            return Ack(alert.id, str(stored.get("status", "stored")), Decision.from_body(decided))
-        finally:
-            exchange.forget()
-
-    def _stored(self, alert: Alert, deadline: float, limit_s: float) -> tuple[Exchange, Mapping[str, Any]]:
-        """Send until it is stored; should the daemon be said to be elsewhere meanwhile, there. Raises as ``send``."""
-        (exchange,) = self._begin([alert])
-        while True:
-            stored = exchange.answers[Kind.STORED]
-            wait_for((stored,), max(0.0, min(FIND_AGAIN_S, deadline - time.monotonic())))
-            has_moved = stored.done() and isinstance(stored.exception(), LinkClosed) and not self._reach.is_closed
-            if (stored.done() and not has_moved) or time.monotonic() >= deadline:
-                break
-            with suppress(LinkError):  # nobody knows where it is now: it may come back to where it was
-                if has_moved or self._reach.channel().address != exchange.address:
-                    exchange.forget()
-                    (exchange,) = self._begin([alert])
-        try:
-            return exchange, self._answer(exchange, Kind.STORED, 0.0, limit_s)
-        except GuardianError:
-            exchange.forget()
+        except BaseException:
+            self._delivery.take_back([alert.id])
             raise
+
+    def _settle(self, ended: Sequence[Sending]) -> None:
+        """What was answered leaves the outbox, with one commit. What cannot be noted is sent, and answered, again."""
+        box, delivery = self.outbox, self._delivery
+        if box is None or delivery is None:
+            return
+        errors = {one.alert.id: one.result.exception() for one in ended}
+        with suppress(OutboxUnusable):
+            if stored := [message_id for message_id, error in errors.items() if error is None]:
+                box.delivered(stored)
+        for message_id, error in errors.items():
+            if isinstance(error, AlertRefused):
+                self._bury(box, message_id, error)
+        delivery.take_back([one.alert.id for one in ended])
+
+    @staticmethod
+    def _bury(box: Outbox, message_id: str, refused: AlertRefused) -> None:
+        if refused.is_final:
+            with suppress(OutboxUnusable):
+                box.bury(message_id, refused.code, str(refused))
 
     def post(self, alert: Issue) -> str:
         """Queue the alert and return its id at once; it is sent until acknowledged, as long as this client lives.
@@ -193,7 +191,10 @@ class GuardianClient(RecoveryWords):
             OutcomeTimeout: not within ``timeout_s`` seconds.
             DaemonUnreachable: this client is closed.
         """
-        deadline = time.monotonic() + timeout_s
+        return self.wait_until(execution_id, timeout_s, time.monotonic() + timeout_s)
+
+    def wait_until(self, execution_id: str, timeout_s: float, deadline: float) -> Outcome:
+        """As ``wait``, whose ``timeout_s`` end at ``deadline`` (``time.monotonic``)."""
         while True:
             if self._reach.is_closed:
                 raise DaemonUnreachable("this client is closed")
@@ -203,7 +204,9 @@ class GuardianClient(RecoveryWords):
                 return Outcome(execution_id, str(status["status"]), str(status.get("detail") or ""))
             with self._changed:
                 left_s = deadline - time.monotonic()
-                self._changed.wait_for(lambda: execution_id in self._outcomes, max(0.0, min(ASK_AGAIN_S, left_s)))
+                self._changed.wait_for(
+                    lambda: execution_id in self._outcomes or self._reach.is_closed, max(0.0, min(ASK_AGAIN_S, left_s))
+                )
                 if execution_id in self._outcomes:
                     return self._outcomes[execution_id]
             if time.monotonic() >= deadline:
@@ -258,13 +261,16 @@ class GuardianClient(RecoveryWords):
         return reader
 
     def close(self) -> None:
-        """What is in the outbox stays there; whoever waits for an event is let go."""
+        """What is in the outbox stays there; whoever waits is let go."""
         self._reach.shut()
+        with self._changed:
+            self._changed.notify_all()
         for reader in list(self._readers):
             reader.stop()
+        self._reach.close()
+        self._desk.close()
         if self._delivery is not None:
             self._delivery.close()
-        self._reach.close()
         if self.outbox is not None:
             self.outbox.close()
 
@@ -279,7 +285,7 @@ class GuardianClient(RecoveryWords):
     def _keep_sending(self, alerts: Sequence[Alert]) -> None:
         """Until they are acknowledged; by a daemon that has moved once a later call has found it.
 
-        Raises OutboxFull, and as ``_begin``: then none is sent.
+        Raises OutboxFull, and as ``begin_alerts``: then none is sent.
         """
 
         def look(alert: Alert, done: Future[Answer]) -> None:
@@ -290,7 +296,7 @@ class GuardianClient(RecoveryWords):
 
         if len(self._posted) + len(alerts) > MOST_POSTED:
             raise OutboxFull(f"{len(self._posted)} alerts wait already; is the daemon running?")
-        exchanges = self._begin(alerts, is_patient=True)
+        exchanges = begin_alerts(self._reach, alerts, is_patient=True)
         for alert, exchange in zip(alerts, exchanges, strict=True):
             self._posted.add(alert.id)
             exchange.answers[Kind.STORED].add_done_callback(partial(look, alert))
@@ -300,46 +306,13 @@ class GuardianClient(RecoveryWords):
         """Alerts that were posted and are not known to be on the daemon's disk."""
         return len(self._posted) if self.outbox is None else len(self.outbox)
 
-    def _begin(self, alerts: Sequence[Alert], *, is_patient: bool = False) -> list[Exchange]:
-        """All at once. Raises AlertRefused, DaemonUnreachable: then none is sent.
-
-        Args:
-            is_patient: nobody waits for what is decided.
-        """
-        messages = [Message(Kind.ALERT, alert.id, alert.to_body()) for alert in alerts]
-        expects = (Kind.STORED,) if is_patient else (Kind.STORED, Kind.DECIDED)
-        try:
-            channel = self._reach.channel()
-            exchanges = [channel.prepared(one, expects, is_patient=is_patient) for one in messages]
-            channel.begin_all(exchanges)
-            return exchanges
-        except WireError as error:
-            raise AlertRefused(error.code, error.text) from None
-        except LinkError as error:  # nobody knows where it is, or it has just moved
-            raise DaemonUnreachable(str(error)) from None
-
-    def _answer(
-        self, exchange: Exchange, kind: Kind, timeout_s: float, said_s: float | None = None
-    ) -> Mapping[str, Any]:
-        """``said_s``: how long was waited in all."""
-        try:
-            return exchange.answers[kind].result(timeout_s)
-        except FutureTimeout:
-            why = self._reach.trouble or "does the daemon run, and know this key?"
-            text = f"{exchange.address}: no answer within {said_s or timeout_s:g} s; {why}"
-            raise DaemonUnreachable(text) from None
-        except Refused as refused:
-            raise AlertRefused(refused.code, refused.text, is_final=refused.is_final) from None
-        except LinkError as error:
-            raise DaemonUnreachable(str(error)) from None
-
     def _ask(self, question: Mapping[str, Any], timeout_s: float | None = None) -> Any:
         try:
             exchange = self._reach.channel().begin(Message(Kind.QUERY, new_id(), question), (Kind.ANSWER,))
         except LinkError as error:
             raise DaemonUnreachable(str(error)) from None
         try:
-            answer = self._answer(exchange, Kind.ANSWER, self._timeout_s if timeout_s is None else timeout_s)
+            answer = answer_to(self._reach, exchange, Kind.ANSWER, self._timeout_s if timeout_s is None else timeout_s)
         finally:
             exchange.forget()
         return answer.get("result")

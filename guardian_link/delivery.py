@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,7 +69,7 @@ class Delivery:
         self._window = window
         self._reach: _Reach | None = None
         self._flying: dict[str, Exchange] = {}
-        self._handed: set[str] = set()
+        self._handed: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -89,17 +89,17 @@ class Delivery:
         """Something was put."""
         self._wake.set()
 
-    @contextmanager
-    def handed_over(self, message_id: str) -> Iterator[None]:
+    def hand_over(self, message_id: str) -> None:
         """Somebody else is sending this one for now."""
         with self._lock:
-            self._handed.add(message_id)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._handed.discard(message_id)
-            self._wake.set()
+            self._handed[message_id] += 1
+
+    def take_back(self, message_ids: Iterable[str]) -> None:
+        """Once for each time that it was handed over."""
+        with self._lock:
+            self._handed.subtract(message_ids)
+            self._handed = +self._handed
+        self._wake.set()
 
     def close(self, timeout_s: float = 5.0) -> None:
         self._closing.set()

@@ -1,8 +1,8 @@
 """What stands behind a ``GuardianLinkActor``: threads that wait, so that the actor never does.
 
 * ``keep`` (one thread): alerts, in the order they were told. With an outbox they are on disk before anything else is
-  done with them.
-* ``ask`` (a few): decisions and questions.
+  done with them. No thread waits for their decisions.
+* ``ask`` (a few): questions. ``tell`` (one): tells decisions to those who asked.
 * one thread for each execution that is waited for, and for each subscriber; bounded.
 
 All queues are bounded; what finds no room is answered so. Each request is answered once.
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Final
 
 from bridge_link.errors import LinkError
@@ -36,12 +38,13 @@ from guardian_link.link_messages import (
     Unsubscribe,
     WaitForExecution,
 )
-from guardian_link.messages import Alert
+from guardian_link.messages import Ack, Alert
 from guardian_link.streams import EventStream
 
 LOG: Final = logging.getLogger("guardian_link")
 MOST_ALERTS: Final = 10_000
 MOST_QUESTIONS: Final = 1_000
+MOST_DECISIONS: Final = 1_000
 ASKERS: Final = 4
 MOST_WAITS: Final = 64
 MOST_SUBSCRIBERS: Final = 64
@@ -62,6 +65,8 @@ class LinkWork:
         self._stopping = threading.Event()
         self._keep = Lane("guardian-link-keep", MOST_ALERTS, 1)
         self._ask = Lane("guardian-link-ask", MOST_QUESTIONS, ASKERS)
+        self._tell = Lane("guardian-link-tell", MOST_DECISIONS, 1)
+        self._decisions = threading.Semaphore(MOST_DECISIONS)
         self._waits = BoundedCalls("guardian-link-wait", MOST_WAITS)
         self._followers: list[_Follow] = []
         self._keep.put(self._begin)
@@ -95,6 +100,7 @@ class LinkWork:
         if client is not None:
             undone += client.unacknowledged if client.outbox is None else 0
             client.close()
+        self._tell.close(1.0)
         self._ask.close(1.0)
         if undone:
             LOG.error("the guardian link was stopped with %d alerts that are not known to be delivered", undone)
@@ -111,34 +117,43 @@ class LinkWork:
     # -- alerts -----------------------------------------------------------------------------------------------------
 
     def _take_alert(self, request: AlertRequest, alert: Alert) -> str:
-        if not self._keep.put(lambda: self._keep_alert(request, alert)):
+        told_s = time.monotonic()
+        if not self._keep.put(lambda: self._keep_alert(request, alert, told_s)):
             raise LinkBusy(f"{MOST_ALERTS} alerts wait already, or the link is stopping; alert {alert.id} is not kept")
         return alert.id
 
-    def _keep_alert(self, request: AlertRequest, alert: Alert) -> None:
+    def _keep_alert(self, request: AlertRequest, alert: Alert, told_s: float) -> None:
         """On the keeping thread: nothing here waits for the daemon."""
         try:
             client = self._connected()
             if request.reply_to is None:
                 client.post(alert)
-                return
-            if client.outbox is not None:
-                client.outbox.put(alert)
+            elif self._decisions.acquire(blocking=False):
+                self._send(request, alert, client, told_s)
+            else:
+                if client.outbox is not None:
+                    client.post(alert)
+                kept = "; it is kept and goes on being sent" if client.outbox is not None else ""
+                raise LinkBusy(f"alert {alert.id}: {MOST_DECISIONS} decisions are waited for already{kept}")
         except Exception as error:
             answer(request, error=error)
-            return
-        if not self._ask.put(lambda: self._decide(request, alert, client)):
-            kept = "; it is kept and goes on being sent" if client.outbox is not None else ""
-            answer(request, error=LinkBusy(f"alert {alert.id}: nobody is free to wait for its decision{kept}"))
 
-    @staticmethod
-    def _decide(request: AlertRequest, alert: Alert, client: GuardianClient) -> None:
+    def _send(self, request: AlertRequest, alert: Alert, client: GuardianClient, told_s: float) -> None:
+        """Its time counts from when it was told."""
+
+        def decided(sent: Future[Ack]) -> None:
+            if not self._tell.put(lambda: tell_it(sent)):  # it is closed: the link has been stopped
+                tell_it(sent)
+
+        def tell_it(sent: Future[Ack]) -> None:
+            self._decisions.release()
+            _answer_with(request, sent)
+
         try:
-            ack = client.send(alert)
-        except Exception as error:
-            answer(request, error=error)
-        else:
-            answer(request, ack if isinstance(request, SendAlert) else ack.execution_id)
+            client.begin_send(alert, since_s=told_s).add_done_callback(decided)
+        except BaseException:
+            self._decisions.release()
+            raise
 
     # -- questions --------------------------------------------------------------------------------------------------
 
@@ -235,6 +250,15 @@ def answer(request: Any, result: object = None, error: Exception | None = None) 
         tell(request.reply_to, Reply(request, request.tag, result, error))
     elif error is not None:
         LOG.error("%s was not done: %s: %s", request, type(error).__name__, error)
+
+
+def _answer_with(request: AlertRequest, sent: Future[Ack]) -> None:
+    error = sent.exception()
+    if isinstance(error, Exception):
+        answer(request, error=error)
+        return
+    ack = sent.result()
+    answer(request, ack if isinstance(request, SendAlert) else ack.execution_id)
 
 
 def tell(reply_to: TellTo, message: object) -> bool:

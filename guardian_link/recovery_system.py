@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, Self, Unpack
 
-from guardian_link.as_alert import Issue
+from guardian_link.as_alert import Issue, recovery_alert
+from guardian_link.async_calls import AsyncCalls
 from guardian_link.client import GuardianClient
 from guardian_link.messages import Outcome
 from guardian_link.settings import ClientSettings
@@ -28,17 +29,22 @@ class AutomatedRecoverySystem:
         self._settings = settings
         self._client: GuardianClient | None = None
         self._lock = threading.Lock()
+        self._calls = AsyncCalls()
 
     async def execute_recovery(self, error_id: str, error_data: Issue) -> str | None:
-        """The execution id, or None when recovery is off or nothing matches.
+        """The execution id, or None when recovery is off, nothing matches, or the decision did not come in time.
 
-        ``error_id`` is the trouble's key, not the message's: the same one again is the same trouble.
+        ``error_id`` is the trouble's key, not the message's: the same one again is the same trouble. With an outbox
+        each alert is on disk before any waits for its decision, however many are awaited at once, and who is cancelled
+        meanwhile has kept it.
 
         Raises:
             GuardianError: the alert could not be handed over; with an outbox it is kept and goes on being sent.
             BadAlert: it is none.
         """
-        return await asyncio.to_thread(lambda: self._connected().execute_recovery(error_id, error_data))
+        alert, since_s = recovery_alert(error_id, error_data), time.monotonic()
+        ack = await self._calls.decided(lambda: self._connected().begin_send(alert, since_s=since_s))
+        return ack.execution_id
 
     def trigger_recovery(self, constraint_violation: object) -> str | None:
         """As ``execute_recovery``, for a violated constraint (a mapping, or an object with such attributes) and for
@@ -66,10 +72,14 @@ class AutomatedRecoverySystem:
         return self._connected().subscribe(after, epoch=epoch, topics=topics)
 
     def close(self) -> None:
+        """Alerts whose keeping was asked for are kept first."""
         with self._lock:
-            if self._client is not None:
-                self._client.close()
-            self._client = None
+            calls, self._calls = self._calls, AsyncCalls()
+        calls.close()
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     def __enter__(self) -> Self:
         return self

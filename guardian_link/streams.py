@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Self
 
 from bridge_link.errors import LinkError
+from guardian_link.async_calls import apart
 from guardian_link.errors import GuardianError
 from guardian_link.events import Event
 from guardian_link.reader import EventReader
@@ -81,7 +82,7 @@ class AsyncEventStream:
         if self._reader is not None:
             return self._reader
         if self._starting is None:
-            self._starting = asyncio.ensure_future(asyncio.to_thread(self._begin))
+            self._starting = asyncio.ensure_future(apart(self._begin))
         starting = self._starting
         try:
             return self._take_on(await asyncio.shield(starting))  # a cancelled wait loses no thread
@@ -111,7 +112,7 @@ class AsyncEventStream:
             with suppress(GuardianError, LinkError):
                 self._take_on(await asyncio.shield(self._starting))
         if self._reader is not None:
-            await asyncio.to_thread(self._reader.close)
+            await apart(self._reader.close)
 
     def __aiter__(self) -> Self:
         return self

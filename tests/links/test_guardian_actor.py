@@ -168,6 +168,42 @@ def test_its_own_thread_waits_for_nobody(kept: list[Any], asker: pykka.ActorRef[
         link.stop()
 
 
+def test_each_recovery_is_answered_in_its_own_time(
+    kept: list[Any], asker: pykka.ActorRef[Asker], tmp_path: Path
+) -> None:
+    """Nobody is there. One behind the other's time, forty of them would take a quarter of a minute."""
+    link = GuardianLinkActor.start(nobody(), outbox=tmp_path / "outbox.db", timeout_s=1.5)
+    began = time.monotonic()
+    for number in range(40):
+        link.tell(ExecuteRecovery(f"e{number}", ALERT, asker, number))
+    found = replies(kept, *range(40))
+    assert time.monotonic() - began < 5.0
+    assert {type(one.error) for one in found.values()} == {DaemonUnreachable}
+    link.stop()
+    box = Outbox(tmp_path / "outbox.db")
+    assert [one.dedup_key for one in box.waiting(99)] == [f"e{number}" for number in range(40)]
+    box.close()
+
+
+def test_a_decision_for_which_nobody_can_wait_is_said_and_its_alert_is_kept(
+    kept: list[Any], asker: pykka.ActorRef[Asker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guardian_link.link_work.MOST_DECISIONS", 1)
+    link = GuardianLinkActor.start(nobody(), outbox=tmp_path / "outbox.db", timeout_s=1.5)
+    for number in (1, 2):
+        link.tell(ExecuteRecovery(f"e{number}", ALERT, asker, number))
+    found = replies(kept, 1, 2)
+    assert {number: type(one.error) for number, one in found.items()} == {1: DaemonUnreachable, 2: LinkBusy}
+    assert "it is kept and goes on being sent" in str(found[2].error)
+    link.tell(ExecuteRecovery("e3", ALERT, asker, 3))
+    eventually(lambda: len(kept) == 3)
+    assert isinstance(kept[2].error, DaemonUnreachable), "there is room again"
+    link.stop()
+    box = Outbox(tmp_path / "outbox.db")
+    assert [one.dedup_key for one in box.waiting(9)] == ["e1", "e2", "e3"]
+    box.close()
+
+
 def test_what_it_was_told_before_its_stop_is_kept_and_delivered_later(
     kept: list[Any], asker: pykka.ActorRef[Asker], tmp_path: Path
 ) -> None:
