@@ -24,6 +24,8 @@ from actors.failpoints import reached, register
 
 FORMAT: Final = 1
 MODE: Final = 0o600
+LAST_S: Final = 4e9
+"""No wall time (Unix seconds, from 0) in a ledger is later: that would be in the year 2096."""
 SHORTEN_BYTES: Final = 512 * 1024
 SHORTEN_TIMES: Final = 4
 """A ledger is shortened while the daemon lives when it is longer than both: this, and so many times its own content."""
@@ -220,9 +222,10 @@ def _checked(record: ServiceRecord) -> ServiceRecord:
         isinstance(word, str) for word in words
     ):
         raise TypeError(f"no record: {record!r}")
-    times = (record.started_at, *((record.proof.at, record.proof.now_s) if record.proof is not None else ()))
-    if not all(math.isfinite(float(one)) for one in times):
-        raise ValueError(f"no time: {times!r}")
+    if record.proof is not None and not math.isfinite(record.proof.now_s):
+        raise ValueError(f"no time: {record.proof.now_s!r}")
+    said = (record.stopped, record.paused, record.proof, record.scaled)
+    _check_times(record.started_at, *(one.at for one in said if one is not None))
     for facts in (record.identity, record.last_exit, record.pacing):
         if facts is not None and not isinstance(facts, Mapping):
             raise TypeError(f"no facts: {facts!r}")
@@ -231,6 +234,13 @@ def _checked(record: ServiceRecord) -> ServiceRecord:
     if record.last_exit is not None:
         _check_exit(record.last_exit)
     return record
+
+
+def _check_times(*times: object) -> None:
+    """Wall times that can be shown and reckoned with."""
+    for one in times:
+        if not isinstance(one, int | float) or isinstance(one, bool) or not 0.0 <= one <= LAST_S:
+            raise ValueError(f"no time: {one!r}")
 
 
 def _check_identity(identity: Mapping[str, Any]) -> None:
@@ -243,8 +253,7 @@ def _check_identity(identity: Mapping[str, Any]) -> None:
 
 
 def _check_exit(facts: Mapping[str, Any]) -> None:
-    if not math.isfinite(float(facts.get("at", 0.0))):
-        raise ValueError("no time")
+    _check_times(facts.get("at", 0.0))
     for name in ("code", "signal"):
         if facts.get(name) is not None and type(facts[name]) is not int:
             raise TypeError(f"no {name}: {facts[name]!r}")

@@ -6,13 +6,18 @@ anew begins with a clean slate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from actors.clock import Clock
 from actors.ledger import Ledger, Phase
 from actors.runtimes.procfs import boot_id
 from actors.spec import ChildPast
+
+MOST_FAILURES: Final = 1_000_000_000
+"""More in a row than any service can have had since the machine was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +80,31 @@ class LedgerMemory:
         if facts is None or facts.get("boot_id") != boot_id():
             return None
         try:
-            not_before = facts["not_before"]
-            return ChildPast(
-                int(facts["failures"]),
-                bool(facts["is_exhausted"]),
-                tuple(float(at) for at in facts["paced_at"]),
-                None if not_before is None else float(not_before),
-                bool(facts.get("is_stale", False)),
-            )
-        except (KeyError, TypeError, ValueError):  # a damaged ledger must not keep a service from being started
+            return _past(facts, self.clock.now())
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+        ):  # damaged: it must not keep a service from being started
             return None
+
+
+def _past(facts: Mapping[str, Any], now: float) -> ChildPast:
+    """What is written, without what cannot be so. How long a child may wait at most its supervisor knows (``step``).
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: it makes no sense as a whole.
+    """
+    failures, not_before = int(facts["failures"]), facts["not_before"]
+    if not 0 <= failures <= MOST_FAILURES:
+        raise ValueError(f"no number of failures: {failures}")
+    waits_until = None if not_before is None else float(not_before)
+    paced_at = tuple(float(at) for at in facts["paced_at"])
+    return ChildPast(
+        failures,
+        bool(facts["is_exhausted"]),
+        tuple(at for at in paced_at if math.isfinite(at) and at <= now),
+        waits_until if waits_until is None or math.isfinite(waits_until) else None,
+        bool(facts.get("is_stale", False)),
+    )

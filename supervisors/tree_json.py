@@ -7,6 +7,7 @@ rather than left out; a node the board knows and its supervisor does not name (j
 from __future__ import annotations
 
 import difflib
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,6 +17,9 @@ from actors.board import LastExit, NodeKind, NodeState, NodeStatus
 from supervisors.manager import SCHEMA, Exit, Node, Tree, UnknownNode
 
 ROOT: Final = "root"
+_FIRST_S: Final = -62_135_510_400.0
+_LAST_S: Final = 253_402_128_000.0
+"""From 0001-01-02 to 9999-12-30: a day less than can be written, so that it can be shown in every time zone."""
 Snapshot = Mapping[str, NodeStatus]
 
 
@@ -77,8 +81,12 @@ def find(root: Node, name: str) -> Node:
 
 
 def rfc3339(at: float) -> str:
-    """Unix seconds as RFC 3339 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Unix seconds as RFC 3339 in UTC, to the millisecond. Never raises: a time that is none (it comes from a file or
+    another program) is shown as the nearest that can be written, NaN as 0; else one node would hide the whole tree.
+    """
+    near_s = min(max(at, _FIRST_S), _LAST_S)
+    shown = datetime.fromtimestamp(0.0 if math.isnan(near_s) else near_s, UTC)
+    return shown.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def unix_seconds(text: str) -> float:

@@ -133,7 +133,8 @@ def _handle(work: Work, event: Event) -> None:
     match event:
         case Boot():
             work.mode = Mode.BOOTING
-            for child in tuple(work.children.values()):
+            for known in tuple(work.children.values()):
+                child = _waiting_no_longer_than_it_may(work, known)
                 if not child.held:
                     work.want(child, is_resumed=True)
         case StopRequested(reason, mode):
@@ -148,6 +149,15 @@ def _handle(work: Work, event: Event) -> None:
             _call(work, event)
         case _:
             _child_event(work, event)
+
+
+def _waiting_no_longer_than_it_may(work: Work, child: Child) -> Child:
+    """What it waits for was written down by somebody else: with a shorter backoff now, or damaged since."""
+    pacing = child.spec.pacing
+    if child.not_before is None or pacing is None:
+        return child
+    latest = work.now + max(pacing.backoff.first_s, pacing.backoff.max_s)
+    return child if child.not_before <= latest else work.put(child, not_before=latest)
 
 
 def _stop(work: Work, reason: ExitReason, mode: StopMode) -> None:

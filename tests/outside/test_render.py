@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -272,6 +274,27 @@ def test_a_board_that_is_still_empty() -> None:
 def test_times_are_rfc_3339_and_come_back() -> None:
     assert rfc3339(1_700_000_000.123) == "2023-11-14T22:13:20.123Z"
     assert unix_seconds(rfc3339(NOW + 0.25)) == NOW + 0.25
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        (1e18, "9999-12-30T00:00:00.000Z"),
+        (math.inf, "9999-12-30T00:00:00.000Z"),
+        pytest.param(10**400, "9999-12-30T00:00:00.000Z", id="huge"),
+        (-1e300, "0001-01-02T00:00:00.000Z"),
+        (-math.inf, "0001-01-02T00:00:00.000Z"),
+        (math.nan, "1970-01-01T00:00:00.000Z"),
+    ],
+)
+def test_a_time_that_is_none_does_not_hide_the_tree(at: float, text: str) -> None:
+    nodes = snapshot()
+    path = "root/services/web"
+    nodes[path] = replace(nodes[path], since=at, next_try_at=at, last_exit=LastExit("exit 1", at))
+    web = find(tree_json(nodes, NOW)["root"], path)
+    assert (web["since"], web["next_try_at"], web["last_exit"]["at"]) == (text, text, text)
+    datetime.fromisoformat(text).astimezone(timezone(timedelta(hours=23)))
+    datetime.fromisoformat(text).astimezone(timezone(timedelta(hours=-23)))
 
 
 def test_walking_is_parents_first() -> None:

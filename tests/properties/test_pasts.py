@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from actors.context import ActorContext
@@ -71,6 +73,19 @@ def test_who_was_waiting_waits_on_and_is_woken() -> None:
     assert WakeAt(120.0) in effects
     state, effects = take(state, Woke(), 120.0)
     assert any(isinstance(effect, StartActor) for effect in effects)
+
+
+@pytest.mark.parametrize("is_exhausted", [False, True])
+@pytest.mark.parametrize(("first_s", "latest"), [(0.0, 205.0), (300.0, 405.0)])
+def test_nobody_waits_longer_than_its_backoff_allows(first_s: float, latest: float, is_exhausted: bool) -> None:
+    """A backoff that was edited meanwhile, or a damaged record."""
+    spec = replace(SPEC, pacing=replace(PACING, backoff=replace(PACING.backoff, first_s=first_s)))
+    for written, kept in ((1e12, latest), (latest + 0.1, latest), (latest - 1.0, latest - 1.0)):
+        past = ChildPast(failures=2, is_exhausted=is_exhausted, not_before=written)
+        state, effects = take(initial(Flags(), [spec], {"a": past}), Boot(), 105.0)
+        assert state.children["a"].phase is (Phase.PARKED if is_exhausted else Phase.RESTARTING)
+        assert state.children["a"].not_before == kept
+        assert WakeAt(kept) in effects
 
 
 def test_parked_stays_parked() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import actors
 from actors.keeper.record import Record, intent
-from actors.ledger import SHORTEN_BYTES, Ledger, ManualStop, Phase, Scaled, ServiceRecord, fold
+from actors.ledger import LAST_S, SHORTEN_BYTES, Ledger, ManualStop, Phase, Scaled, ServiceRecord, fold
 
 
 @pytest.fixture
@@ -357,6 +357,45 @@ def test_nonsense_in_a_whole_line_reaches_nobody(path: Path, record: dict[str, o
     assert (ledger.corrupt_lines, ledger.records()) == (1, {})
     assert "1 corrupt line" in (ledger.trouble or "")
     ledger.close()
+
+
+@pytest.mark.parametrize("at", ["NaN", "Infinity", "1e18", "4.1e9", "-1e300", "-1.0", "null"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"is":"desired","service":"a","stopped":{"by":"x","at":AT,"why":""}}',
+        '{"is":"desired","service":"a","stopped":null,"paused":{"by":"x","at":AT,"why":""}}',
+        '{"is":"scaled","service":"a","scaled":{"replicas":2,"by":"x","at":AT,"why":""}}',
+        '{"is":"launched","service":"a","run":2,"identity":{"pid":6},"started_at":AT}',
+        '{"is":"exited","service":"a","run":2,"exit":{"cause":"exit 1","at":AT}}',
+        '{"is":"ready","service":"a","run":2,"proof":{"at":AT,"now_s":1.0,"boot_id":"b"}}',
+        '{"is":"record","service":"a","record":{"service":"a","run":2,"phase":"launched","started_at":AT}}',
+        '{"is":"record","service":"a","record":{"service":"a","run":2,"phase":"exited","last_exit":{"at":AT}}}',
+        '{"is":"record","service":"a","record":{"service":"a","phase":"never","stopped":{"by":"x","at":AT}}}',
+    ],
+)
+def test_a_time_that_is_none_costs_its_line(path: Path, line: str, at: str) -> None:
+    ledger = Ledger(path)
+    story(ledger)
+    known = ledger.records()
+    ledger.close()
+    bad = line.replace("AT", at).encode() + b"\n"
+    with path.open("ab") as file:
+        file.write(bad)
+    again = Ledger(path)
+    assert (again.corrupt_lines, again.records()) == (1, known)
+    assert path.with_name("ledger.jsonl.corrupt").read_bytes() == bad
+    again.close()
+
+
+def test_times_from_the_first_to_the_last_are_good(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.stopped_by("a", ManualStop("ann", 0.0))
+    ledger.stopped_by("b", ManualStop("ann", LAST_S))
+    ledger.close()
+    again = Ledger(path)
+    assert (again.corrupt_lines, sorted(again.records())) == (0, ["a", "b"])
+    again.close()
 
 
 def test_a_line_another_writer_left_torn_costs_nobody_else_s(path: Path) -> None:
