@@ -46,7 +46,7 @@ def arranged(config: SystemConfig, wanted: SystemConfig) -> SystemConfig:
         if want is not None:
             members = _sorted(have.services, want.services)
             groups[name] = want.model_copy(update={"services": tuple(members)})
-        elif have.services:
+        else:
             groups[name] = have
     return _made(config, services, groups)
 
@@ -61,6 +61,9 @@ def result_of(plan: Plan, running: SystemConfig, wanted: SystemConfig) -> System
             continue
         is_gone = entry.action is Action.REMOVE and not entry.is_idle
         config = without_service(config, entry.node) if is_gone else with_service(config, wanted, entry.node)
+    for entry in plan.changed:
+        if entry.kind == "group" and entry.action is Action.REMOVE:
+            config = without_group(config, entry.node)
     return arranged(config, wanted)
 
 
@@ -70,6 +73,12 @@ def with_group(config: SystemConfig, wanted: SystemConfig, name: str) -> SystemC
         return config
     empty = wanted.groups[name].model_copy(update={"services": ()})
     return _made(config, dict(config.services), {**config.groups, name: empty})
+
+
+def without_group(config: SystemConfig, name: str) -> SystemConfig:
+    """Without the group, which is empty."""
+    groups = {other: one for other, one in config.groups.items() if other != name}
+    return _made(config, dict(config.services), groups)
 
 
 def _taken_over(mine: M, other: M, key: Sequence[str]) -> M:

@@ -43,8 +43,8 @@ PLAN_ID_LETTERS = 12
 
 
 class CarriesOut(Protocol):
-    def carry_out(self, plan: Plan, wanted: SystemConfig, timeout_s: float) -> dict[str, str]:
-        """What failed, by node."""
+    def carry_out(self, plan: Plan, wanted: SystemConfig, timeout_s: float) -> dict[tuple[str, str], str]:
+        """What failed, by kind and node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,20 +246,20 @@ def _said(change: Change) -> str:
     return f"{change.key}: {old} -> {new}"
 
 
-def _applied(shown: PlanShown, errors: Mapping[str, str]) -> Applied:
+def _applied(shown: PlanShown, errors: Mapping[tuple[str, str], str]) -> Applied:
     """The nodes that were touched, each with what came of it."""
     nodes: list[NodeEdit] = []
     for edit in shown["nodes"]:
-        error = errors.get(edit["node"])
+        error = errors.get((edit["kind"], edit["node"]))
         if error is not None:
             nodes.append({**edit, "ok": False, "error": error})
         elif edit["action"] != Action.UNCHANGED.value:
             nodes.append({**edit, "ok": True})
-    named = {edit["node"] for edit in nodes}
+    named = {(edit["kind"], edit["node"]) for edit in nodes}
     more = [
-        NodeEdit(node=name, kind="services", action=Action.UPDATE.value, changes=[], ok=False, error=text)
-        for name, text in errors.items()
-        if name not in named
+        NodeEdit(node=name, kind=kind, action=Action.UPDATE.value, changes=[], ok=False, error=text)
+        for (kind, name), text in errors.items()
+        if (kind, name) not in named
     ]
     return Applied(
         schema=SCHEMA,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from config import SystemConfig, parse_config
 from config.replicas import expanded
 
-NAMES = ("a", "b", "c", "d", "e")
+NAMES = ("a", "b", "c", "d", "e", "f")
+"""For services and groups alike: what is a group in one file may be a service in the next."""
 SLEEPS = ("1000", "1001")
 FOLDERS = ("/", "/proc", "/tmp")
 """Places that are there: of each file some are its runbook directories."""
@@ -23,7 +24,7 @@ STRATEGIES = ("one_for_one", "rest_for_one", "one_for_all")
 @st.composite
 def files(draw: st.DrawFn) -> dict[str, Any]:
     """A file's data. Dependencies go from later to earlier names, so that nothing waits for itself."""
-    names = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1))
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1, max_size=5))
     services: dict[str, Any] = {}
     for name in names:
         services[name] = {
@@ -35,7 +36,7 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
         }
     free = draw(st.permutations(names))
     groups = {}
-    for group in ("g", "h"):
+    for group in draw(st.permutations([name for name in NAMES if name not in names]))[:2]:
         members = [free.pop() for _ in range(draw(st.integers(0, 2))) if free]
         if members:
             groups[group] = {"strategy": draw(st.sampled_from(STRATEGIES)), "services": members}

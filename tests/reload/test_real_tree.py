@@ -13,12 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import Phase as Stage
 
+from actors.board import NodeKind, NodeState
 from actors.ledger import ManualStop, Phase
 from actors.messages import ExitNow
 from actors.refs import ActorRef
 from actors.spec import ChildSpec, ExitReason
 from config.models import SystemConfig
-from supervisors.decisions.model import Ask, Ok
+from supervisors.decisions.model import Ask, Ok, Refused
 from supervisors.library import call
 from supervisors.manager import BadConfig, CommandFailed, UnknownNode
 from supervisors.plans import Action, make_plan
@@ -74,6 +75,196 @@ def test_untouched_nodes_keep_their_pid_and_the_rest_becomes_what_is_wanted(
         commands = {name: tuple(psutil.Process(pid).cmdline()) for name, pid in new.items() if pid is not None}
         assert commands == {name: one.command for name, one in wanted.services.items() if one.replicas}
         assert here.reloader.plan()["empty"]
+
+
+GROUPED = {"services": {"db": SLEEP, "app": SLEEP}, "groups": {"web": {"services": ["db", "app"]}}}
+LONE = {"services": {"db": SLEEP, "web": {"command": ["sleep", "7002"]}}}
+OTHER_DB = {"services": {"db": {"command": ["sleep", "1001"]}, "web": {"command": ["sleep", "7002"]}}}
+AT_REST = {"services": {"db": SLEEP | {"replicas": 0}, "web": {"command": ["sleep", "7002"]}}}
+
+
+@pytest.mark.parametrize("lone", [LONE, OTHER_DB, AT_REST], ids=["goes on", "is restarted", "rests"])
+def test_a_service_takes_over_the_name_of_a_group_and_a_group_that_of_a_service(
+    tmp_path: Path, lone: dict[str, Any]
+) -> None:
+    with place(tmp_path, GROUPED) as here:
+        grouped = here.until_ready()
+        made = here.apply(lone)
+        assert made["ok"], made
+        alone = here.until_ready()
+        assert set(alone) == {"db", "web"}
+        assert (alone["db"] == grouped["db"]) is (lone is LONE)
+        assert not alive(grouped["app"])
+        assert here.catalog.config == nodes(lone)
+        assert here.shown() == {"root/services": ("db", "web")}
+        assert here.reloader.plan()["empty"]
+        crash(here, "root/services")
+        up = {name: pid for name, pid in alone.items() if pid is not None}
+        eventually(lambda: running(here, "root/services") == list(up), within_s=20)
+        eventually(lambda: {name: one.pid for name, (_, one) in here.live.by_service.items()} == up, within_s=20)
+        made = here.apply(GROUPED)
+        assert made["ok"], made
+        again = here.until_ready()
+        assert not alive(alone["web"])
+        assert (again["db"] == alone["db"]) is (lone is LONE)
+        assert here.shown() == {"root/services": ("web",), "root/services/web": ("db", "app")}
+        assert here.reloader.plan()["empty"]
+
+
+def test_a_member_that_is_restarted_and_gives_a_name_free_starts_in_its_turn(tmp_path: Path) -> None:
+    """It leaves the group ``new`` for one in which it comes behind the service ``first``."""
+    after = {
+        "services": {"first": SLEEP, "last": {"command": ["sleep", "1001"]}, "new": SLEEP},
+        "groups": {"g": {"strategy": "rest_for_one", "services": ["first", "last"]}},
+    }
+    with place(tmp_path, {"services": {"last": SLEEP}, "groups": {"new": {"services": ["last"]}}}) as here:
+        old = here.until_ready()
+        here.system.board.listen(begun := Begun())
+        assert here.apply(after)["ok"]
+        assert not alive(old["last"])
+        here.until_ready()
+        assert begun.order == ["first", "last", "new"]
+        assert here.shown() == {"root/services": ("g", "new"), "root/services/g": ("first", "last")}
+
+
+class Begun:
+    """Notes the order in which services get ready."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+
+    def __call__(self, status: Any) -> None:
+        is_new = status.kind is NodeKind.SERVICE and status.path.rsplit("/", 1)[-1] not in self.order
+        if is_new and status.state is NodeState.READY:
+            self.order.append(status.path.rsplit("/", 1)[-1])
+
+
+def test_a_group_that_cannot_be_removed_keeps_its_name_from_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with place(tmp_path, GROUPED) as here:
+        here.until_ready()
+        with monkeypatch.context() as patched:
+            refusing(here, patched, Ask.TERMINATE, "web", "busy")
+            made = here.apply(LONE)
+        told = {(one["kind"], one["node"]): one.get("error", "") for one in made["nodes"]}
+        assert told == {
+            ("service", "db"): "",
+            ("service", "web"): "web: the group of that name is still there",
+            ("service", "app"): "",
+            ("group", "web"): "terminate_child web: refused by root/services: busy",
+        }
+        assert here.shown() == {"root/services": ("db", "web"), "root/services/web": ()}
+        assert set(here.catalog.config.services) == {"db"}
+        assert {(one["node"], one["action"]) for one in here.reloader.plan()["nodes"]} == {
+            ("db", "unchanged"),
+            ("web", "create"),
+            ("web", "remove"),
+        }
+        assert here.apply(LONE)["ok"]
+        here.until_ready()
+        assert here.shown() == {"root/services": ("db", "web")}
+
+
+def test_a_service_that_cannot_be_removed_keeps_its_name_from_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with place(tmp_path, LONE) as here:
+        lone = here.until_ready()
+        with monkeypatch.context() as patched:
+            refusing(here, patched, Ask.DELETE, "web", "busy")
+            made = here.apply(GROUPED)
+        told = {(one["kind"], one["node"]): one.get("error", "") for one in made["nodes"]}
+        assert told == {
+            ("group", "web"): "web: the service of that name is still there",
+            ("service", "db"): "db: its group web is not there",
+            ("service", "app"): "app: its group web is not there",
+            ("service", "web"): "delete_child web: refused by root/services: busy",
+        }
+        assert here.shown() == {"root/services": ("db", "web")}
+        assert here.pids()["db"] == lone["db"], "it could not move, and goes on where it is"
+        assert here.apply(GROUPED)["ok"]
+        assert here.until_ready()["db"] == lone["db"]
+
+
+def test_who_is_not_taken_by_the_other_supervisor_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {"services": {"a": SLEEP, "b": SLEEP}, "groups": {"g": {"services": ["b"]}}}
+    after = {"services": {"a": SLEEP, "b": SLEEP}, "groups": {"g": {"services": ["b", "a"]}}}
+    with place(tmp_path, before) as here:
+        old = here.until_ready()
+        with monkeypatch.context() as patched:
+            refusing(here, patched, Ask.INSERT, "a", "no room", home="root/services/g")
+            made = here.apply(after)
+        assert [(one["node"], one.get("error")) for one in made["nodes"] if not one.get("ok")] == [
+            ("a", "insert_child a: refused by root/services/g: no room")
+        ]
+        assert here.until_ready() == old
+        assert here.shown() == shape(nodes(before)) | {"root/services": ("a", "g")}
+        assert here.apply(after)["ok"]
+        assert here.until_ready() == old
+        assert here.shown() == shape(nodes(after))
+
+
+@pytest.mark.parametrize("lost", ["a", "g"])
+def test_what_a_supervisor_has_lost_is_not_in_force_and_the_next_plan_makes_it(tmp_path: Path, lost: str) -> None:
+    data = {"services": {"a": SLEEP, "b": SLEEP}, "groups": {"g": {"services": ["b"]}}}
+    with place(tmp_path, data) as here:
+        here.until_ready()
+        services = here.system.whereis("root/services")
+        assert isinstance(services, ActorRef)
+        for ask in (Ask.TERMINATE, Ask.DELETE):
+            assert isinstance(call(services, CallRequest(ask, lost), 10), Ok)
+        made = here.apply(data)
+        told = {(one["kind"], one["node"]): one.get("error") for one in made["nodes"]}
+        if lost == "a":
+            assert told == {("service", "a"): "a: root/services has no such service any more"}
+        else:
+            assert told == {
+                ("group", "g"): "g: root/services has no such group any more",
+                ("service", "b"): "b: root/services/g has no such service any more",
+            }
+        assert not here.reloader.plan()["empty"]
+        assert here.apply(data)["ok"]
+        assert all(alive(pid) for pid in here.until_ready().values())
+        assert here.shown() == shape(nodes(data))
+        assert here.reloader.plan()["empty"]
+
+
+def test_what_is_lost_while_it_is_made_is_told_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(ref: Any, request: CallRequest, timeout_s: float) -> Any:
+        result = call(ref, request, timeout_s)
+        if request.ask is Ask.INSERT:
+            for ask in (Ask.TERMINATE, Ask.DELETE):
+                assert isinstance(call(ref, CallRequest(ask, "new"), 10), Ok)
+        return result
+
+    with place(tmp_path, {"services": {"a": SLEEP}}) as here:
+        here.until_ready()
+        with monkeypatch.context() as patched:
+            patched.setattr("supervisors.live_edit.call", asked)
+            made = here.apply({"services": {"a": SLEEP, "new": SLEEP}})
+        assert [(one["node"], one.get("error")) for one in made["nodes"]] == [
+            ("new", "new: root/services has no such service any more")
+        ]
+        assert set(here.catalog.config.services) == {"a"}
+        assert here.apply({"services": {"a": SLEEP, "new": SLEEP}})["ok"]
+        assert set(here.until_ready()) == {"a", "new"}
+
+
+def refusing(
+    here: Place, patched: pytest.MonkeyPatch, ask: Ask, name: str, why: str, home: str = "root/services"
+) -> None:
+    """That supervisor refuses that call for that child."""
+
+    def asked(ref: Any, request: CallRequest, timeout_s: float) -> Any:
+        whom = getattr(request.spec, "id", None) or request.id
+        if request.ask is ask and whom == name and ref is here.system.whereis(home):
+            return Refused(why)
+        return call(ref, request, timeout_s)
+
+    patched.setattr("supervisors.live_edit.call", asked)
 
 
 def running(here: Place, path: str) -> list[str]:
