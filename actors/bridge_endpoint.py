@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
+
 from actors.board import LastExit, NodeKind, NodeState, NodeStatus
 from actors.bridge_fsm import (
     Connected,
@@ -27,6 +29,7 @@ from actors.bridge_fsm import (
 )
 from actors.bridge_sessions import BridgeSessions
 from actors.context import ActorContext
+from actors.endpoints.lines import Unread
 from actors.endpoints.transport import EndpointPlan, ErrorHeard
 from actors.endpoints.transports import make_transport
 from actors.kernel import SupervisedActor
@@ -43,14 +46,16 @@ OnError = Callable[[str, Mapping[str, Any]], None]
 
 @dataclass(slots=True)
 class EndpointPast:
-    """What outlives one run of the actor within a daemon: how often it ran, how it ended. Owned by the one running
-    incarnation, but for ``is_awaited``, which any thread may set: the other side has just been started, and the next
-    run gives it time to come.
+    """What outlives one run of the actor within a daemon: how often it ran, how it ended, how many lines said nothing.
+
+    Owned by the one running incarnation, but for ``is_awaited``, which any thread may set: the other side has just been
+    started, and the next run gives it time to come.
     """
 
     runs: int = 0
     last_exit: LastExit | None = None
     is_awaited: bool = True
+    unread: int = 0
 
 
 class BridgeEndpointActor(SupervisedActor):
@@ -97,6 +102,8 @@ class BridgeEndpointActor(SupervisedActor):
                 if is_life:
                     self._take(Heard())
                 self._on_error(self._plan.name, error)
+            case Unread(count, why):
+                self._note_unread(count, why)
             case Wake(token="look"):
                 self._take(Looked())
             case _:
@@ -111,6 +118,14 @@ class BridgeEndpointActor(SupervisedActor):
 
     def kill_owned(self) -> None:
         self._transport.close()
+
+    def _note_unread(self, count: int, why: str) -> None:
+        """Counted, and said once: whoever writes such lines writes many."""
+        if not self._past.unread:
+            structlog.get_logger().warning("a line of an endpoint is not read", endpoint=self._plan.name, why=why)
+        self._past.unread += count
+        if self.context.system.clock.now() - self._shown_at >= SHOW_EVERY_S:
+            self._show()
 
     def _take(self, event: Event) -> None:
         before = self._run.state
@@ -150,9 +165,17 @@ class BridgeEndpointActor(SupervisedActor):
                 ready_since=self._ready_since if is_beating else None,
                 last_exit=self._past.last_exit,
                 detail=None if state else self._detail(),
-                extra={"endpoint_kind": self._plan.kind} | ({"facts": dict(self._facts)} if self._facts else {}),
+                extra=self._extra(),
             )
         )
+
+    def _extra(self) -> dict[str, Any]:
+        extra: dict[str, Any] = {"endpoint_kind": self._plan.kind}
+        if self._facts:
+            extra["facts"] = dict(self._facts)
+        if self._past.unread:
+            extra["unread_lines"] = self._past.unread
+        return extra
 
     def _detail(self) -> str:
         match self._run.state:

@@ -16,7 +16,8 @@ from bridge_link.bodies import MAX_DEPTH, MAX_TEXT_BYTES
 from bridge_link.errors import WireError
 from bridge_link.wire import Kind, Message, encode, nack
 
-_INT64: Final = range(-(2**63), 2**63)
+_LEAST_INT: Final = -(2**63)
+_MOST_INT: Final = 2**63 - 1
 _MARK: Final = "…"
 
 
@@ -80,7 +81,7 @@ def _clean(value: Any, depth: int) -> Any:
             return value
         case str():
             return _text(value)
-        case int() if value in _INT64:
+        case int() if _LEAST_INT <= value <= _MOST_INT:
             return value
         case float() if math.isfinite(value):
             return value

@@ -15,20 +15,31 @@ from typing import Any
 
 import psutil
 import pytest
+import structlog.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.bridge_fsm import Heard
+from actors.bridge_fsm import Heard, Lost
 from actors.bridge_sessions import MOST_SESSIONS
 from actors.context import ActorSystem
 from actors.endpoints.beats import MOST_STRANGERS, BeatBoard
 from actors.endpoints.executor import ExecutorTransport
-from actors.endpoints.lines import ERRORS_PER_S, MAX_LINE_BYTES, ErrorPace, LineReader, read_line
+from actors.endpoints.lines import (
+    ERRORS_PER_S,
+    MAX_LINE_BYTES,
+    ErrorPace,
+    LineReader,
+    Replied,
+    Unread,
+    read_line,
+    read_lines,
+)
 from actors.endpoints.spool import SpoolTransport
 from actors.endpoints.transport import EndpointPlan, ErrorHeard
 from actors.spec import Origin
 from bridge_link.pump import Incoming
-from bridge_link.wire import Kind, Message
+from bridge_link.wakeup import WakeUp
+from bridge_link.wire import Kind, Message, encode
 from guardian_link.messages import Alert
 from runbooks.ports import BridgeRequest, BridgeState
 from tests.bridge.test_bridge_endpoint import Endpoint, Peer, line, tcp
@@ -63,8 +74,101 @@ def test_a_line_without_end_is_skipped_in_bounded_memory_and_said_once() -> None
         assert list(reader.feed(b"x" * 50_000)) == []
         assert len(reader._rest) <= MAX_LINE_BYTES
     told = list(reader.feed(b"x\n" + line(kind="heartbeat")))
-    assert [type(one) for one in told] == [ErrorHeard, Heard]
-    assert [type(one) for one in reader.feed(b"x" * 100_000 + b"\n" + line(kind="heartbeat"))] == [Heard]
+    assert [type(one) for one in told] == [ErrorHeard, Unread, Heard]
+    assert [type(one) for one in reader.feed(b"x" * 100_000 + b"\n" + line(kind="heartbeat"))] == [Unread, Heard]
+
+
+ODD: dict[str, Any] = {
+    "message of 17,000 characters": "x" * 17_000,
+    "NUL": "a\0b",
+    "NaN": float("nan"),
+    "infinite": float("-inf"),
+    "2**70": 2**70,
+    "half a character": "\ud800",
+    "deep": json.loads("[" * 100 + "]" * 100),
+    "many": list(range(9000)),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("kind", ["error", "heartbeat", "hello", "reply"])
+def test_a_line_says_what_it_says_whatever_values_it_holds(kind: str, odd: str) -> None:
+    fact = read_line(line(kind=kind, id="x-1.reset.1", error_message=ODD[odd], error_code=7).strip())
+    assert isinstance(fact, {"error": ErrorHeard, "reply": Replied}.get(kind, Heard)), fact
+    said: Any = {"error": "error", "reply": "body"}.get(kind, "facts")
+    body = getattr(fact, said)
+    assert body["error_code"] == 7
+    assert "error_message" in body
+    encode(Message(Kind.ALERT, "golden-0001", body))
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"error_message": "a\tb"}', b'{"n": 1, "n": 2}', b'{"a": "caf\xe9"}', b"\xef\xbb\xbf{}"]
+)
+def test_json_as_programs_write_it_by_hand_is_a_sign_of_life(raw: bytes) -> None:
+    assert isinstance(read_line(raw), Heard)
+
+
+def test_what_can_be_sent_is_left_as_it_is() -> None:
+    body = {"result": "x" * 5000, "deep": [[[[[[[[[[1]]]]]]]]]]}
+    fact = read_line(line(kind="reply", id="x-1.reset.1", **body))
+    assert fact == Replied("x-1.reset.1", body)
+
+
+def test_a_broken_line_that_was_an_error_is_one() -> None:
+    fact = read_line(b'{"kind": "error", "error_message": "no file C:\\Users\\me"}')
+    assert isinstance(fact, ErrorHeard)
+    assert (fact.error["error_type"], fact.is_life) == ("BridgeLineUnreadable", False)
+    assert "C:\\Users\\me" in fact.error["line"]
+    for noise in (b"[1]", b"7", b"EA loaded: kind of error", b"[" * 60_000):
+        assert isinstance(read_line(noise), Unread)
+    assert read_line(b"  ") is None
+
+
+def told_of(written: bytes, look: Any = lambda: None) -> list[object]:
+    """What is told of a pipe that held this when it was closed."""
+    inner, outer = os.pipe()
+    os.write(outer, written)
+    os.close(outer)
+    told: list[object] = []
+    wake = WakeUp()
+    try:
+        read_lines(inner, lambda: os.read(inner, 16), wake, threading.Event(), told.append, look)
+    finally:
+        os.close(inner)
+        wake.close()
+    return told
+
+
+def test_the_last_line_needs_no_end() -> None:
+    *_, error, lost = told_of(line(kind="heartbeat") + line(kind="error", error_code=9).strip())
+    assert isinstance(error, ErrorHeard)
+    assert (error.error, type(lost)) == ({"error_code": 9}, Lost)
+
+
+def test_what_had_come_is_read_before_a_stream_is_left() -> None:
+    errors = line(kind="error", error_code=1) + line(kind="error", error_code=2).strip()
+    told = told_of(errors, lambda: "it was replaced")
+    assert [one.error["error_code"] for one in told if isinstance(one, ErrorHeard)] == [1, 2]
+    assert told[-1] == Lost("it was replaced")
+
+
+def test_a_connection_that_is_reset_loses_no_line() -> None:
+    wake, told = WakeUp(), list[object]()
+    pieces = iter([b'{"kind": "error"}'])
+
+    def read() -> bytes:
+        for piece in pieces:
+            return piece
+        raise ConnectionResetError
+
+    inner, outer = os.pipe()
+    os.close(outer)
+    with pytest.raises(ConnectionResetError):
+        read_lines(inner, read, wake, threading.Event(), told.append)
+    os.close(inner)
+    wake.close()
+    assert [type(one) for one in told] == [ErrorHeard]
 
 
 def test_a_flood_of_errors_is_read_no_faster_than_it_may_come() -> None:
@@ -91,6 +195,40 @@ def test_tcp_junk_long_lines_and_bad_utf8_are_no_end_of_it(system: ActorSystem) 
         "BridgeLineTooLong",
         4051,
     ]
+
+
+def test_tcp_heartbeats_that_hold_nan_are_a_sign_of_life(system: ActorSystem) -> None:
+    with Peer() as peer:
+        endpoint = Endpoint(system, tcp(peer.address))
+        with peer.accept() as connection:
+            connection.sendall(line(kind="heartbeat", spread=float("nan")))
+            eventually(endpoint.is_ready)
+            connection.sendall(line(kind="error", error_message="x" * 17_000))
+            eventually(lambda: endpoint.errors)
+            connection.sendall(line(kind="error", error_code=8).strip())
+        eventually(lambda: len(endpoint.errors) == 2)
+        assert eventually(endpoint.exit).reason.origin is Origin.WORLD
+
+
+def test_tcp_noise_is_counted_and_said_once(system: ActorSystem) -> None:
+    with Peer() as peer, structlog.testing.capture_logs() as logged:
+        endpoint = Endpoint(system, tcp(peer.address))
+        with peer.accept() as connection:
+            connection.sendall(b"EA loaded\n[1]\n" + line(kind="heartbeat"))
+            eventually(endpoint.is_ready)
+            connection.sendall(b"more\n\n")
+
+            def unread() -> object:
+                connection.sendall(line(kind="heartbeat"))
+                status = system.board.get("root/bridges/mql4")
+                return status is not None and status.extra.get("unread_lines") == 3
+
+            eventually(unread)
+            endpoint.stop()
+    said = [one for one in logged if one["event"] == "a line of an endpoint is not read"]
+    assert [one["endpoint"] for one in said] == ["mql4"]
+    assert "EA loaded" in said[0]["why"]
+    assert endpoint.errors == []
 
 
 def test_tcp_a_peer_that_reads_nothing_is_lost_and_one_that_says_nothing_is_silent(system: ActorSystem) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import signal
 import sqlite3
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge_link import BridgeClient, CommunicationBridge, store
-from bridge_link.errors import BadAddress, KeyMissing, LinkClosed, LinkTimeout, Refused, StoreUnusable
+from bridge_link.errors import BadAddress, KeyMissing, LinkClosed, LinkTimeout, Refused, StoreUnusable, WireError
 from bridge_link.pump import Incoming
 from bridge_link.report import as_report
 from bridge_link.store import BridgeStore
@@ -89,6 +90,42 @@ def test_an_exception_tells_where_it_was_and_a_huge_error_is_cut() -> None:
     assert huge["error_message"].endswith("...")
     assert "was_cut" in huge
     encode(Message(Kind.ALERT, "golden-0001", huge))
+
+
+class Code(enum.IntEnum):
+    """A range would be walked for one: 2**63 steps."""
+
+    BAD = 4051
+
+
+def test_a_number_of_an_enum_is_a_number() -> None:
+    assert as_report({"error_code": Code.BAD})["error_code"] == 4051
+    encode(Message(Kind.ALERT, "golden-0001", {"type": "a", "labels": {"code": Code.BAD}}))
+    with pytest.raises(WireError, match="64 bits"):
+        encode(Message(Kind.ALERT, "golden-0001", {"type": "a", "labels": {"code": 2**63}}))
+
+
+@pytest.mark.parametrize(
+    "text", ["\N{GRINNING FACE}\n" * 9000, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 20_000, "a\n" * 9000]
+)
+def test_however_its_texts_are_written_an_error_fits(text: str) -> None:
+    names = ("error_message", "message", "error_type", "dedup_key", "source", "system", "traceback")
+    report = as_report(dict.fromkeys(names, text) | {"labels": {"path": "/data", "huge": ["x" * 1900] * 50}})
+    encode(Message(Kind.ALERT, "golden-0001", report))
+    assert report["labels"]["path"] == "/data", "what is short is kept"
+    assert report["error_message"].endswith("...")
+    assert "was_cut" in report
+
+
+def test_what_is_inside_itself_has_an_end() -> None:
+    many: list[Any] = []
+    many.extend([many] * 100)
+    encode(Message(Kind.ALERT, "golden-0001", as_report({"error_code": 1, "context": many})))
+
+
+def test_of_many_facts_those_that_people_need_are_kept() -> None:
+    report = as_report({f"fact{number}": number for number in range(200)} | {"error_message": "gone"})
+    assert (report["error_message"], "was_cut" in report) == ("gone", True)
 
 
 # -- what is kept -----------------------------------------------------------------------------------------------------

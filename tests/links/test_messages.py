@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
+import enum
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardian_link.as_alert import constraint_alert
+from bridge_link.wire import Kind, Message, encode
+from guardian_link.as_alert import as_alert, constraint_alert, recovery_alert
 from guardian_link.mapping import TYPE_OF_COMPONENT, TYPE_OF_CONSTRAINT, TYPE_OF_SYSTEM
-from guardian_link.messages import Alert, BadAlert
+from guardian_link.messages import MAX_MESSAGE_CHARS, Alert, BadAlert
+from guardian_link.outbox import Outbox
 
 
 def test_our_own_shape_goes_round() -> None:
@@ -118,3 +125,121 @@ def test_violated_constraints(kind: str) -> None:
         alert = Alert.from_mapping(constraint_alert(violation))
         assert (alert.type, alert.severity) == (TYPE_OF_CONSTRAINT[kind], "critical")
         assert (alert.message, alert.dedup_key) == ("too much", "v-1")
+
+
+# -- dictionaries of ordinary Python values ---------------------------------------------------------------------------
+
+
+class Word(enum.Enum):
+    HIGH = "HIGH"
+
+
+class Text(str, enum.Enum):  # noqa: UP042  as programs write it
+    HIGH = "HIGH"
+
+
+class Number(enum.IntEnum):
+    HIGH = 3
+
+
+FAILURE = {"type": "COMPONENT_FAILURE", "component": "database", "severity": "HIGH"}
+AT = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+VALUES = [
+    (AT, "2026-01-02T03:04:05+00:00"),
+    (decimal.Decimal("1.5"), "1.5"),
+    (float("nan"), "nan"),
+    (2**70, str(2**70)),
+    ((1, 2), [1, 2]),
+    ({2, 1}, [1, 2]),
+    ({1: 2}, {"1": 2}),
+    (ValueError("x"), "ValueError: x"),
+    (Word.HIGH, "HIGH"),
+    (Number.HIGH, 3),
+    (b"abc", "abc"),
+    ("a\0b", "a\N{REPLACEMENT CHARACTER}b"),
+    (object, str(object)),
+    ("x" * 17_000, "x" * 1997 + "..."),
+]
+
+
+@pytest.mark.parametrize(("value", "kept"), VALUES)
+@pytest.mark.parametrize("place", ["fact", "labels"])
+def test_a_dictionary_of_python_values_is_sent_and_kept(tmp_path: Path, place: str, value: Any, kept: Any) -> None:
+    alert = as_alert(FAILURE | ({"fact": value} if place == "fact" else {"labels": {"fact": value}}))
+    assert (alert.type, alert.severity, alert.labels["fact"]) == ("database_connection_failure", "high", kept)
+    encode(Message(Kind.ALERT, alert.id, alert.to_body()))
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.put(alert)
+    assert outbox.waiting(1) == [alert]
+    outbox.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "severity"),
+    [
+        (Word.HIGH, "high"),
+        (Text.HIGH, "high"),
+        (Number.HIGH, "high"),
+        ("WARNING", "medium"),
+        ("error", "high"),
+        (" Info ", "low"),
+        ("FATAL", "critical"),
+        ("critical", "critical"),
+        (None, "high"),
+    ],
+)
+def test_a_programs_word_for_a_severity(given: Any, severity: str) -> None:
+    assert as_alert(FAILURE | {"severity": given}).severity == severity
+    assert as_alert(constraint_alert({"constraint_type": "margin", "severity": given})).severity == severity
+
+
+def test_texts_are_made_of_what_is_for_people() -> None:
+    alert = recovery_alert(7, FAILURE | {"message": {"a": 1}, "source": 5, "labels": None})  # type: ignore[arg-type]
+    assert (alert.message, alert.source, alert.dedup_key) == ("{'a': 1}", "5", "7")
+    long = as_alert(FAILURE | {"message": "x" * 9000}).message
+    assert (len(long), long[-4:]) == (MAX_MESSAGE_CHARS, "x...")
+    assert as_alert(FAILURE | {"message": "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 9000}).message.endswith("...")
+    assert as_alert(FAILURE | {"message": ValueError("gone")}).message == "ValueError: gone"
+
+
+def test_what_can_be_sent_is_not_touched() -> None:
+    labels: dict[str, Any] = {"long": "x" * 9000, "deep": [[[[[[[[[1]]]]]]]]]} | {f"n{n}": n for n in range(500)}
+    assert as_alert({"type": "a", "labels": labels}).labels == labels
+
+
+def test_what_is_too_much_leaves_the_short_labels() -> None:
+    labels = {"path": "/data", "cleanup_root": "/data/tmp", **{f"big{n}": "x" * 9000 for n in range(50)}}
+    alert = as_alert(FAILURE | {"id": "given-0001", "labels": labels})
+    encode(Message(Kind.ALERT, alert.id, alert.to_body()))
+    assert (alert.id, alert.type) == ("given-0001", "database_connection_failure")
+    assert (alert.labels["path"], alert.labels["cleanup_root"]) == ("/data", "/data/tmp")
+    assert "was_cut" in json.dumps(alert.to_body())
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        ({"type": 3}, "type"),
+        ({"type": "a", "severity": "PURPLE"}, "severity"),
+        ({"type": "a", "severity": 3}, "severity"),
+        ({"type": "a", "service": ["x"]}, "service"),
+        ({"type": "a", "labels": [1]}, "labels"),
+        ({"type": "a", "id": 7}, "id"),
+        (None, "alert"),
+    ],
+)
+def test_what_is_no_alert_stays_none(raw: Any, field: str) -> None:
+    with pytest.raises(BadAlert) as caught:
+        as_alert(raw)
+    assert caught.value.field == field
+    with pytest.raises(BadAlert):
+        recovery_alert("key", raw)
+
+
+def test_an_alert_made_by_hand_is_as_strict_as_before() -> None:
+    with pytest.raises(BadAlert):
+        Alert("a", severity="WARNING")
+    with pytest.raises(BadAlert):
+        Alert("a", message="x" * 9000)
+    made = Alert("a", labels={"at": AT})
+    assert as_alert(made) is made
