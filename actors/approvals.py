@@ -11,14 +11,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
 
+from actors import askers
 from actors.approval_words import shown
 from actors.clock import Clock
-from actors.deciding.words import INSIDE, OPERATOR, Granted
+from actors.deciding.words import Granted
 from actors.iopool import IoPool
 from actors.journal import consents, happened
 from actors.journal.consents import Ballot, Came, Case, Request
@@ -38,11 +39,10 @@ from runbooks.approval import (
     rules_of,
     why_no_safe_action,
 )
-from runbooks.asking import REQUESTED_BY
 from runbooks.deciding.timing import Moment, on_scale
 from runbooks.engine import heard
 from runbooks.engine_words import Answer
-from runbooks.model import OnTimeout, Runbook, Status
+from runbooks.model import Approval, OnTimeout, Runbook, Status
 from runbooks.parameters import BadParameter, resolve
 from runbooks.parse import BadRunbook, Library, parse
 from runbooks.plan import bind, bound_target
@@ -202,7 +202,9 @@ class Approvals:
             self._end(execution, Status.REJECTED, f"its plan cannot be worked out: {bad}")
             return
         now = self.parts.clock.wall()
-        request = Request(key, hashed, self._askers(found), now, self._expires_at(found), readings)
+        user = self.parts.own_user
+        asked = self.parts.journal.read(lambda db: askers.asked(db, key, user, with_waiting=True))
+        request = Request(key, hashed, asked.everyone, now, self._expires_at(found), readings)
         if not self._submit(lambda db: consents.ask(db, PATH, execution, request)):
             return
         with self._lock:
@@ -244,18 +246,6 @@ class Approvals:
             readings.append(Reading(check.call, said, found.seen))
         return tuple(readings)
 
-    def _askers(self, found: Case) -> tuple[str, ...]:
-        """Who asked for the run: the alert's authenticated sender; for the local key, the daemon's own user."""
-        if found.client == INSIDE:
-            return ()
-        if found.client == OPERATOR:
-            labels = found.facts.get("labels")
-            by = labels.get(REQUESTED_BY) if isinstance(labels, Mapping) else None
-            return (by,) if isinstance(by, str) else ()
-        if found.client == "local":
-            return ("key:local", f"user:{self.parts.own_user}")
-        return (f"key:{found.client}",)
-
     # -- votes --------------------------------------------------------------------------------------------------------
 
     def vote(self, execution_id: str, who: str, says: Say, plan: str | None = None, why: str = "") -> dict[str, Any]:
@@ -277,19 +267,34 @@ class Approvals:
             raise NotTaken(f"{execution_id}: its plan is being worked out; ask again")
         hashed = _meant(request, plan)
         rules, vote = self._rules(execution), Vote(who, says)
-        refused = refusal(rules, request.asked_by, found.votes, vote)
+        refused = self.parts.journal.read(lambda db: self._refusal(db, rules, found, vote))
         if refused is not None:
             raise NotTaken(refused)
         void = self._void(found, request) if says is Say.APPROVE and hashed == request.plan_hash else None
         ballot = Ballot(execution_id, hashed, vote, why, void)
-        came = self._submit(
-            lambda db: consents.vote(
-                db, PATH, rules, ballot, self.parts.clock.moment, lambda: self._is_late(execution_id)
-            )
-        )
+        came = self._submit(lambda db: self._cast(db, rules, ballot))
         return self._followed(execution, rules.quorum, hashed, came, void)
 
-    def _rules(self, execution: Execution) -> Any:
+    def _cast(self, db: Any, rules: Approval, ballot: Ballot) -> Came:
+        """In the transaction of the vote itself: whose alert was folded into the run until now has asked for it."""
+        key = ballot.execution_id
+        found = consents.case(db, key)
+        if found is not None and (refused := self._refusal(db, rules, found, ballot.vote)) is not None:
+            return Came(Verdict.WAITING, refused=refused, votes=len(found.votes))
+        return consents.vote(db, PATH, rules, ballot, self.parts.clock.moment, lambda: self._is_late(key))
+
+    def _refusal(self, db: Any, rules: Approval, found: Case, vote: Vote) -> str | None:
+        """Why this vote cannot be taken now. Nobody agrees to what he asked for too; only whoever asked for the run
+        itself may take it back.
+        """
+        asked = askers.asked(db, found.execution.id, self.parts.own_user)
+        names = asked.own if vote.says is Say.REJECT else _all_of(found.request, asked)
+        refused = refusal(rules, names, found.votes, vote)
+        if refused is None and vote.says is Say.APPROVE and rules.four_eyes and askers.UNKNOWN in names:
+            return f"{found.execution.id}: who asked for it is not known any more; it can only be rejected"
+        return refused
+
+    def _rules(self, execution: Execution) -> Approval:
         try:
             return rules_of(parse(execution.source, execution.runbook))
         except BadRunbook as bad:
@@ -416,7 +421,16 @@ class Approvals:
         Raises:
             JournalTrouble: it cannot be read now.
         """
-        return [shown(one, self._expires_at(one)) for one in self.parts.journal.read(consents.awaiting)]
+        return [shown(one, self._expires_at(one)) for one in self.parts.journal.read(self._awaiting)]
+
+    def _awaiting(self, db: Any) -> list[Case]:
+        """With all who have asked by now."""
+        found = []
+        for one in consents.awaiting(db):
+            asked = askers.asked(db, one.execution.id, self.parts.own_user)
+            known = one.request
+            found.append(replace(one, request=known and replace(known, asked_by=_all_of(known, asked))))
+        return found
 
     # -- the journal --------------------------------------------------------------------------------------------------
 
@@ -426,6 +440,12 @@ class Approvals:
     def _submit(self, work: Callable[[Any], Any]) -> Any:
         """The journal always answers."""
         return self.parts.journal.submit(work).result()
+
+
+def _all_of(request: Request | None, asked: askers.Asked) -> tuple[str, ...]:
+    """Those of a group are found when it is asked; who comes later, by the alerts that were folded into the run."""
+    before = () if request is None else request.asked_by
+    return tuple(dict.fromkeys((*before, *asked.everyone)))
 
 
 def _meant(request: Request, plan: str | None) -> str:

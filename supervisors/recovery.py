@@ -47,7 +47,7 @@ from actors.runbook import RunbookParts, StopPolicy, StopRun
 from actors.spec import ChildSpec
 from bridge_link.wire import Kind
 from config.models import JournalConfig
-from guardian_link.messages import BadAlert
+from guardian_link.messages import BadAlert, is_service_name
 from runbooks.approval import Say
 from runbooks.asking import asked_facts
 from runbooks.matching import foregone
@@ -333,14 +333,19 @@ class Recovery:
             structlog.get_logger().error("failed recoveries could not be read", trouble=str(trouble))
             return
         for latch in latches:
-            self._alert_failure(latch["execution_id"], latch["target"], latch["why"])
+            try:  # one that cannot be told keeps nobody from hearing of the others
+                self._alert_failure(latch["execution_id"], latch["target"], latch["why"])
+            except Exception:
+                structlog.get_logger().exception("a failed recovery could not be told", **latch)
 
     def _recovery_failed(self, execution: Execution, status: Status, detail: str) -> None:
         self._alert_failure(execution.id, execution.target, f"{execution.runbook} {status.value}: {detail}")
 
     def _alert_failure(self, execution_id: str, target: str, why: str) -> None:
         """Nobody knows what the target is like: a person must look. The id makes it one alert, however often told."""
-        alert = {"type": "recovery_failed", "service": target.rpartition(":")[2][:128], "message": why[:2000]}
+        name = target.rpartition(":")[2]  # not every target is named so: a folder, for one
+        about = {"service": name} if is_service_name(name) else {}
+        alert = {"type": "recovery_failed", **about, "message": why[:2000]}
         told = {"severity": "critical", "source": "selfheal", "labels": {"target": target, "execution": execution_id}}
         self._intake.take_mapping({**alert, **told, "id": f"{runs.FAILED_ID}{execution_id}"})
 

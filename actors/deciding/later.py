@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from actors.deciding.desk import Desk
-from actors.deciding.words import ESCALATED_FROM, ESCALATED_TO, INSIDE, RUNG
+from actors.deciding.words import ESCALATED_FROM, ESCALATED_TO, INSIDE, LADDER_LABELS, RUNG
 from actors.journal import holds
 from actors.journal.rows import OpenAlert
 from actors.messages import IoDone, Wake
@@ -222,7 +222,8 @@ def rung_alert(rung: NextRung, facts: Mapping[str, Any], *, is_there: bool) -> M
     """What climbs a rung: the alert of the root again for another runbook, or a notice. Equal for the same rung."""
     root, escalation = rung.root, rung.escalation
     failed = f"{root.runbook_id} did not help on {root.target} ({root.status.value})"
-    labels = {**facts.get("labels", {}), ESCALATED_FROM: root.execution_id, RUNG: str(rung.number)}
+    given = {name: value for name, value in facts.get("labels", {}).items() if name not in LADDER_LABELS}
+    labels = {**given, ESCALATED_FROM: root.execution_id, RUNG: str(rung.number)}
     own = {"id": f"escalation-{root.execution_id}-{rung.number}", "source": INSIDE}
     if escalation.runbook is not None and is_there:
         text = f"{failed}: next is {escalation.runbook}"

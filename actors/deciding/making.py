@@ -53,7 +53,9 @@ def make(
     elif alert.client == OPERATOR:
         wanted = alert.facts.get("labels", {}).get(RUNBOOK_LABEL, "")
     only = None if wanted is None else desk.runbook(str(wanted))
-    if wanted is not None and only is None:  # never another one instead
+    if rung is not None and wanted is not None and wanted != _next_of(desk, rung):  # no label names a runbook
+        decision = Decision(Outcome.NO_MATCH, f"the ladder of {rung.root} does not lead to {wanted}")
+    elif wanted is not None and only is None:  # never another one instead
         decision = Decision(Outcome.NO_MATCH, f"there is no runbook {wanted} any more")
     else:
         decision = decide(alert.facts, desk.library, history, now.up_s, seq=alert.seq, passed=passed, only=only)
@@ -142,6 +144,15 @@ def _execution(desk: Desk, alert: OpenAlert, decision: Decision, now: Moment) ->
 def _rung(alert: OpenAlert) -> StoredRung:
     labels = alert.facts["labels"]
     return StoredRung(str(labels[ESCALATED_FROM]), int(labels[RUNG]), 0.0, None, str(alert.facts.get("message", "")))
+
+
+def _next_of(desk: Desk, rung: StoredRung) -> str | None:
+    """The runbook that the root's own runbook, as it is now, names for this rung."""
+    root = desk.history.get(rung.root)
+    runbook = None if root is None else desk.runbook(root.runbook_id)
+    if runbook is None or not 0 <= rung.rung < len(runbook.escalate):
+        return None
+    return runbook.escalate[rung.rung].runbook
 
 
 def lost_rung_alert(rung: StoredRung, facts: Mapping[str, Any], reason: str) -> Mapping[str, Any]:

@@ -23,7 +23,10 @@ OPERATOR: Final = "selfheal operator"
 ESCALATED_FROM: Final = "escalated_from"
 ESCALATED_TO: Final = "escalated_to"
 RUNG: Final = "rung"
-"""Labels of an alert of the daemon's own that climbs a rung; on others' alerts they mean nothing."""
+LADDER_LABELS: Final = frozenset({ESCALATED_FROM, ESCALATED_TO, RUNG})
+"""Labels of an alert of the daemon's own that climbs a rung; on others' alerts they mean nothing, and no alert of the
+daemon's own takes them over from others.
+"""
 WARM_UP_S: Final = 30.0
 """After the daemon began, what another run may inhibit waits so long: senders tell again what goes on."""
 

@@ -136,9 +136,10 @@ def ask_all_to_stop(db: sqlite3.Connection, stop: JsonMap) -> None:
 
 
 def untold_failures(db: sqlite3.Connection) -> list[dict[str, Any]]:
-    """Latches whose alert is not on record: the daemon died between the two."""
+    """Latches whose alert is not on record: the daemon died between the two. Others' alerts by its id are not it."""
     rows = db.execute(
-        "SELECT l.* FROM latches l WHERE NOT EXISTS (SELECT 1 FROM alerts a WHERE a.msg_id = ? || l.execution_id)",
+        "SELECT l.* FROM latches l WHERE NOT EXISTS"
+        " (SELECT 1 FROM alerts a WHERE a.client = 'selfheal' AND a.msg_id = ? || l.execution_id)",
         (FAILED_ID,),
     )
     return [dict(row) for row in rows]

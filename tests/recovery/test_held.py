@@ -353,27 +353,87 @@ def test_labels_of_others_climb_nothing(tmp_path: Path) -> None:
         assert in_journal(place, lambda db: db.execute("SELECT count(*) FROM escalations").fetchone()[0]) == 0
 
 
-@pytest.mark.parametrize("is_there", [False, True])
-def test_a_ladder_that_leads_to_nothing_begins_nothing_else_and_says_so(tmp_path: Path, is_there: bool) -> None:
-    """It was told of while it was there. No other runbook may take the alert that was made for it."""
-    books = own(tmp_path / "books", {**GOOD, "id": "second", "enabled": False}) if is_there else ()
-    labels = {"escalated_from": "x-1", "escalated_to": "second", "rung": "0"}
-    with recovering(tmp_path / "state", runbooks=books) as place:
-        rung = {"type": "service_failure", "service": "a", "source": "selfheal", "id": "escalation-x-1-0"}
+def failed_first(place: Place) -> str:
+    """The root of a ladder that nobody climbs for an hour."""
+    with GuardianClient(place.address) as guardian:
+        root = guardian.send(failure()).execution_id
+    assert root is not None
+    eventually(lambda: statuses(place) == ["rolled_back"], within_s=30)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("escalated_to", "is_there", "why"),
+    [
+        ("second", False, "no runbook second any more"),
+        ("second", True, "not in use"),
+        ("service_failure", True, "does not lead to service_failure"),
+        ("first", True, "does not lead to first"),
+    ],
+)
+def test_a_ladder_that_leads_to_nothing_begins_nothing_else_and_says_so(
+    tmp_path: Path, escalated_to: str, is_there: bool, why: str
+) -> None:
+    """It was told of while it was there. No other runbook may take the alert that was made for it, and none that the
+    ladder of the root does not name.
+    """
+    first = {**GOOD, "id": "first", "escalate": [{"runbook": "second", "after": "1h"}]}
+    second = ({**GOOD, "id": "second", "enabled": False},) if is_there else ()
+    books = own(tmp_path / "books", first, *second)
+    with recovering(tmp_path / "state", World(refused={"a"}), runbooks=books) as place:
+        root = failed_first(place)
+        labels = {"escalated_from": root, "escalated_to": escalated_to, "rung": "0"}
+        rung = {"type": "service_failure", "service": "a", "source": "selfheal", "id": f"escalation-{root}-0"}
         place.recovery._intake.take_mapping({**rung, "message": "next is second", "labels": labels})
 
         def told() -> bool:
             alerts = {one["id"]: one for one in place.recovery.records.alerts(20)}
-            assert "escalation-x-1-0-lost" in alerts, alerts.keys()
-            lost, tried = alerts["escalation-x-1-0-lost"], alerts["escalation-x-1-0"]
+            assert f"escalation-{root}-0-lost" in alerts, alerts.keys()
+            lost, tried = alerts[f"escalation-{root}-0-lost"], alerts[f"escalation-{root}-0"]
             assert (tried["outcome"], lost["outcome"]) == ("no_match", "no_match")
-            assert ("not in use" if is_there else "no runbook second any more") in lost["message"]
+            assert why in lost["message"]
             return True
 
         eventually(told, within_s=30)
-        assert place.recovery.records.executions(20) == []
+        assert len(place.recovery.records.executions(20)) == 1
         climbed = in_journal(place, lambda db: db.execute("SELECT root, rung FROM escalations").fetchall())
-        assert [tuple(one) for one in climbed] == [("x-1", 0)]
+        assert [tuple(one) for one in climbed] == [(root, 0)]
+
+
+@pytest.mark.parametrize("number", [-1, 1, 7])
+def test_a_rung_the_ladder_does_not_have_leads_nowhere(tmp_path: Path, number: int) -> None:
+    first = {**GOOD, "id": "first", "escalate": [{"runbook": "first", "after": "1h"}]}
+    books = own(tmp_path / "books", first)
+    with recovering(tmp_path / "state", World(refused={"a"}), runbooks=books) as place:
+        root = failed_first(place)
+        labels = {"escalated_from": root, "escalated_to": "first", "rung": str(number)}
+        alert = {"type": "service_failure", "service": "b", "source": "selfheal", "labels": labels}
+        tried = place.recovery._intake.take_mapping(alert)
+        eventually(lambda: (place.recovery.records.alert(tried) or {}).get("outcome") == "no_match", within_s=30)
+
+
+@pytest.mark.parametrize("last", [{"notify": "call the desk"}, {"runbook": "gone"}, {"runbook": "second"}])
+def test_a_sender_names_no_runbook_by_the_labels_of_a_ladder(tmp_path: Path, last: dict[str, str]) -> None:
+    """Its alert's own runbook fails, and the alert that climbs the rung says nothing of the sender's labels."""
+    never = {"field": "/labels/secret", "op": "eq", "value": "never"}
+    first = {**GOOD, "id": "first", "escalate": [{**last, "after": "10ms"}]}
+    second, victim = ({**GOOD, "id": name, "match": never} for name in ("second", "victim"))
+    books = own(tmp_path / "books", first, second, victim)
+    labels = {"escalated_to": "victim", "escalated_from": "x-1", "rung": "5", "host": "h"}
+    with recovering(tmp_path / "state", World(refused={"a"}), runbooks=books) as place:
+        with GuardianClient(place.address) as guardian:
+            root = guardian.send(failure(labels=labels)).execution_id
+
+        def climbed() -> dict[str, Any]:
+            found = place.recovery.records.journal.read(lambda db: rows.alert(db, f"escalation-{root}-0")) or {}
+            assert found.get("outcome"), found
+            return dict(found["body"])
+
+        found = eventually(climbed, within_s=30)
+        leads_to = {"escalated_to": "second"} if last.get("runbook") == "second" else {}
+        assert found["labels"] == {"host": "h", "escalated_from": root, "rung": "0"} | leads_to
+        runs = [run["runbook"] for run in place.recovery.records.executions(20)]
+        assert runs == (["second", "first"] if leads_to else ["first"])
 
 
 # -- fail closed, and clocks ------------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import structlog
 
 from actors import runbook, runbook_hands
 from actors.journal import rows, runs
@@ -26,11 +27,13 @@ from guardian_link import Alert, GuardianClient
 from runbooks import engine
 from runbooks.engine_words import CallDone, Kind, Record
 from runbooks.model import Status
+from runbooks.parse import SHIPPED, load_library
 from runbooks.ports import RunInfo
 from supervisors.action_ports import ActionsPlan
 from supervisors.manager import CommandFailed, UnknownNode
 from supervisors.recovery import RecoveryPlan
 from tests.recovery.place import Place, World, recovering
+from tests.recovery.test_deciding import own
 from tests.runbooks.files import GOOD
 from tests.support.eventually import eventually, holds_for
 from tests.support.tables import TABLE
@@ -343,6 +346,87 @@ def _told(folder: Path) -> list[tuple[str, str]]:
     with recovering(folder) as place:
         alerts = eventually(lambda: place.recovery.records.alerts(9), within_s=30)
         return [(one["id"], one["service"]) for one in alerts]
+
+
+PLAUSIBLE = {"service": "a", "endpoint": "desk", "path": "/data"}
+UNLIKELY = ("box", "box:", "disk:/var/log/mein ordner \u00e9", f"service:{'a' * 200}", "zz:-x")
+
+
+def _targets() -> list[str]:
+    """Those of the shipped runbooks; each parameter in one has a value here."""
+    found = {one.target.format_map(PLAUSIBLE) for one in load_library((SHIPPED,)).runbooks if one.target}
+    assert {"service:a", "trading:desk", "bridge:desk", "disk:/data"} <= found
+    return [*sorted(found), *UNLIKELY]
+
+
+def _latched(folder: Path, targets: Mapping[str, str]) -> None:
+    """``targets``: by execution id."""
+
+    def latch(db: sqlite3.Connection) -> None:
+        for execution_id, target in targets.items():
+            runs.latch(db, target, execution_id, 1.0, "rb rollback_failed: why")
+
+    with recovering(folder) as place:
+        place.recovery._journal.submit(latch).result(10)
+
+
+def _failures(place: Place) -> list[dict[str, Any]]:
+    """The alerts about recoveries that failed, as they were sent."""
+    found = place.recovery._journal.read(lambda db: rows.alerts(db, 99))
+    return [one["body"] for one in found if one["body"]["type"] == "recovery_failed"]
+
+
+def test_a_failure_on_any_target_is_told(tmp_path: Path) -> None:
+    """A service is named where the target's name can be a service's."""
+    targets = {f"x-{number}": target for number, target in enumerate(_targets())}
+    _latched(tmp_path, targets)
+    with recovering(tmp_path) as place:
+
+        def told() -> dict[str, Any]:
+            found = {one["labels"]["execution"]: one for one in _failures(place)}
+            assert found.keys() == targets.keys()
+            return found
+
+        found = eventually(told, within_s=30)
+    assert {name: one["labels"]["target"] for name, one in found.items()} == targets
+    services = {one["labels"]["target"]: one.get("service") for one in found.values()}
+    assert (services["service:a"], services["trading:desk"], services["box"]) == ("a", "desk", "box")
+    assert not any(services[target] for target in ("disk:/data", *UNLIKELY[1:]))
+
+
+def test_one_failure_that_cannot_be_told_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+    _latched(tmp_path, {"no id": "service:a", "x-7": "service:b"})
+    with structlog.testing.capture_logs() as logs:
+        assert _told(tmp_path) == [("recovery-failed-x-7", "b")]
+    (said,) = [one for one in logs if one["event"] == "a failed recovery could not be told"]
+    assert (said["execution_id"], said["log_level"]) == ("no id", "error")
+
+
+def test_an_alert_of_others_by_its_id_is_not_the_one_about_a_failure(tmp_path: Path) -> None:
+    with recovering(tmp_path) as place:
+        place.recovery._intake.take_mapping({"type": "t", "id": "recovery-failed-x-7"}, "mallory")
+        eventually(lambda: place.recovery.records.alerts(9), within_s=30)
+    _latched(tmp_path, {"x-7": "service:b"})
+    with recovering(tmp_path) as place:
+        eventually(lambda: len(alerted(place)) == 1, within_s=30)
+
+
+def test_a_run_on_a_folder_whose_end_nobody_can_trust_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = runs.add_record
+
+    def breaks(db: Any, *given: Any) -> Any:
+        if given[2].kind is not Kind.INTENT:
+            raise TypeError("a fault of ours")
+        return real(db, *given)
+
+    monkeypatch.setattr(runs, "add_record", breaks)
+    books = own(tmp_path / "books", {**GOOD, "id": "own", "target": "disk:/data"})
+    with recovering(tmp_path / "state", runbooks=books) as place, GuardianClient(place.address) as guardian:
+        guardian.send(failure())
+        (told,) = eventually(lambda: _failures(place), within_s=40)
+        assert (told["labels"]["target"], told["severity"], "service" in told) == ("disk:/data", "critical", False)
 
 
 # -- ends that are asked for ------------------------------------------------------------------------------------------
