@@ -163,7 +163,7 @@ def of_line(line: str, file: str, number: int = 0) -> Recorded:
         at = _seconds(raw.pop("received_at", None))
         inner = raw.get("body")
         return Recorded(at, facts_of(inner if isinstance(inner, dict) else raw))
-    except (ValueError, TypeError, OverflowError, RecursionError, BadAlert) as error:
+    except (ValueError, TypeError, RecursionError, BadAlert) as error:
         where = f"{file}:{number}" if number else file
         raise Quit(WRONG_USAGE, f"{where}: is no alert: {error}") from None
 
