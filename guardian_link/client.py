@@ -22,7 +22,7 @@ from bridge_link.errors import LinkClosed, LinkError
 from bridge_link.keys import find_key
 from bridge_link.wire import Kind, Message, new_id
 from guardian_link.as_alert import Issue, as_alert
-from guardian_link.delivery import Delivery, OnLate
+from guardian_link.delivery import Delivery
 from guardian_link.errors import (
     AlertRefused,
     DaemonUnreachable,
@@ -33,6 +33,7 @@ from guardian_link.errors import (
 )
 from guardian_link.events import Follower, Page
 from guardian_link.exchanges import answer_to, begin_alerts
+from guardian_link.late import OnLate
 from guardian_link.messages import Ack, Alert, Outcome
 from guardian_link.outbox import Outbox
 from guardian_link.reach import Reach

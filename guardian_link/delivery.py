@@ -18,6 +18,7 @@ from bridge_link.errors import LinkError, Refused, WireError
 from bridge_link.keys import ClientKey
 from bridge_link.wire import Kind, Message
 from guardian_link.errors import OutboxUnusable
+from guardian_link.late import LateAlerts, OnLate
 from guardian_link.messages import Alert
 from guardian_link.outbox import Outbox
 
@@ -28,10 +29,8 @@ MURMUR_S: Final = 1.0
 """Unanswered for so long, ``trouble`` says so."""
 OFFICE_S: Final = 1.0
 """How often one who does not deliver asks whether it may."""
-LATE_S: Final = 0.6
-"""An alert that waits for so long is told to ``on_late``: with the next look that is within a second."""
-
-OnLate = Callable[[Alert], object]
+NEGLECTED_S: Final = 4.0
+"""The same alert is the first in the outbox for so long: one who is not to deliver does so too."""
 
 
 @dataclass(slots=True)
@@ -49,8 +48,9 @@ class Delivery:
     Args:
         find: where the daemon is now; raises LinkError when nobody knows.
         find_key: with which key it is spoken to now; raises LinkError when there is none.
-        on_late: called, on a thread of its own, with each alert that the daemon does not have within a second; it goes
-            on being sent. Once, unless the program dies meanwhile. An exception of it is told in ``trouble``.
+        on_late: called, on threads of its own, with each alert that the daemon does not have within a second; it goes
+            on being sent. Once, unless the program dies meanwhile. An exception of it, and a call that does not return,
+            is told in ``trouble``.
     """
 
     def __init__(
@@ -70,12 +70,14 @@ class Delivery:
         self._reach: _Reach | None = None
         self._flying: dict[str, Exchange] = {}
         self._handed: Counter[str] = Counter()
+        self._first: tuple[int | None, float] = (None, 0.0)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._threads = [threading.Thread(target=self._run, name="delivery", daemon=True)]
         if on_late is not None:
-            teller = threading.Thread(target=self._tell_late, args=(on_late,), name="delivery-late", daemon=True)
+            late = LateAlerts(outbox, on_late)
+            teller = threading.Thread(target=self._tell_late, args=(late,), name="delivery-late", daemon=True)
             self._threads.append(teller)
         for thread in self._threads:
             thread.start()
@@ -111,13 +113,17 @@ class Delivery:
 
     def _run(self) -> None:
         may_ask_at = 0.0
-        is_ours = False
+        is_ours = is_neglected = False
         while not self._closing.is_set():
             try:
                 if not is_ours and time.monotonic() >= may_ask_at:
                     is_ours, may_ask_at = self._outbox.take_office(), time.monotonic() + OFFICE_S
-                if is_ours:
+                    is_neglected = self._is_neglected(is_ours=is_ours)
+                if is_ours or is_neglected or self._flying:
                     self._turn()
+                elif self._reach is not None or "reach" in self._troubles:
+                    self._drop_channel()
+                    self._say("reach", None)  # it is the other's
                 self._troubles.pop("turn", None)
             except OutboxUnusable as error:
                 self._troubles["turn"] = str(error)
@@ -127,6 +133,19 @@ class Delivery:
             self._wake.wait(LOOK_S)
             self._wake.clear()
         self._drop_channel()
+
+    def _is_neglected(self, *, is_ours: bool) -> bool:
+        """Whether nothing leaves the outbox, and it is another's to deliver from it: it may have been stopped, or hang.
+        That both send the same harms nobody; the daemon knows an id again.
+        """
+        first, now_s = None if is_ours else self._outbox.first(), time.monotonic()
+        if first is None or first != self._first[0]:
+            self._first = (first, now_s)
+        waits_s = now_s - self._first[1]
+        is_neglected = first is not None and waits_s > NEGLECTED_S
+        text = f"nothing has left {self._outbox.path} for {waits_s:.0f} s, and another program is to deliver from it"
+        self._say("office", f"{text}; this one does so too" if is_neglected else None)
+        return is_neglected
 
     def _drop_channel(self) -> None:
         reach, self._reach = self._reach, None
@@ -215,22 +234,22 @@ class Delivery:
 
     # -- the other thread -------------------------------------------------------------------------------------------
 
-    def _tell_late(self, tell: OnLate) -> None:
-        while not self._closing.wait(LOOK_S):
+    def _tell_late(self, late: LateAlerts) -> None:
+        has_more = False
+        while not self._closing.wait(0.0 if has_more else LOOK_S):
+            has_more = False
             try:
-                for alert in self._outbox.late(LATE_S):
-                    self._tell(tell, alert)
+                has_more = late.turn()
                 self._troubles.pop("late", None)
             except OutboxUnusable as error:
                 self._troubles["late"] = str(error)
             except Exception as error:  # whatever it is: this is the way round a daemon that is away
                 self._troubles["late"] = f"{type(error).__name__}: {error}"
+            self._say("on_late", late.trouble)
+        late.close()
 
-    def _tell(self, tell: OnLate, alert: Alert) -> None:
-        """Told first, noted afterwards: a death in between tells it again, not never."""
-        try:
-            tell(alert)
-            self._troubles.pop("on_late", None)
-        except Exception as error:  # the user's own code
-            self._troubles["on_late"] = f"on_late failed for alert {alert.id}: {type(error).__name__}: {error}"
-        self._outbox.told(alert.id)
+    def _say(self, what: str, trouble: str | None) -> None:
+        if trouble is None:
+            self._troubles.pop(what, None)
+        else:
+            self._troubles[what] = trouble

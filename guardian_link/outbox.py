@@ -27,6 +27,8 @@ from guardian_link.messages import Alert
 MOST_LETTERS: Final = 100_000
 BUSY_MS: Final = 10_000
 """How long a writer waits for another program's commit."""
+REBOOT_S: Final = 1.0
+"""Put so much in the future: before a reboot."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS letters (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -49,7 +51,7 @@ _PUT: Final = "INSERT INTO letters (id, alert, posted_s) VALUES (?, ?, ?) ON CON
 _LETTERS: Final = "SELECT number, CAST(id AS BLOB), CAST(alert AS BLOB) FROM letters"
 """As bytes: what is no text (any more) cannot be asked for as text."""
 _DEAD: Final = "SELECT CAST(id AS BLOB), CAST(alert AS BLOB), code, why, at FROM dead"
-_LATE: Final = f"{_LETTERS} WHERE is_told = 0 AND (posted_s <= ? OR posted_s > ?)"
+_LATE: Final = f"{_LETTERS} WHERE is_told = 0 AND number > ? AND (posted_s <= ? OR posted_s > ?)"
 _FIELDS: Final = frozenset(field.name for field in fields(Alert))
 
 
@@ -187,18 +189,29 @@ class Outbox:
         with self._transaction() as database:
             database.execute("DELETE FROM dead WHERE id = ?", (message_id,))
 
-    def late(self, after_s: float) -> list[Alert]:
-        """Those that wait for longer than ``after_s`` seconds and were not ``told``."""
-        now_s = time.monotonic()
-        since = (now_s - after_s, now_s)  # posted in the future: before a reboot
-        with self._troubles():
-            rows = self._database.execute(f"{_LATE} ORDER BY number", since).fetchall()
-        return self._readable(rows)[0]
+    def late(self, after_s: float, *, behind: int = 0, most: int = 1_000) -> list[tuple[int, Alert]]:
+        """Those that wait for longer than ``after_s`` seconds and were not ``told``, with their numbers, oldest first.
 
-    def told(self, message_id: str) -> None:
-        """Somebody was told otherwise that it waits."""
+        Args:
+            behind: of a higher number than this.
+            most: so many at most; the next are asked for behind the last one.
+        """
+        with self._troubles():
+            now_s = time.monotonic()  # once nobody else here is putting any
+            since = (behind, now_s - after_s, now_s + REBOOT_S, most)
+            rows = self._database.execute(f"{_LATE} ORDER BY number LIMIT ?", since).fetchall()
+        return [found for found in (self._numbered(row) for row in rows) if found is not None]
+
+    def told(self, ids: Iterable[str]) -> None:
+        """Somebody was told otherwise that they wait. With one commit."""
         with self._transaction() as database:
-            database.execute("UPDATE letters SET is_told = 1 WHERE id = ?", (message_id,))
+            database.executemany("UPDATE letters SET is_told = 1 WHERE id = ?", [(one,) for one in ids])
+
+    def first(self) -> int | None:
+        """The number of the one that waits longest; None: none waits."""
+        with self._troubles():
+            (number,) = self._database.execute("SELECT min(number) FROM letters").fetchone()
+        return None if number is None else int(number)
 
     def __len__(self) -> int:
         with self._troubles():
@@ -238,15 +251,17 @@ class Outbox:
 
     def _readable(self, rows: Iterable[tuple[int, Any, Any]]) -> tuple[list[Alert], bool]:
         """The alerts in these rows, and whether all hold one; the others are set aside. Raises OutboxUnusable."""
-        alerts: list[Alert] = []
-        is_whole = True
-        for number, message_id, raw in rows:
-            try:
-                alerts.append(_read(message_id, raw))
-            except _Unreadable as error:
-                is_whole = False
-                self._set_aside(number, str(error))
-        return alerts, is_whole
+        found = [self._numbered(row) for row in rows]
+        return [one[1] for one in found if one is not None], None not in found
+
+    def _numbered(self, row: tuple[int, Any, Any]) -> tuple[int, Alert] | None:
+        """None: it holds no alert, and is set aside. Raises OutboxUnusable."""
+        number, message_id, raw = row
+        try:
+            return number, _read(message_id, raw)
+        except _Unreadable as error:
+            self._set_aside(number, str(error))
+            return None
 
     def _set_aside(self, number: int, why: str) -> None:
         with self._transaction() as database:

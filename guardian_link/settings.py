@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypedDict
 
-from guardian_link.delivery import OnLate
+from guardian_link.late import OnLate
 
 
 class ClientSettings(TypedDict, total=False):

@@ -8,8 +8,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from bridge_link.pump import Incoming
 from bridge_link.wire import Kind, Message, nack
 from guardian_link import Alert, AlertRefused, DaemonUnreachable, GuardianClient
 from guardian_link.errors import OutboxFull, OutboxUnusable
-from guardian_link.outbox import Outbox
+from guardian_link.late import AT_ONCE
+from guardian_link.outbox import _PUT, Outbox, _written
 from tests.links.scripted_daemon import ScriptedDaemon, daemon, obliging
 from tests.support.eventually import eventually, holds_for
 
@@ -93,7 +95,7 @@ def test_only_what_leaves_may_come_back_after_a_power_cut(opened: Callable[..., 
     box.put(one)
     box.bury(one.id, "conflict", "another")
     box.bring_back(one.id)
-    box.told(one.id)
+    box.told([one.id])
     box.delivered([one.id])
     box.put(one)
     assert commits == [2, 2, 2, 2, 1, 2]
@@ -150,12 +152,38 @@ def test_who_waits_too_long_is_told_once_also_when_it_was_put_before_a_reboot(op
     box, old, future = opened(), alert(), alert()
     box.put(old)
     assert box.late(3600.0) == []
-    assert box.late(0.0) == box.late(0.0) == [old]
-    box.told(old.id)
+    assert box.late(0.0) == box.late(0.0) == [(1, old)]
+    box.told([old.id])
     assert box.late(0.0) == []
     box.put(future)
     box._database.execute("UPDATE letters SET posted_s = posted_s + 1e9 WHERE id = ?", (future.id,))
-    assert box.late(3600.0) == [future]
+    assert box.late(3600.0) == [(2, future)]
+
+
+def test_what_is_put_while_it_is_asked_for_is_not_late(opened: Callable[..., Outbox]) -> None:
+    """It was put after the question's time: as if before a reboot."""
+    box = opened()
+    with ThreadPoolExecutor(1) as pool:
+        with box._lock:
+            asked = pool.submit(box.late, 3600.0)
+            eventually(asked.running)
+            holds_for(lambda: not asked.done(), 0.1)
+            box._database.execute(_PUT, (*_row(alert()), time.monotonic()))
+        assert asked.result(LONG_S) == []
+
+
+def _row(one: Alert) -> tuple[str, str]:
+    return one.id, _written(one)
+
+
+def test_those_who_wait_too_long_are_asked_for_in_pages(opened: Callable[..., Outbox]) -> None:
+    box, alerts = opened(), [alert() for _ in range(5)]
+    assert box.first() is None
+    box.put_all(alerts)
+    assert [one for _, one in box.late(0.0, most=2)] == alerts[:2]
+    assert [one for _, one in box.late(0.0, behind=2, most=2)] == alerts[2:4]
+    box.delivered([alerts[0].id])
+    assert box.first() == 2
 
 
 def test_one_at_a_time_delivers(opened: Callable[..., Outbox]) -> None:
@@ -355,6 +383,52 @@ def test_an_alert_the_daemon_does_not_have_within_a_second_is_told_otherwise_onc
     assert took_s > 0.5, "not before the daemon had its chance"
 
 
+def test_an_on_late_that_never_returns_is_bounded_and_said(path: Path) -> None:
+    release, called = threading.Event(), list[str]()
+
+    def hang(one: Alert) -> None:
+        called.append(one.message)
+        release.wait(LONG_S * 2)
+
+    with GuardianClient(free_address(), outbox=path, on_late=hang) as guardian:
+        guardian.post_all([alert(message=str(n)) for n in range(AT_ONCE + 3)])
+        eventually(lambda: len(called) == AT_ONCE, within_s=LONG_S)
+        eventually(lambda: f"({AT_ONCE} such calls)" in str(guardian.trouble), within_s=LONG_S)
+        assert "on_late has not returned for" in str(guardian.trouble)
+        assert sorted(called) == sorted(map(str, range(AT_ONCE)))
+        release.set()
+        eventually(lambda: len(called) == AT_ONCE + 3, within_s=LONG_S, what="the rest, once there is a place")
+        eventually(lambda: "on_late" not in str(guardian.trouble), within_s=LONG_S)
+        assert guardian.outbox is not None
+        box = guardian.outbox
+        eventually(lambda: box.late(0.0) == [], within_s=LONG_S, what="noted")
+    assert sorted(called, key=int) == [str(n) for n in range(AT_ONCE + 3)], "each once"
+
+
+def test_a_crowd_of_late_alerts_is_told_in_time_with_few_commits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, float] = {}
+    notes: list[int] = []
+    note = Outbox.told
+
+    def noted(box: Outbox, ids: Iterable[str]) -> None:
+        wanted = list(ids)
+        notes.append(len(wanted))
+        note(box, wanted)
+
+    def tell(one: Alert) -> None:
+        told.setdefault(one.message, time.monotonic())
+
+    monkeypatch.setattr(Outbox, "told", noted)
+    count = 3_000
+    with GuardianClient(free_address(), outbox=path, on_late=tell) as guardian:
+        guardian.post_all([alert(message=str(n)) for n in range(count)])
+        began = time.monotonic()
+        eventually(lambda: len(told) == count, within_s=LONG_S)
+        eventually(lambda: sum(notes) == count, within_s=LONG_S)
+    assert max(told.values()) - began < 2.0, "a second, and as much again for a busy machine"
+    assert len(notes) < 30, "not a commit for each"
+
+
 SENDER = """
 import sys
 from guardian_link import Alert, GuardianClient
@@ -408,6 +482,50 @@ def test_when_the_one_who_delivers_is_gone_another_one_does(path: Path) -> None:
     finally:
         first.close()
         second.close()
+
+
+HOLDER = """
+import sys
+from guardian_link import Alert, GuardianClient
+guardian = GuardianClient(sys.argv[1], outbox=sys.argv[2])
+for line in sys.stdin:
+    print(len(guardian.outbox), flush=True)
+"""
+
+
+def test_when_the_one_who_delivers_is_stopped_another_one_says_so_and_delivers(path: Path) -> None:
+    with daemon() as (scripted, address):
+        holder = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, address, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ),
+        )
+        try:
+            assert holder.stdin is not None
+            assert holder.stdout is not None
+            print("?", file=holder.stdin, flush=True)
+            assert holder.stdout.readline() == "0\n"
+            eventually(lambda: _is_in_office(path), within_s=LONG_S)
+            holder.send_signal(signal.SIGSTOP)
+            with GuardianClient(address, outbox=path) as guardian:
+                said: list[str] = []
+                message_id = guardian.post(alert())
+
+                def has_come() -> bool:
+                    said.extend([guardian.trouble] if guardian.trouble else [])
+                    return message_id in {one.id for one in scripted.seen}
+
+                eventually(has_come, within_s=LONG_S)
+                assert any("another program is to deliver from it" in one for one in said)
+                assert guardian.outbox is not None
+                box = guardian.outbox
+                eventually(lambda: len(box) == 0, within_s=LONG_S)
+                eventually(lambda: guardian.trouble is None, within_s=LONG_S)
+        finally:
+            holder.kill()
+            holder.communicate()
 
 
 def _is_in_office(path: Path) -> bool:

@@ -76,11 +76,11 @@ def test_the_fallback_goes_on_whatever_happens(tmp_path: Path, monkeypatch: pyte
     box, late, calls = Outbox(tmp_path / "outbox.db"), list[Alert](), list[None]()
     original = box.late
 
-    def failing(after_s: float) -> list[Alert]:
+    def failing(after_s: float, *, behind: int, most: int) -> list[tuple[int, Alert]]:
         calls.append(None)
         if len(calls) < 3:
             raise OutboxUnusable("not now") if len(calls) == 1 else KeyError("whatever")
-        return original(after_s)
+        return original(after_s, behind=behind, most=most)
 
     monkeypatch.setattr(box, "late", failing)
     box.put(Alert(type="x"))
