@@ -288,9 +288,8 @@ class RunbookActor(SupervisedActor):
 
     def _written(self, message: _Written) -> None:
         match message:
-            case _Written(what=_Claim(), result=HasEnded() as end):  # by this very write
-                if end.status in runs.LATCHING:
-                    self._parts.failed(self._execution, end.status, end.detail)
+            case _Written(what=_Claim(), result=HasEnded() as end):  # by this very write: people are told
+                self._parts.failed(self._execution, end.status, end.detail)
                 self._told(ExecutionFinished(self._execution.id, end.status, end.detail))
             case _Written(error=HasEnded() as end):
                 self._told(ExecutionFinished(self._execution.id, end.status, end.detail))
