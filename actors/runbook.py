@@ -268,10 +268,12 @@ class RunbookActor(SupervisedActor):
     # -- the journal ------------------------------------------------------------------------------------------------
 
     def _claim(self) -> None:
-        execution, path, at = self._execution, self.context.path, self.context.system.clock.wall()
+        execution, path, now = self._execution, self.context.path, self.context.system.clock.moment()
 
-        def write(db: sqlite3.Connection) -> Claim:
-            claim = runs.claim(db, path, execution, at)
+        def write(db: sqlite3.Connection) -> Claim | HasEnded:
+            if (refused := runs.refused(db, path, execution, now.wall_s, now.mark)) is not None:
+                return refused
+            claim = runs.claim(db, path, execution, now.wall_s)
             reached(CLAIMING)
             return claim
 
@@ -286,6 +288,9 @@ class RunbookActor(SupervisedActor):
 
     def _written(self, message: _Written) -> None:
         match message:
+            case _Written(what=_Claim(), result=HasEnded() as end):  # by this very write: people are told
+                self._parts.failed(self._execution, end.status, end.detail)
+                self._told(ExecutionFinished(self._execution.id, end.status, end.detail))
             case _Written(error=HasEnded() as end):
                 self._told(ExecutionFinished(self._execution.id, end.status, end.detail))
             case _Written(error=Overtaken()):

@@ -101,7 +101,7 @@ class Held:
 
         def write(db: Any) -> Latch | None:
             found = next((one for one in holds.latches(db) if one.target == target), None)
-            if found is not None and holds.release(db, target):
+            if found is not None and holds.release(db, target, now.wall_s):
                 evidence = {"target": target, "execution_id": found.execution_id, **asked}
                 happened.tell(db, now.wall_s, EVENTS_PATH, "released", f"{target} released by {by}: {why}", evidence)
             return found

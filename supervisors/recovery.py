@@ -140,6 +140,7 @@ class Recovery:
             room=room,
             retention=plan.retention,
             audit_key=self._anchor.key,
+            adopts=self._anchor.begins,
             on_sealed=self._anchor.wake,
         )
         self._happenings = Happenings(self._journal, lambda: self._sockets.events_place)

@@ -76,6 +76,10 @@ class Anchor:
     def trouble(self) -> str | None:
         return self._unkept or self._untipped
 
+    def begins(self) -> bool:
+        """Whether no tip was ever written here; from the journal's thread."""
+        return not place.own_tip(self._parts.state_dir).exists()
+
     def key(self) -> bytes | None:
         """The key; made when there is none. Where it cannot be written it is kept in memory until it can.
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from actors.journal import audit, events, rows
+from actors.journal import attested, audit, events, rows
 from actors.journal.alert_batches import NewAlert, NewDecision, Stored, record_decisions, store_alerts
 from actors.journal.rows import AlertConflict, Execution, OpenAlert
 from runbooks.model import Status
@@ -64,7 +64,9 @@ def decide_alerts(
     for alert, one in fresh:
         _tell(db, path, alert, one)
         if one.execution is not None:
-            decided(db, one.at, one.execution, str(one.body["outcome"]))
+            body = one.body
+            answer = attested.answer_digest(body["outcome"], body["execution_id"], body["runbook"])
+            decided(db, one.at, one.execution, str(body["outcome"]), answer=answer)
     return stands
 
 
@@ -115,19 +117,28 @@ def finish_execution(
     """The end of one that nobody carries out: queued, or waiting for a person. Whether it ends now."""
     is_ended = rows.finish_execution(db, execution.id, status, detail, at, mark)
     if is_ended:
-        tell_end(db, path, execution, status, detail, at)
+        tell_end(db, path, execution, status, detail, at, mark)
     return is_ended
 
 
-def tell_start(db: sqlite3.Connection, path: str, execution: Execution, at: float) -> None:
+def tell_start(db: sqlite3.Connection, path: str, execution: Execution, at: float, mark: str | None) -> None:
     events.add(db, at, path, "execution_started", f"{execution.runbook} started", _which(execution))
-    audit.note(db, at, "started", _which(execution) | {"sha256": execution.sha256})
+    audit.note(db, at, "started", _which(execution) | {"sha256": execution.sha256, "mark": mark})
 
 
-def tell_end(db: sqlite3.Connection, path: str, execution: Execution, status: Status, detail: str, at: float) -> None:
+def tell_end(
+    db: sqlite3.Connection,
+    path: str,
+    execution: Execution,
+    status: Status,
+    detail: str,
+    at: float,
+    mark: str | None,
+) -> None:
     evidence = _which(execution) | {"status": status.value} | ({"detail": detail[:500]} if detail else {})
     events.add(db, at, path, "execution_ended", f"{execution.runbook} {status.value}", evidence)
-    audit.note(db, at, "ended", _which(execution) | {"status": status.value, "detail": audit.digest(detail)})
+    said = {"status": status.value, "detail": audit.digest(detail), "mark": mark}
+    audit.note(db, at, "ended", _which(execution) | said)
 
 
 def decided(db: sqlite3.Connection, at: float, execution: Execution, outcome: str, **more: str) -> None:
@@ -136,7 +147,7 @@ def decided(db: sqlite3.Connection, at: float, execution: Execution, outcome: st
     about = {} if alert is None else {"alert": alert[0], "alert_sha256": alert[1]}
     parameters = audit.digest(rows.dump(dict(execution.parameters)))
     facts = {"outcome": outcome, "sha256": execution.sha256, "parameters": parameters, "rest": rest_of(execution)}
-    audit.note(db, at, "decided", _which(execution) | about | facts | more)
+    audit.note(db, at, "decided", _which(execution) | about | facts | {"mark": execution.decided_mark} | more)
 
 
 def rest_of(execution: Execution) -> str:

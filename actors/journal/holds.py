@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from actors.journal import events, rows
+from actors.journal import attested, audit, events, rows
 from runbooks.deciding.quiet import BadMatcher, matchers
 from runbooks.deciding.timing import Moment, on_scale
 from runbooks.deciding.words import Pending, Silence, Storm, Waits
@@ -90,9 +90,12 @@ def latches(db: sqlite3.Connection) -> list[Latch]:
     return [Latch(*row) for row in db.execute("SELECT target, execution_id, at, why FROM latches ORDER BY at")]
 
 
-def release(db: sqlite3.Connection, target: str) -> bool:
-    """Whether it was latched."""
-    return db.execute("DELETE FROM latches WHERE target=?", (target,)).rowcount == 1
+def release(db: sqlite3.Connection, target: str, at: float) -> bool:
+    """Whether it was latched. ``at``: Unix seconds."""
+    is_released = db.execute("DELETE FROM latches WHERE target=?", (target,)).rowcount == 1
+    if is_released:
+        audit.note(db, at, "released", {"target": target})
+    return is_released
 
 
 # -- silences ---------------------------------------------------------------------------------------------------------
@@ -126,6 +129,7 @@ def add_silence(db: sqlite3.Connection, silence: StoredSilence, now: Moment) -> 
             silence.for_s,
         ),
     )
+    attested.note_silence(db, now.wall_s, silence.id)
 
 
 def end_silence(db: sqlite3.Connection, silence_id: str, by: str, now: Moment) -> StoredSilence | None:
@@ -133,6 +137,7 @@ def end_silence(db: sqlite3.Connection, silence_id: str, by: str, now: Moment) -
     found = next((one for one in silences(db, now) if one.id == silence_id), None)
     if found is not None and found.left_s > 0:
         db.execute("UPDATE silences SET ended_at=?, ended_by=? WHERE id=?", (now.wall_s, by, silence_id))
+        attested.note_silence(db, now.wall_s, silence_id)
     return found
 
 
@@ -296,6 +301,7 @@ def add_rung(db: sqlite3.Connection, rung: StoredRung, path: str, now: Moment) -
     if added.rowcount:
         evidence = {"execution_id": rung.root, "rung": rung.rung, "next": rung.execution_id or ""}
         events.add(db, now.wall_s, path, "escalated", rung.text, evidence)
+        attested.note_rung(db, now.wall_s, rung.root, rung.rung)
 
 
 def add_rungs(db: sqlite3.Connection, rungs: Iterable[StoredRung], path: str, now: Moment) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from actors.failpoints import reached, register
+from actors.journal.adopting import adopt
 from actors.journal.audit import SealingConnection
 from actors.journal.checkpointing import Checkpointer
 from actors.journal.place import Fault, Place, put_back
@@ -79,6 +80,8 @@ class Journal:
         retention: what is forgotten; None: nothing. It may be set to another at any time.
         audit_key: what rows of the audit chain are sealed with, asked whenever the file was opened; None: there is no
             chain.
+        adopts: asked whenever the file was opened whether no chain was ever begun here: what was there before it is
+            taken into it (``adopting``); None: it is not.
         on_sealed: called as ``on_commit`` after a commit with such rows.
         mended_shown_s: for how many seconds ``trouble`` tells of a damage that was mended.
     """
@@ -92,6 +95,7 @@ class Journal:
         room: Room | None = None,
         retention: Retention | None = None,
         audit_key: Callable[[], bytes | None] = lambda: None,
+        adopts: Callable[[], bool] | None = None,
         on_sealed: Callable[[], object] = lambda: None,
         mended_shown_s: float = MENDED_SHOWN_S,
     ) -> None:
@@ -101,6 +105,7 @@ class Journal:
         self._room = room
         self.retention = retention
         self._audit_key = audit_key
+        self._adopts = adopts
         self._on_sealed = on_sealed
         self._has_chores = False
         self._checkpointer: Checkpointer | None = None
@@ -218,6 +223,8 @@ class Journal:
         connection.audit_key = self._audit_key()
         try:
             self._on_open(connection)
+            if self._adopts is not None:
+                _adopt(connection, is_first=self._adopts())
         except sqlite3.Error as error:  # a disk that has become full since: the writer tries again
             connection.close()
             raise JournalTrouble(f"{self.path}: {error}") from error
@@ -420,6 +427,18 @@ class Journal:
     def _refuse(batch: list[_Asked], trouble: JournalTrouble) -> None:
         for asked in batch:
             asked.future.set_exception(trouble)
+
+
+def _adopt(connection: SealingConnection, *, is_first: bool) -> None:
+    """Raises sqlite3.Error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        adopt(connection, time.time(), is_first=is_first)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _is_damage(error: BaseException) -> bool:

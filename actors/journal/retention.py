@@ -10,7 +10,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from actors.journal import audit
+from actors.journal import attested, audit
 from actors.journal.rows import set_setting, setting
 
 DAY_S: Final = 24 * 3600.0
@@ -47,7 +47,7 @@ def forget(db: sqlite3.Connection, keep: Retention, now: float) -> int:
         + _executions(db, keep, now)
         + _ids(db, keep, now)
         + _events(db, keep, now)
-        + audit.forget(db, keep.audit, now - keep.audit_s, now)
+        + audit.forget(db, keep.audit, now - keep.audit_s, now, attested.carried)
     )
 
 
@@ -71,6 +71,9 @@ def _bodies(db: sqlite3.Connection, keep: Retention, now: float) -> int:
         return 0
     query = f"UPDATE alerts SET body='', reason=NULL WHERE seq > ? AND seq <= ? AND seq NOT IN ({_OPEN})"  # noqa: S608
     count = db.execute(query, (done, due)).rowcount
+    answered = "SELECT 1 FROM executions WHERE alert_seq > ? AND alert_seq <= ? LIMIT 1"
+    if db.execute(answered, (done, due)).fetchone() is not None:  # of the others nothing is on record
+        audit.note(db, now, audit.BODIES_FORGOTTEN, {"to": due})
     set_setting(db, FORGOTTEN_TO, due)
     return count
 

@@ -11,7 +11,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any, Final
 
-from actors.journal import happened, rows
+from actors.chain.macs import FOUND
+from actors.journal import attested, audit, happened, rows
 from actors.journal.rows import Execution, JsonMap, dump, facts_of, records
 from runbooks.engine_words import Record
 from runbooks.model import Status
@@ -54,6 +55,33 @@ class Claim:
     started_mark: str | None = None
 
 
+def refused(
+    db: sqlite3.Connection, path: str, execution: Execution, at: float, mark: str | None = None
+) -> HasEnded | None:
+    """Ask before ``claim``: a run that the audit chain does not vouch for is ended, and that it was found is on record.
+    Where anything is written of its steps, that end is "unknown", and latches.
+
+    Args:
+        at: Unix seconds.
+        mark: about ``at`` (``deciding.timing``).
+
+    Returns:
+        its end; None: it may be carried out, as far as this goes.
+    """
+    row = db.execute("SELECT parameters FROM executions WHERE id=? AND ended_at IS NULL", (execution.id,)).fetchone()
+    if row is None:
+        return None
+    why = audit.why_not_ours(db, execution.id, execution.target, execution.source, row["parameters"])
+    if why is None:
+        return None
+    detail = f"not carried out: {why}"
+    audit.note(db, at, FOUND, {"text": f"execution {execution.id} is {detail}"})
+    has_steps = db.execute("SELECT 1 FROM steps WHERE execution_id=?", (execution.id,)).fetchone() is not None
+    status = Status.UNKNOWN if has_steps else Status.REJECTED
+    finish(db, path, execution, None, status, detail, at, mark)
+    return HasEnded(status, detail)
+
+
 def claim(db: sqlite3.Connection, path: str, execution: Execution, at: float) -> Claim:
     """From here on this incarnation carries it out. ``at``: Unix seconds.
 
@@ -65,7 +93,7 @@ def claim(db: sqlite3.Connection, path: str, execution: Execution, at: float) ->
     if row["ended_at"] is not None:
         raise _end_of(row)
     if row["started_at"] is None:
-        happened.tell_start(db, path, execution, at)
+        happened.tell_start(db, path, execution, at, row["started_mark"])
     now = db.execute(
         "UPDATE executions SET status='running', started_at=coalesce(started_at, ?), epoch=epoch+1, stalls=stalls+1"
         " WHERE id=? RETURNING epoch, stalls, started_at, stop, started_mark",
@@ -107,7 +135,7 @@ def finish(
     """
     if not rows.finish_execution(db, execution.id, status, detail, at, mark, epoch):
         _refuse(_row(db, execution.id))
-    happened.tell_end(db, path, execution, status, detail, at)
+    happened.tell_end(db, path, execution, status, detail, at, mark)
     if status in LATCHING:
         latch(db, execution.target, execution.id, at, f"{execution.runbook} {status.value}: {detail}"[:2000])
 
@@ -119,6 +147,7 @@ def latch(db: sqlite3.Connection, target: str, execution_id: str, at: float, why
         " ON CONFLICT(target) DO UPDATE SET execution_id=excluded.execution_id, at=excluded.at, why=excluded.why",
         (target, execution_id, at, why),
     )
+    attested.note_latch(db, at, target)
 
 
 def ask_stop(db: sqlite3.Connection, execution_id: str, stop: JsonMap) -> bool:

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-from actors.journal.audit import SealingConnection
+from actors.journal.audit import OF_FEW, RUN_OF, SealingConnection
 
 APPLICATION_ID: Final = 0x5E1FEA1
-VERSION: Final = 3
+VERSION: Final = 4
 _FIRST: Final = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS alerts(
@@ -78,7 +78,8 @@ CREATE TABLE IF NOT EXISTS latches(target TEXT PRIMARY KEY, execution_id TEXT, a
 """
 """``epoch``: which incarnation carries the run out; ``stalls``: how many since anything was last written of it."""
 _THIRD: Final = ";".join((_AUDIT, _APPROVALS, _DECIDING, _RUNS))  # noqa: FLY002  one of each part
-MIGRATIONS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD}
+_FOURTH: Final = f"CREATE INDEX audit_of ON audit(kind, {RUN_OF}) WHERE {OF_FEW}"
+MIGRATIONS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH}
 """What makes each version of the one before it: statements, parted by semicolons."""
 _PRAGMAS: Final = {
     "journal_mode": "wal",

@@ -50,7 +50,12 @@ def chained(state: Path, *, second: Path | None = None, retention: Retention | N
     alarms: list[str] = []
     anchor = Anchor(AnchorParts(state, lambda: NOW, alarms.append, second))
     journal = Journal(
-        state / "journal.db", events.ensure_epoch, retention=retention, audit_key=anchor.key, on_sealed=anchor.wake
+        state / "journal.db",
+        events.ensure_epoch,
+        retention=retention,
+        audit_key=anchor.key,
+        adopts=anchor.begins,
+        on_sealed=anchor.wake,
     )
     journal.start()
     anchor.begin(journal)

@@ -32,7 +32,7 @@ def test_every_kind_of_row_stands_there() -> None:
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "actors").rglob("*.py")]
     written = {kind for source in sources for kind in NOTED.findall(source)}
     assert len(written) >= 7, written
-    constants = {FOUND, FORGOTTEN, BEGUN, audit.RUNS_FORGOTTEN, keys_seen.EVENT}
+    constants = {FOUND, FORGOTTEN, BEGUN, audit.RUNS_FORGOTTEN, audit.BODIES_FORGOTTEN, audit.ADOPTED, keys_seen.EVENT}
     assert first_cells("What is in it") == written | constants
 
 

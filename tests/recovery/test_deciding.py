@@ -59,7 +59,7 @@ def test_what_the_records_forbid_is_queued_whatever_the_decider_knew(tmp_path: P
         assert (found, "latched" in why) == ("queued", True)
         eventually(lambda: place.recovery.records.executions(1)[0]["status"] == "queued")
         assert place.world.restarts == []
-        in_journal(place, lambda db: holds.release(db, "service:a"))
+        in_journal(place, lambda db: holds.release(db, "service:a", 1.0))
         eventually(lambda: place.world.restarts == ["a"], within_s=30)
 
 

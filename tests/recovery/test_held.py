@@ -13,7 +13,7 @@ import structlog
 from actors.board import NodeKind, NodeState, NodeStatus
 from actors.clock import SystemClock
 from actors.deciding.words import Granted
-from actors.journal import rows
+from actors.journal import audit, rows
 from actors.journal.schema import JournalTrouble
 from guardian_link import Alert, GuardianClient
 from runbooks.deciding.timing import Moment
@@ -241,7 +241,12 @@ def test_an_approved_run_goes_through_the_ordinary_queue(tmp_path: Path) -> None
         assert statuses(place) == ["awaiting_approval"]
         again = guardian.send(failure(message="again"))
         assert again.execution_id == ack.execution_id
-        in_journal(place, lambda db: db.execute("UPDATE executions SET status='queued'"))
+
+        def grant(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE executions SET status='queued'")
+            audit.note(db, 1.0, "granted", {"execution_id": ack.execution_id, "by": []})
+
+        in_journal(place, grant)
         place.recovery._tell_guardian(Granted(ack.execution_id or ""))
         eventually(lambda: statuses(place) == ["succeeded"], within_s=30)
         assert place.world.restarts == ["a"]
