@@ -57,19 +57,28 @@ def end_former(ledger: Ledger, record: ServiceRecord, runtimes: Mapping[str, Run
     if runtime is None:
         raise TruthUnknown(f"service {service!r}: its last run was one of {record.runtime}, which is not there")
     reached(FORMER_FOUND)
-    try:
-        was_there = runtime.clear(service, grace_s)
-        container_id = _container_of(record)
-        if container_id and isinstance(runtime, Attaching):
-            was_there = runtime.halt(service, container_id, grace_s) or was_there
-    except StopFailed as failed:
-        raise TruthUnknown(f"{failed} (its run of before the file was edited)") from failed
+    was_there = end_all(runtime, service, grace_s, _container_of(record))
     reached(FORMER_ENDED)
     now = ledger.record(service)
     if now.phase is Phase.LAUNCHED:
         ledger.exited(service, now.run, asdict(ExitStatus(EARLIER_FILE, asked=True, at=SystemClock().wall())))
     elif now.phase is Phase.EXITED and (now.last_exit or {}).get("asked"):
         ledger.recaused(service, EARLIER_FILE)
+    return was_there
+
+
+def end_all(runtime: Runtime, service: str, grace_s: float, container_id: str = "") -> bool:
+    """Whatever of the service this runtime has, and this container. Returns whether there was anything.
+
+    Raises:
+        TruthUnknown: something of it may live.
+    """
+    try:
+        was_there = runtime.clear(service, grace_s)
+        if container_id and isinstance(runtime, Attaching):
+            was_there = runtime.halt(service, container_id, grace_s) or was_there
+    except StopFailed as failed:
+        raise TruthUnknown(f"{failed} (its run of before the file was edited)") from failed
     return was_there
 
 

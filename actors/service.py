@@ -15,7 +15,7 @@ import psutil
 
 from actors.board import NodeKind, NodeStatus
 from actors.context import ActorContext
-from actors.former import PROCESS, end_former, is_former
+from actors.former import PROCESS, end_all, end_former, is_former
 from actors.health import HealthPolicy, HealthState, observe
 from actors.health import begin as begin_health
 from actors.iopool import IoPool
@@ -300,7 +300,7 @@ class ServiceActor(SupervisedActor):
         if is_former(record, plan.runtime, plan.launch):
             was_there = end_former(ledger, record, runtimes, plan.grace_s)
         elif self._is_resuming and plan.runtime != PROCESS and PROCESS in runtimes:
-            was_there = runtimes[PROCESS].clear(plan.name, plan.grace_s)  # of which the record knows nothing any more
+            was_there = end_all(runtimes[PROCESS], plan.name, plan.grace_s)  # a keeper may have what no record tells
         else:
             return
         if was_there:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from supervisors.manager import DaemonUnreachable
 from supervisors.remote import Base, RemoteManager
 from tests.support.docker_engine import IMAGE
 from tests.support.eventually import eventually, holds_for
+from tests.support.unix_proxy import UnixProxy
 from tests.system.running import SLEEPER, daemon, of_state, write_config
 from tests.system.test_daemon_death import killed
 
@@ -80,20 +82,18 @@ def test_who_changes_the_runtime_while_no_daemon_lives_is_there_once(
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("point", ["daemon.stop.wanted", "daemon.stop.done", "daemon.container.created"])
 def test_a_death_in_the_middle_of_an_apply_that_changes_the_runtime(
-    engine: DockerClient, tag: str, tmp_path: Path, point: str
+    engine: DockerClient, tag: str, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
     config = write_config(tmp_path, {tag: sleeper("9001"), "b": SLEEPER})
-    armed = {DAEMON_VARIABLE: point, NOTES_VARIABLE: str(tmp_path)}
+    armed = {DAEMON_VARIABLE: "daemon.stop.wanted", NOTES_VARIABLE: str(tmp_path)}
     with daemon(config, state, environment=armed) as first:
         kept = first.until_ready()["b"]["pid"]
         write_config(tmp_path, {tag: box("9001"), "b": SLEEPER})
         with RemoteManager(Base(state_dir=state)) as manager, pytest.raises(DaemonUnreachable):
             manager.apply(by="ann")
         assert first.process.wait(30) == -signal.SIGKILL
-        assert (tmp_path / f"died.{point}").exists()
         for one in of_state(state):
             if one.environ().get("SELFHEAL_SERVICE") == tag:  # an armed one is started again by the keeper
                 one.kill()
@@ -140,6 +140,45 @@ def test_a_stop_by_hand_ends_the_run_of_the_runtime_before(engine: DockerClient,
         with daemon(config, state) as second:
             eventually(lambda: commands(state, tag) == [], within_s=LONG_S)
             assert second.services()[tag]["state"] == "stopped"
+
+
+@pytest.mark.docker
+def test_a_process_that_only_the_keeper_knows_is_ended_too(engine: DockerClient, tag: str, tmp_path: Path) -> None:
+    """The record of it is lost, and the file wants a container."""
+    state = tmp_path / "state"
+    config = write_config(tmp_path, {tag: sleeper("9001"), "b": SLEEPER})
+    with daemon(config, state) as first:
+        kept = first.until_ready()["b"]["pid"]
+        killed(first)
+        (state / "ledger.jsonl").unlink()
+        write_config(tmp_path, {tag: box("9001"), "b": SLEEPER})
+        with daemon(config, state) as second:
+            assert second.until_ready(within_s=LONG_S)["b"]["pid"] == kept
+            assert (living(engine, tag), commands(state, tag)) == (["sleep 9001"], [])
+            holds_for(lambda: commands(state, tag) == [], KEEPER_S)
+
+
+@pytest.mark.docker
+def test_nothing_is_started_while_nobody_can_tell_of_the_container_before(
+    engine: DockerClient, tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    config = write_config(tmp_path, {tag: box("9001")})
+    with closing(UnixProxy(tmp_path / "engine.sock", "/var/run/docker.sock")) as proxy:
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{proxy.path}")
+        with daemon(config, state) as first:
+            first.until_ready(within_s=LONG_S)
+            killed(first)
+            write_config(tmp_path, {tag: sleeper("9001")})
+            proxy.cut()
+            with daemon(config, state, wait=False) as second:
+                eventually(lambda: second.services()[tag]["state"] == "unknown", within_s=LONG_S)
+                assert "not reachable" in second.services()[tag]["detail"]
+                holds_for(lambda: commands(state, tag) == [], KEEPER_S)
+                assert living(engine, tag) == ["sleep 9001"]
+                proxy.mend()
+                second.until_ready(within_s=LONG_S)
+                assert (living(engine, tag), commands(state, tag)) == ([], ["sleep 9001"])
 
 
 # -- another command --------------------------------------------------------------------------------------------------
