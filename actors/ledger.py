@@ -100,6 +100,8 @@ class ServiceRecord:
     """The newest run whose end is written, and the newest whose restart is counted: it is counted only once."""
     judged_run: int = 0
     """The newest run whose end a supervisor has judged without restarting it at once: parked, or given up on."""
+    spec_hash: str = ""
+    """Of what the last run was launched with (``actors.runtimes.launch_hash``); empty where that is not known."""
     is_rested: bool = False
     """The daemon that saw the last run's end has ended in order since: what comes next is a new beginning."""
 
@@ -135,6 +137,7 @@ def fold(record: ServiceRecord, entry: Mapping[str, Any]) -> ServiceRecord:
                 phase=Phase.INTENT,
                 runtime=entry["runtime"],
                 token=entry["token"],
+                spec_hash=_spec_hash(record, entry),
                 identity=None,
                 proof=None,
                 is_rested=False,
@@ -190,8 +193,21 @@ def _record_from(raw: Mapping[str, Any]) -> ServiceRecord:
             "paused": _wish(raw.get("paused")),
             "proof": _proof(raw.get("proof")),
             "scaled": _scaled(raw.get("scaled")),
+            "spec_hash": _word(raw.get("spec_hash", "")),
         }
     )
+
+
+def _spec_hash(record: ServiceRecord, entry: Mapping[str, Any]) -> str:
+    """The keeper starts again what was started: its entry need not say what."""
+    inherited = record.spec_hash if record.runtime == entry["runtime"] else ""
+    return _word(entry.get("spec_hash", inherited))
+
+
+def _word(raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise TypeError(f"no hash: {raw!r}")
+    return raw
 
 
 def _scaled(raw: Mapping[str, Any] | None) -> Scaled | None:
@@ -312,9 +328,14 @@ class Ledger:
         with self._lock:
             return dict(self._records)
 
-    def intent(self, service: str, run: int, runtime: str, token: str) -> None:
-        """Before the spawn: from now on a process with this token may exist."""
-        self._write({"is": "intent", "service": service, "run": run, "runtime": runtime, "token": token})
+    def intent(self, service: str, run: int, runtime: str, token: str, spec_hash: str | None = None) -> None:
+        """Before the spawn: from now on a process with this token (a container with this id) may exist.
+
+        Args:
+            spec_hash: of what is launched; empty: not known; None: what was launched before is started again.
+        """
+        entry = {"is": "intent", "service": service, "run": run, "runtime": runtime, "token": token}
+        self._write(entry if spec_hash is None else {**entry, "spec_hash": spec_hash})
 
     def launched(self, service: str, run: int, identity: Mapping[str, Any], started_at: float) -> None:
         self._write({"is": "launched", "service": service, "run": run, "identity": identity, "started_at": started_at})

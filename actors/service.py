@@ -15,8 +15,10 @@ import psutil
 
 from actors.board import NodeKind, NodeStatus
 from actors.context import ActorContext
+from actors.former import PROCESS, end_all, end_former, is_former
 from actors.health import HealthPolicy, HealthState, observe
 from actors.health import begin as begin_health
+from actors.iopool import IoPool
 from actors.kernel import SupervisedActor
 from actors.ledger import Ledger, Phase, Proof
 from actors.live_runs import LiveRuns
@@ -226,12 +228,12 @@ class ServiceActor(SupervisedActor):
         self._arm()
 
     def _act(self, effect: Effect) -> None:
-        io, timers = self.context.system.io, self.context.system.timers
+        timers = self.context.system.timers
         match effect:
             case AdoptOrLaunch():
-                io.run(self._adopt_or_launch, self.ref, "launch")
+                self._pool().run(self._adopt_or_launch, self.ref, "launch")
             case AdoptOnly():
-                io.run(self._adopt, self.ref, "adopt")
+                self._pool().run(self._adopt, self.ref, "adopt")
             case ClearFirst():
                 self.context.system.waits.run(self._clear, self.ref, "clear")
             case RetryLater():
@@ -284,8 +286,32 @@ class ServiceActor(SupervisedActor):
         self._observe(handle)
         return Launched(handle)
 
+    def _pool(self) -> IoPool:
+        """What has to be stopped first may take its whole grace."""
+        record, system = self._parts.ledger.record(self._plan.name), self.context.system
+        return system.waits if is_former(record, self._plan.runtime, self._plan.launch) else system.io
+
+    def _end_former(self) -> None:
+        """On a pool, before anything is taken on or started: a run of before an edit of the file is ended, as an
+        ``apply`` would. Where nobody can tell whether it lives, nothing is started (TruthUnknown).
+        """
+        ledger, plan, runtimes = self._parts.ledger, self._plan, self._parts.runtimes
+        record = ledger.record(plan.name)
+        if is_former(record, plan.runtime, plan.launch):
+            was_there = end_former(ledger, record, runtimes, plan.grace_s)
+        elif self._is_resuming and plan.runtime != PROCESS and PROCESS in runtimes:
+            was_there = end_all(runtimes[PROCESS], plan.name, plan.grace_s)  # a keeper may have what no record tells
+        else:
+            return
+        if was_there:
+            self.log.info("a run of before the file was edited was ended", run=record.run, runtime=record.runtime)
+        self._last_run = max(self._last_run, ledger.record(plan.name).run)
+        if self._run.stop is not None:
+            raise LaunchError(f"service {plan.name!r}: stopped meanwhile")
+
     def _adopt(self) -> Launched | None:
         """On the I/O pool."""
+        self._end_former()
         name = self._plan.name
         handle = self._runtime.adopt(self._plan.launch, self._ended)
         if handle is None:
@@ -354,6 +380,7 @@ class ServiceActor(SupervisedActor):
 
     def _clear(self) -> None:
         """On the pool for long waits. One that lived, or was thought to, is restarted by this."""
+        self._end_former()
         ledger, plan = self._parts.ledger, self._plan
         may_live = ledger.record(plan.name).phase is Phase.LAUNCHED
         if not self._cleared() and not may_live:

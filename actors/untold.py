@@ -27,7 +27,7 @@ def untold_end(
 
     Args:
         record: of a service of which nothing lives.
-        runtime: the name of its runtime now; another one's records mean nothing.
+        runtime: the name of its runtime now; another one's run was ended before (``actors.former``).
         booted_at, now: wall seconds.
     """
     if record.runtime != runtime or _is_of_another_boot(record, boot_id, booted_at):

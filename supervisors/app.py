@@ -23,6 +23,7 @@ from actors.clock import SystemClock
 from actors.context import ActorSystem
 from actors.exit_watcher import ExitWatcher
 from actors.failpoints import DAEMON_VARIABLE, reached, register
+from actors.former import end_former, is_former
 from actors.journal.room import RoomLimits
 from actors.keeper.client import Hello
 from actors.keeper.kernel import CAN_KEEP, become_subreaper
@@ -269,8 +270,7 @@ class App:
     def _cleaner(self) -> Cleaner:
         services = self.config.services
         graces_s = {name: service.graceful_shutdown_timeout for name, service in services.items()}
-        attached = {name for name, one in services.items() if one.runtime == "docker" and one.image is None}
-        found = leftovers(self.ledger.records(), graces_s, attached)
+        found = leftovers(self.ledger.records(), graces_s)
 
         def is_stopped(name: str) -> bool:
             return self.ledger.record(name).stopped is not None
@@ -290,7 +290,9 @@ class App:
         )
 
     def _clear_service(self, name: str) -> None:
-        service = self.catalog.config.services[name]
+        service, record = self.catalog.config.services[name], self.ledger.record(name)
+        if is_former(record, service.runtime, service_plan(name, service, self.places.logs).launch):
+            end_former(self.ledger, record, self.runtimes, service.graceful_shutdown_timeout)
         self.runtimes[service.runtime].clear(name, service.graceful_shutdown_timeout)
 
     # -- edits of the running tree ----------------------------------------------------------------------------------

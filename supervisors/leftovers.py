@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from actors.failpoints import reached, register
-from actors.ledger import Phase, ServiceRecord
+from actors.former import MAY_LIVE
+from actors.ledger import ServiceRecord
 from actors.runtimes.base import Runtime, StopFailed, TruthUnknown
 
 RETRY_S: Final = 2.0
@@ -24,7 +24,6 @@ GRACE_S: Final = 10.0
 CLEAR_WANTED: Final = register("daemon.clear.wanted", "something nobody wants may live, nobody has looked")
 CLEARED: Final = register("daemon.clear.done", "nothing of it lives, the ledger still knows it")
 CLEAR_FORGOTTEN: Final = register("daemon.clear.forgotten", "it was cleared, and forgotten if it is not configured")
-_MAY_LIVE: Final = frozenset({Phase.INTENT, Phase.LAUNCHED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +34,18 @@ class Leftover:
     is_configured: bool
 
 
-def leftovers(
-    records: Mapping[str, ServiceRecord], graces_s: Mapping[str, float], attached: AbstractSet[str]
-) -> tuple[Leftover, ...]:
-    """Whose runs may live and should not. Pure.
+def leftovers(records: Mapping[str, ServiceRecord], graces_s: Mapping[str, float]) -> tuple[Leftover, ...]:
+    """Whose runs may live and should not. Pure. Each is cleared by the runtime that began it, which leaves alone what
+    was only attached to; what an edit of the file makes another run is ended by its service (``actors.former``).
 
     Args:
         records: what the ledger knew when the daemon started.
         graces_s: configured services and the seconds each gets to end.
-        attached: services that belong to somebody else: never stopped here.
     """
     return tuple(
         Leftover(name, record.runtime, graces_s.get(name, GRACE_S), name in graces_s)
         for name, record in records.items()
-        if record.phase in _MAY_LIVE and name not in attached and (record.stopped is not None or name not in graces_s)
+        if record.phase in MAY_LIVE and (record.stopped is not None or name not in graces_s)
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ from actors.runtimes.docker_exits import KILL_TOLD_LATE_S, ContainerEvent, class
 from actors.runtimes.docker_facts import Unseen, is_restarting, is_running, observed_from, unseen_end
 from actors.runtimes.docker_outside import Outside
 from actors.runtimes.docker_spec import ContainerIdentity, identity_from, is_attached, unix_time
+from actors.runtimes.launch_hash import launch_hash
 from actors.runtimes.observing import OnObserved
 from actors.runtimes.procfs import ProcessIdentity, identity_of
 from actors.runtimes.runs import Run
@@ -218,8 +219,32 @@ class DockerRuntime:
         with self._locked(service):
             found = self._containers.own(service)
             for one in found:
-                self._stop_and_remove(one, math.ceil(grace_s))
+                with self._stopping(service, one.id):
+                    self._stop_and_remove(one, math.ceil(grace_s))
         return bool(found)
+
+    def halt(self, service: str, container_id: str, grace_s: float) -> bool:
+        """Stop this container if it runs, whosever it is, and leave it where it is. Returns whether it ran.
+
+        Raises:
+            TruthUnknown: cannot be told now. StopFailed: it still runs.
+        """
+        with self._locked(service), self._stopping(service, container_id):
+            inspected = self._engine.inspect(container_id)
+            if inspected is None or not is_running(inspected):
+                return False
+            with contextlib.suppress(NotFound):
+                self._engine.ask(lambda client: client.api.stop(container_id, timeout=math.ceil(grace_s)))
+            return True
+
+    @contextlib.contextmanager
+    def _stopping(self, service: str, container_id: str) -> Iterator[None]:
+        try:
+            yield
+        except APIError as error:
+            words = " ".join(str(error.explanation or error).split())
+            text = f"service {service!r}: Docker cannot stop container {container_id[:12]}: {words}"
+            raise StopFailed(text) from error
 
     def arm(self, handle: Handle, order: Callable[[], RestartAtOnce | None]) -> None:
         del handle, order  # nobody but the daemon starts one
@@ -290,7 +315,7 @@ class DockerRuntime:
         reached(OLD_REMOVED)
 
     def _start(self, spec: LaunchSpec, run: int, container_id: str, on_exit: OnExit) -> DockerHandle:
-        self._ledger.intent(spec.service, run, NAME, "")
+        self._ledger.intent(spec.service, run, NAME, container_id, launch_hash(spec))
         reached(START_WANTED)
         self._containers.start(spec, container_id)
         reached(STARTED)
@@ -321,7 +346,7 @@ class DockerRuntime:
         if record.phase is Phase.LAUNCHED and record.runtime == NAME:
             self._ledger.exited(spec.service, record.run, asdict(ExitStatus(RESTARTED_OUTSIDE, at=found.started_at)))
             self._ledger.restarted(spec.service)
-        self._ledger.intent(spec.service, run, NAME, "")
+        self._ledger.intent(spec.service, run, NAME, found.id, launch_hash(spec))
         return self._register(spec, run, found.inspected, on_exit)
 
     def _unseen(self, spec: LaunchSpec, found: Found | None, on_exit: OnExit) -> DockerHandle | None:

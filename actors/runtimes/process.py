@@ -38,6 +38,7 @@ from actors.runtimes.cgroups import Cgroups
 from actors.runtimes.family import KILL_SIGNAL, kill_family
 from actors.runtimes.freezing import freeze, thaw
 from actors.runtimes.kept import LOCKS, LockHeld, SpawnUnanswered
+from actors.runtimes.launch_hash import launch_hash
 from actors.runtimes.launching import Spawner
 from actors.runtimes.locks import lock_holders
 from actors.runtimes.nursery import Kept, LocalNursery, News, Nursery
@@ -139,7 +140,7 @@ class ProcessRuntime:
             reached(LAUNCH_WANTED)
             self._clear_the_way(spec.service)
             token = secrets.token_hex(16)
-            self._ledger.intent(spec.service, run, NAME, token)
+            self._ledger.intent(spec.service, run, NAME, token, launch_hash(spec))
             reached(LAUNCH_INTENT)
             return self._begin(spec.service, self._spawn(spec, run, token), on_exit)
 
@@ -380,7 +381,7 @@ class ProcessRuntime:
         if not self._watch_adopted(run, kept):
             return None
         structlog.get_logger().warning("taken on without a record", service=spec.service, pid=main.identity.pid)
-        self._write_launched(spec.service, kept)
+        self._write_launched(spec.service, kept, spec_hash="")
         return run.handle
 
     def _unrecorded(self, service: str) -> tuple[Stranger, ...]:
@@ -414,8 +415,8 @@ class ProcessRuntime:
         reached(ADOPTED)
         return run.handle
 
-    def _write_launched(self, service: str, kept: Kept) -> None:
-        self._ledger.intent(service, kept.run, NAME, kept.token)
+    def _write_launched(self, service: str, kept: Kept, spec_hash: str | None = None) -> None:
+        self._ledger.intent(service, kept.run, NAME, kept.token, spec_hash)
         self._ledger.launched(service, kept.run, _identity_facts(kept.identity), kept.started_at)
 
     def _recorded_main(self, record: ServiceRecord) -> ProcessIdentity | None:

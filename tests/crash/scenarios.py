@@ -74,6 +74,17 @@ def reboxed(stage: Stage) -> Services:
     return services
 
 
+def edited(stage: Stage) -> Services:
+    services = pair(stage)
+    services["a"]["environment"] = {"ANOTHER": "one"}
+    return services
+
+
+def unboxed(stage: Stage) -> Services:
+    """What the box is elsewhere is a process here."""
+    return only_b(stage) | {stage.box: witness.process(stage.world.witnesses.folder, stage.box)}
+
+
 # -- what is done -----------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +231,16 @@ _LIST: Final = (
         later=only_b,
         down=frozenset({"a"}),
     ),
+    Scenario(
+        "edited",
+        "a process's configuration has changed",
+        pair,
+        (ready, wait_for_strike),
+        before=(ready,),
+        later=edited,
+        births=_A_TWICE,
+        hold_s=CLAIM_S,
+    ),
     Scenario("box", "first start of a container", boxed, (ready, wait_for_strike)),
     Scenario(
         "box-crash",
@@ -242,6 +263,25 @@ _LIST: Final = (
         later=reboxed,
         births={"box": TWICE, "b": ONCE},
         restarts={"box": (0, 1)},
+    ),
+    Scenario(
+        "box-to-process",
+        "a container is configured as a process",
+        boxed,
+        (ready, wait_for_strike),
+        before=(ready,),
+        later=unboxed,
+        births={"box": TWICE, "b": ONCE},
+    ),
+    Scenario(
+        "box-from-process",
+        "a process is configured as a container",
+        unboxed,
+        (ready, wait_for_strike),
+        before=(ready,),
+        later=boxed,
+        births={"box": TWICE, "b": ONCE},
+        hold_s=CLAIM_S,
     ),
     Scenario(
         "box-removed",
@@ -292,13 +332,15 @@ ROUTES: Final[dict[str, tuple[str, ...]]] = {
     "daemon.end.told": ("crash", "slow", "stop", "lost-crash"),
     "daemon.end.forgotten": ("crash", "slow", "stop"),
     "daemon.restart.counted": ("crash", "slow"),
-    "daemon.stop.wanted": ("stop", "restart", "end"),
-    "daemon.stop.signalled": ("stop", "restart", "end"),
-    "daemon.stop.ended": ("stop", "restart", "end"),
-    "daemon.stop.swept": ("stop", "restart", "end"),
-    "daemon.stop.done": ("stop", "restart", "end"),
+    "daemon.stop.wanted": ("stop", "restart", "end", "edited", "box-from-process"),
+    "daemon.stop.signalled": ("stop", "restart", "end", "edited", "box-from-process"),
+    "daemon.stop.ended": ("stop", "restart", "end", "edited", "box-from-process"),
+    "daemon.stop.swept": ("stop", "restart", "end", "edited", "box-from-process"),
+    "daemon.stop.done": ("stop", "restart", "end", "edited", "box-from-process"),
     "daemon.wish.stop": ("stop",),
     "daemon.wish.start": ("start",),
+    "daemon.former.found": ("edited", "box-to-process", "box-from-process", "box-changed"),
+    "daemon.former.ended": ("edited", "box-to-process", "box-from-process", "box-changed"),
     "daemon.clear.wanted": ("removed", "box-removed"),
     "daemon.clear.done": ("removed", "box-removed"),
     "daemon.clear.forgotten": ("removed", "box-removed"),
@@ -316,9 +358,9 @@ ROUTES: Final[dict[str, tuple[str, ...]]] = {
     "daemon.journal.commit": ("launch", "adopt"),
     "daemon.journal.committed": ("launch", "adopt"),
     "daemon.instance.written": ("box",),
-    "daemon.container.create": ("box",),
+    "daemon.container.create": ("box", "box-from-process"),
     "daemon.container.created": ("box",),
-    "daemon.container.intent": ("box",),
+    "daemon.container.intent": ("box", "box-from-process"),
     "daemon.container.started": ("box",),
     "daemon.container.recorded": ("box", "box-adopt"),
     "daemon.container.found": ("box-adopt",),
@@ -327,8 +369,8 @@ ROUTES: Final[dict[str, tuple[str, ...]]] = {
     "daemon.container.end.seen": ("box-crash", "box-stop"),
     "daemon.container.end.told": ("box-crash", "box-stop"),
     "daemon.container.end.recorded": ("box-crash", "box-stop"),
-    "daemon.container.old.stopped": ("box-changed", "box-removed"),
-    "daemon.container.old.removed": ("box-changed", "box-removed"),
+    "daemon.container.old.stopped": ("box-changed", "box-removed", "box-to-process"),
+    "daemon.container.old.removed": ("box-changed", "box-removed", "box-to-process"),
     "keeper.hello.taken": ("launch",),
     "keeper.hello.taken:2": ("adopt", "missed"),
     "keeper.spawn.wanted": ("launch",),

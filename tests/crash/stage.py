@@ -90,13 +90,12 @@ class Stage:
         seen = self.world.processes()
         found = []
         for name, count in self.wanted.items():
-            if name.startswith("box"):
+            alive = sum(one.service == name for one in seen)
+            if name.startswith("box"):  # before or after an edit it may be a process
                 boxes = self.world.boxes(name)
-                alive = sum(one["State"] == "running" for one in boxes)
+                alive += sum(one["State"] == "running" for one in boxes)
                 if len(boxes) > 1:
                     found.append(f"{len(boxes)} containers of {name}")
-            else:
-                alive = sum(one.service == name for one in seen)
             if alive != count:
                 found.append(f"{alive} instances of {name}")
         return found + [f"a stray of {one.service}" for one in seen if one.service not in self.wanted]

@@ -532,3 +532,34 @@ def test_an_unreadable_ledger_is_not_replaced_by_an_empty_one(path: Path, monkey
     second.close()
     monkeypatch.undo()
     assert path.read_bytes() == before
+
+
+def test_what_was_launched_is_known_of_the_keepers_runs_too_and_of_no_other_runtimes(path: Path) -> None:
+    ledger, record = Ledger(path), Record()
+    record.open(str(path))
+    ledger.intent("a", 1, "process", "t1", "h1")
+    record.write(intent("a", 2, "t2"))
+    ledger.close()
+    ledger = Ledger(path)
+    assert (ledger.record("a").run, ledger.record("a").spec_hash) == (2, "h1")
+    ledger.intent("a", 3, "docker", "x")
+    assert ledger.record("a").spec_hash == ""
+    ledger.intent("a", 4, "docker", "x", "h4")
+    ledger.intent("a", 5, "docker", "x", "")
+    assert ledger.record("a").spec_hash == ""
+    ledger.close()
+
+
+@pytest.mark.parametrize("where", ["intent", "record"])
+def test_a_hash_that_is_none_is_no_entry(path: Path, where: str) -> None:
+    ledger = Ledger(path)
+    ledger.intent("a", 1, "process", "t1", "h1")
+    ledger.close()
+    lines = {
+        "intent": {"is": "intent", "service": "a", "run": 2, "runtime": "process", "token": "t", "spec_hash": 5},
+        "record": {"is": "record", "service": "a", "record": {"service": "a", "phase": "intent", "spec_hash": None}},
+    }
+    with path.open("a", encoding="ascii") as file:
+        file.write(json.dumps(lines[where]) + "\n")
+    ledger = Ledger(path)
+    assert (ledger.corrupt_lines, ledger.record("a").run, ledger.record("a").spec_hash) == (1, 1, "h1")
