@@ -22,7 +22,7 @@ from tests.recovery.place import recovering
 from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("audit-record")]
-WHOLLY: Final = ("audit", "steps", "approvals", "approval_requests")
+WHOLLY: Final = ("audit", "steps", "approvals", "approval_requests", "silences", "latches", "escalations")
 """Tables of which every column is on record."""
 RUNS: Final = (
     "id", "alert_seq", "runbook", "source", "sha256", "target", "parameters", "fingerprint", "severity", "priority",
