@@ -67,6 +67,20 @@ def obliging(incoming: Incoming, times: int) -> list[Message]:
             return []
 
 
+def together(count: int) -> Script:
+    """Stores each and decides none before it has seen ``count`` of them."""
+    seen: list[Incoming] = []
+
+    def script(incoming: Incoming, _times: int) -> list[Message]:
+        seen.append(incoming)
+        stored = Message(Kind.STORED, incoming.message.id, {"status": "stored"})
+        if len({one.message.id for one in seen}) < count:
+            return [stored]
+        return [stored, *(obliging(one, 1)[1] for one in seen)]
+
+    return script
+
+
 @contextmanager
 def daemon(script: Script = obliging) -> Iterator[tuple[ScriptedDaemon, str]]:
     scripted = ScriptedDaemon(script)

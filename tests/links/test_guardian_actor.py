@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -33,8 +34,8 @@ from guardian_link.link_messages import (
     read_request,
 )
 from guardian_link.outbox import Outbox
-from tests.links.scripted_daemon import ScriptedDaemon, daemon, obliging
-from tests.support.eventually import eventually
+from tests.links.scripted_daemon import ScriptedDaemon, daemon, obliging, together
+from tests.support.eventually import eventually, holds_for
 
 ALERT = {"type": "service_failure", "service": "risk-manager"}
 
@@ -183,6 +184,37 @@ def test_each_recovery_is_answered_in_its_own_time(
     box = Outbox(tmp_path / "outbox.db")
     assert [one.dedup_key for one in box.waiting(99)] == [f"e{number}" for number in range(40)]
     box.close()
+
+
+def test_all_that_are_told_are_on_their_way_at_once(kept: list[Any], asker: pykka.ActorRef[Asker]) -> None:
+    """None is decided before the last one has come."""
+    with daemon(together(40)) as (_, address):
+        link = GuardianLinkActor.start(address, timeout_s=20.0)
+        for number in range(40):
+            link.tell(ExecuteRecovery(f"e{number}", ALERT, asker, number))
+        assert {(one.result, one.error) for one in replies(kept, *range(40)).values()} == {("x-1", None)}
+        link.stop()
+
+
+def test_the_time_of_an_alert_counts_from_when_it_was_told(
+    kept: list[Any], asker: pykka.ActorRef[Asker], tmp_path: Path
+) -> None:
+    """The outbox is held for two of the three seconds it has."""
+    link = GuardianLinkActor.start(nobody(), outbox=tmp_path / "outbox.db", timeout_s=3.0)
+    link.tell(GetExecutionStatus("x-1", asker, "the link has begun"))
+    replies(kept, "the link has begun")
+    kept.clear()
+    other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    link.tell(ALERT)  # the other one waits behind it
+    link.tell(SendAlert(ALERT, asker, 1))
+    holds_for(lambda: not kept, 2.0)
+    other.execute("ROLLBACK")
+    other.close()
+    assert isinstance(replies(kept, 1)[1].error, DaemonUnreachable)
+    assert 2.9 < time.monotonic() - began < 4.5
+    link.stop()
 
 
 def test_a_decision_for_which_nobody_can_wait_is_said_and_its_alert_is_kept(

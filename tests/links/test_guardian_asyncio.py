@@ -16,7 +16,7 @@ from guardian_link import Alert, AsyncGuardianClient, AutomatedRecoverySystem, D
 from guardian_link.async_calls import AT_ONCE, apart
 from guardian_link.errors import OutcomeTimeout
 from guardian_link.outbox import Outbox
-from tests.links.scripted_daemon import daemon, obliging
+from tests.links.scripted_daemon import daemon, obliging, together
 from tests.links.test_guardian_agent import nobody
 from tests.support.eventually import eventually
 
@@ -47,20 +47,6 @@ def running(incoming: Incoming, times: int) -> list[Message]:
     if incoming.message.kind is Kind.QUERY:
         return [Message(Kind.ANSWER, incoming.message.id, {"ok": True, "result": {"status": "running"}})]
     return obliging(incoming, times)
-
-
-def together(count: int) -> Callable[[Incoming, int], list[Message]]:
-    """Stores each and decides none before it has seen ``count`` of them."""
-    seen: list[Incoming] = []
-
-    def script(incoming: Incoming, _times: int) -> list[Message]:
-        seen.append(incoming)
-        stored = Message(Kind.STORED, incoming.message.id, {"status": "stored"})
-        if len({one.message.id for one in seen}) < count:
-            return [stored]
-        return [stored, *(obliging(one, 1)[1] for one in seen)]
-
-    return script
 
 
 def test_every_recovery_that_is_awaited_is_on_disk_before_one_waits(tmp_path: Path) -> None:
