@@ -1,13 +1,15 @@
 """What an earlier daemon left alive although nobody wants it any more: stopped when the next one starts.
 
-A service a person stopped (the daemon was killed before it was down), and one that is no longer configured. Runs on a
-thread of its own: no wanted service waits for it. Tries until it is done: the engine may be away.
+A service a person stopped (the daemon was killed before it was down), one that is no longer configured or of which
+none is to run any more (scaled to 0). Runs on a thread of its own: no wanted service waits for it. Tries until it is
+done: the engine may be away.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,25 +36,28 @@ class Leftover:
     is_configured: bool
 
 
-def leftovers(records: Mapping[str, ServiceRecord], graces_s: Mapping[str, float]) -> tuple[Leftover, ...]:
+def leftovers(
+    records: Mapping[str, ServiceRecord], graces_s: Mapping[str, float], idle: AbstractSet[str]
+) -> tuple[Leftover, ...]:
     """Whose runs may live and should not. Pure. Each is cleared by the runtime that began it, which leaves alone what
     was only attached to; what an edit of the file makes another run is ended by its service (``actors.former``).
 
     Args:
         records: what the ledger knew when the daemon started.
         graces_s: configured services and the seconds each gets to end.
+        idle: those of them of which none is to run.
     """
     return tuple(
         Leftover(name, record.runtime, graces_s.get(name, GRACE_S), name in graces_s)
         for name, record in records.items()
-        if record.phase in MAY_LIVE and (record.stopped is not None or name not in graces_s)
+        if record.phase in MAY_LIVE and (record.stopped is not None or name in idle or name not in graces_s)
     )
 
 
 class Cleaner:
     """Args:
     forget: called for a service that is no longer configured, once nothing of it is left.
-    is_stopped: whether a person still wants a configured one down.
+    is_stopped: whether a configured one is still wanted down.
     """
 
     def __init__(

@@ -26,11 +26,13 @@ class LedgerMemory:
 
     Args:
         path_of: the path of a service by its name; None for what is no service.
+        is_idle: whether none of a service is to run (scaled to 0).
     """
 
     ledger: Ledger
     clock: Clock
     path_of: Callable[[str], str | None]
+    is_idle: Callable[[str], bool] = lambda _name: False
 
     def recall(self, path: str) -> ChildPast | None:
         name = self._service(path)
@@ -47,7 +49,7 @@ class LedgerMemory:
 
     def is_held(self, path: str) -> bool | None:
         name = self._service(path)
-        return None if name is None else self.ledger.record(name).stopped is not None
+        return None if name is None else self.is_idle(name) or self.ledger.record(name).stopped is not None
 
     def missed(self, name: str, ended_at: float) -> None:
         """A run of this service ended at that wall time and was started again, while nobody was there to count it.

@@ -77,7 +77,8 @@ def test_what_cannot_be_ended_may_live(ledger: Ledger, trouble: Exception) -> No
         end_former(ledger, ledger.record("a"), {}, 3.0)
 
 
-def test_what_a_person_stopped_is_left_over_whatever_runtime_it_was_of(ledger: Ledger) -> None:
+def test_what_is_not_wanted_is_left_over_whatever_runtime_it_was_of(ledger: Ledger) -> None:
     ledger.intent("a", 1, "process", "t", "h")
-    assert leftovers(ledger.records(), {"a": 3.0}) == ()
-    assert leftovers(ledger.records(), {}) == (Leftover("a", "process", 10.0, is_configured=False),)
+    assert leftovers(ledger.records(), {"a": 3.0}, frozenset()) == ()
+    assert leftovers(ledger.records(), {"a": 3.0}, {"a"}) == (Leftover("a", "process", 3.0, is_configured=True),)
+    assert leftovers(ledger.records(), {}, frozenset()) == (Leftover("a", "process", 10.0, is_configured=False),)

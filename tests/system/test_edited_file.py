@@ -266,3 +266,17 @@ def test_one_that_waits_for_another_does_not_wait_with_what_it_was(tmp_path: Pat
             assert second.services()["a"]["state"] == "waiting"
             assert second.call("services", "stop", "a").returncode == 0
             assert commands(state, "a") == []
+
+
+def test_one_of_which_the_file_wants_none_any_more_is_ended(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    config = write_config(tmp_path, {"a": sleeper("9001"), "b": SLEEPER})
+    with daemon(config, state) as first:
+        kept = first.until_ready()["b"]["pid"]
+        killed(first)
+        write_config(tmp_path, {"a": sleeper("9001", replicas=0), "b": SLEEPER})
+        with daemon(config, state) as second:
+            eventually(lambda: commands(state, "a") == [], within_s=LONG_S)
+            assert second.until_ready("b")["b"]["pid"] == kept
+            assert second.call("services", "scale", "a", "1").returncode == 0
+            assert commands(state, "a") == ["sleep 9001"]
