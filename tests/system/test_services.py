@@ -434,5 +434,6 @@ def test_a_stop_in_the_middle_of_a_restart_is_the_last_word(tmp_path: Path, who:
         may_end.touch()
         _, error = restart.communicate(timeout=60)
         assert "is not started again: stopped by bob" in error or who == "a runbook"
-        holds_for(lambda: selfheal.services()["a"]["state"] == "stopped", 2, every_s=0.1)
+        eventually(lambda: selfheal.services()["a"]["state"] == "stopped", within_s=20)
+        holds_for(lambda: selfheal.services()["a"]["state"] == "stopped", 3, every_s=0.1)
         assert selfheal.services()["a"]["desired"]["by"] == "bob"
