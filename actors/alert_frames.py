@@ -10,16 +10,15 @@ field that is not ours. A float of 32 bits, which would be written longer, is le
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 import msgspec
 
 from bridge_link import wire
 from bridge_link.batch import MOST_ALERTS
-from bridge_link.bodies import MAX_BODY_BYTES, MAX_NODES, MAX_TEXT_BYTES
-from bridge_link.wire import MAGIC, ContentType, Kind, Message
+from bridge_link.bodies import LEAST_INT, MAX_BODY_BYTES, MAX_NODES, MAX_TEXT_BYTES, MOST_INT
+from bridge_link.wire import MAGIC, ContentType, Kind, Message, are_ids, is_id
 from guardian_link.messages import MAX_MESSAGE_CHARS
 
 _LONGEST: Final = MAX_TEXT_BYTES // 4
@@ -30,7 +29,7 @@ _MOST_LABELS: Final = (MAX_NODES - 2) // MOST_ALERTS - 1 - _FIELDS
 _LARGEST: Final = 1.7976931348623157e308
 _Text = Annotated[str, msgspec.Meta(max_length=_LONGEST)]
 _Words = Annotated[str, msgspec.Meta(min_length=1, max_length=min(_LONGEST, MAX_MESSAGE_CHARS))]
-_Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Whole = Annotated[int, msgspec.Meta(ge=LEAST_INT, le=MOST_INT)]
 _Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 
 
@@ -60,8 +59,6 @@ _one: Final = msgspec.msgpack.Decoder(_Plain)
 _many: Final = msgspec.msgpack.Decoder(_Batch)
 _again: Final = msgspec.msgpack.Encoder()
 _json: Final = msgspec.json.Encoder(order="sorted")
-_IDS: Final = re.compile(r"(?:[A-Za-z0-9._:-]{8,64}\n)+")
-_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{8,64}")
 _FLOAT_32: Final = b"\xca"
 _NUL: Final = "\\u0000"
 
@@ -78,17 +75,12 @@ class PlainAlerts(Message):
 def decode(frames: Sequence[bytes]) -> Message:
     """As ``bridge_link.wire.decode``; a message of plain alerts comes as PlainAlerts. Raises WireError."""
     if len(frames) == wire.FRAMES and frames[0] == MAGIC and frames[2] == b"m" and len(frames[4]) <= MAX_BODY_BYTES:
-        kind = frames[1]
-        if (kind in (b"ALERTS", b"ALERT")) and _ID.fullmatch(frames[3]):
-            plain = _plain(frames[4], frames[3].decode("ascii"), is_batch=kind == b"ALERTS")
+        kind, message_id = frames[1], frames[3].decode("ascii", "replace")
+        if kind in (b"ALERTS", b"ALERT") and is_id(message_id):
+            plain = _plain(frames[4], message_id, is_batch=kind == b"ALERTS")
             if plain is not None:
                 return plain
     return wire.decode(frames)
-
-
-def _are_ids(texts: Collection[str]) -> bool:
-    together = "\n".join(texts) + "\n"
-    return _IDS.fullmatch(together) is not None and together.count("\n") == len(texts)
 
 
 def json_of(facts: Mapping[str, Any]) -> str | None:
@@ -113,15 +105,14 @@ def _plain(raw: bytes, message_id: str, *, is_batch: bool) -> PlainAlerts | None
             alerts = {message_id: body}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if len(_again.encode(body)) != len(raw) or (is_batch and not _are_ids(alerts)):
+    if len(_again.encode(body)) != len(raw) or (is_batch and not are_ids(alerts)):
         return None
     if any(facts["type"].isupper() for facts in alerts.values()):  # Guardian's own words: they are mapped to ours
         return None
     encode = _json.encode
     texts = {msg_id: encode(facts).decode() for msg_id, facts in alerts.items()}
-    for text in texts.values():
-        if _NUL in text:
-            return None
+    if any(_NUL in text for text in texts.values()):
+        return None
     made = PlainAlerts(Kind.ALERTS if is_batch else Kind.ALERT, message_id, body, ContentType.MSGPACK)
     object.__setattr__(made, "texts", texts)
     return made

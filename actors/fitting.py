@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from bridge_link.bodies import MAX_DEPTH, MAX_TEXT_BYTES
+from bridge_link.bodies import LEAST_INT, MAX_DEPTH, MAX_TEXT_BYTES, MOST_INT
 from bridge_link.errors import WireError
 from bridge_link.wire import Kind, Message, encode, nack
 
-_LEAST_INT: Final = -(2**63)
-_MOST_INT: Final = 2**63 - 1
 _MARK: Final = "…"
 
 
@@ -81,7 +79,7 @@ def _clean(value: Any, depth: int) -> Any:
             return value
         case str():
             return _text(value)
-        case int() if _LEAST_INT <= value <= _MOST_INT:
+        case int() if LEAST_INT <= value <= MOST_INT:
             return value
         case float() if math.isfinite(value):
             return value

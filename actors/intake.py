@@ -267,12 +267,15 @@ class AlertIntake:
         denials = self.parts.judge_alerts(client, [facts["type"] for _, facts in alerts])
         if not any(denials):
             return alerts
-        for (msg_id, _), denied in zip(alerts, denials, strict=True):
-            if denied is not None:
-                self.counters.denied += 1
-                refusal = Refusal(denied.code, denied.text, denied.permanent, denied.retry_after_ms)
-                self._here.replies.refused(asker.about(msg_id), refusal)
-        return [one for one, denied in zip(alerts, denials, strict=True) if denied is None]
+        heard: list[tuple[str, dict[str, Any]]] = []
+        for one, denied in zip(alerts, denials, strict=True):
+            if denied is None:
+                heard.append(one)
+                continue
+            self.counters.denied += 1
+            refusal = Refusal(denied.code, denied.text, denied.permanent, denied.retry_after_ms)
+            self._here.replies.refused(asker.about(one[0]), refusal)
+        return heard
 
     def _taken(
         self, client: str, asker: Asker, heard: list[tuple[str, dict[str, Any]]], texts: Mapping[str, str]

@@ -19,8 +19,8 @@ MAX_BODY_BYTES: Final = 64 * 1024
 MAX_DEPTH: Final = 16
 MAX_NODES: Final = 4096
 MAX_TEXT_BYTES: Final = 16 * 1024
-_LEAST_INT: Final = -(2**63)
-_MOST_INT: Final = 2**63 - 1
+LEAST_INT: Final = -(2**63)
+MOST_INT: Final = 2**63 - 1
 _BOM: Final = b"\xef\xbb\xbf"
 _BAD: Final = (ValueError, TypeError, RecursionError, OverflowError, MemoryError)
 
@@ -126,7 +126,7 @@ def _checked_level(level: list[Any], texts: list[Any]) -> list[Any]:
 def _check_other(value: Any, texts: list[Any], inside: list[Any]) -> None:
     """Numbers, and what a caller's own classes are."""
     if isinstance(value, int):
-        if not _LEAST_INT <= value <= _MOST_INT:  # a range would be walked for an IntEnum
+        if not LEAST_INT <= value <= MOST_INT:  # a range would be walked for an IntEnum
             raise WireError("malformed", "a whole number does not fit into 64 bits")
     elif isinstance(value, float):
         if not math.isfinite(value):

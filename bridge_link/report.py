@@ -18,6 +18,8 @@ from datetime import date, time
 from itertools import islice
 from typing import Any, Final
 
+from bridge_link.bodies import LEAST_INT, MOST_INT
+
 MAX_TEXT_CHARS: Final = 2000
 MAX_TRACEBACK_CHARS: Final = 8000
 MAX_TEXT_BYTES: Final = 16_000
@@ -30,8 +32,6 @@ CUT: Final = "..."
 WAS_CUT: Final = {"was_cut": "it was larger than a message may be"}
 _CORE_CHARS: Final = (500, 200)
 """To how much the texts that people need most are cut when even these are too much."""
-_LEAST_INT: Final = -(2**63)
-_MOST_INT: Final = 2**63 - 1
 _OURS: Final = ("type", "service", "message", "source", "dedup_key", "error_message", "service_name", "error_id")
 _CORE: Final = ("system", "error_type", "error_code", "exit_code", "severity", "component", "id", *_OURS)
 _RENAMED: Final = {"id": "given_id", "labels": "given_labels"}
@@ -199,7 +199,7 @@ class _Cleaner:
                 return [self.value(inner, depth + 1) for inner in self._some(sorted(value, key=_text))]
             case None | bool():
                 return value
-            case int() if _LEAST_INT <= value <= _MOST_INT:
+            case int() if LEAST_INT <= value <= MOST_INT:
                 return int(value)
             case float() if math.isfinite(value):
                 return float(value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ __all__ = [
     "ContentType",
     "Kind",
     "Message",
+    "are_ids",
     "decode",
     "encode",
     "frames_of",
@@ -38,6 +39,7 @@ KEY_REFUSED_MS: Final = 5_000
 FRAMES: Final = 5
 _ID: Final = re.compile(rb"[A-Za-z0-9._:-]{8,64}")
 _ID_TEXT: Final = re.compile(r"[A-Za-z0-9._:-]{8,64}")
+_ID_LINES: Final = re.compile(rf"(?:{_ID_TEXT.pattern}\n)*")
 
 
 class Kind(enum.Enum):
@@ -77,6 +79,12 @@ class Message:
 def is_id(text: str) -> bool:
     """Whether a text may be a message id: 8 to 64 ASCII letters, digits, '.', '_', ':' and '-'."""
     return _ID_TEXT.fullmatch(text) is not None
+
+
+def are_ids(texts: Collection[str]) -> bool:
+    """``is_id`` of each, with one look at all of them."""
+    together = "".join(f"{text}\n" for text in texts)
+    return _ID_LINES.fullmatch(together) is not None and together.count("\n") == len(texts)
 
 
 def encode(message: Message) -> list[bytes]:

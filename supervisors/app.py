@@ -133,7 +133,7 @@ class App:
         self.catalog = self._catalog(config)
         self.config = config = self.catalog.config
         self.live = LiveRuns()
-        self.memory = LedgerMemory(self.ledger, SystemClock(), self._service_path, self._is_idle)
+        self.memory = LedgerMemory(self.ledger, SystemClock(), self._service_path, self.catalog.is_idle)
         self._daemon: Daemon | None = None
         self._docker: DockerRuntime | None = None
         self.watcher = ExitWatcher()
@@ -270,13 +270,11 @@ class App:
     def _cleaner(self) -> Cleaner:
         services = self.config.services
         graces_s = {name: service.graceful_shutdown_timeout for name, service in services.items()}
-        idle = {name for name, service in services.items() if service.replicas == 0}
+        idle = set(filter(self.catalog.is_idle, services))
         found = leftovers(self.ledger.records(), graces_s, idle)
 
         def is_stopped(name: str) -> bool:
-            service = self.catalog.config.services.get(name)
-            is_idle = service is not None and service.replicas == 0
-            return is_idle or self.ledger.record(name).stopped is not None
+            return self.catalog.is_idle(name) or self.ledger.record(name).stopped is not None
 
         return Cleaner(found, self.runtimes, self.ledger.retire, is_stopped)
 
@@ -333,9 +331,6 @@ class App:
         if self.parts is None:
             raise CommandFailed("the tree is not up yet")
         return replace(self.parts, held=self._held())
-
-    def _is_idle(self, name: str) -> bool:
-        return self.catalog.is_idle(name)
 
     def _held(self) -> frozenset[str]:
         return frozenset(name for name, record in self.ledger.records().items() if record.stopped is not None)

@@ -17,6 +17,7 @@ from actors.journal.events import Page
 from actors.journal.journal import Journal
 from actors.journal.schema import JournalTrouble
 from actors.questions import BadQuestion
+from bridge_link.bodies import LEAST_INT, MOST_INT
 from bridge_link.publisher import Batch, Place
 from bridge_link.wire import Kind, Message
 from supervisors.tree_json import rfc3339
@@ -31,7 +32,6 @@ MOST_FACT: Final = 500
 MOST_LISTED: Final = 500
 MOST_LISTED_TEXT: Final = 64
 """Of a list of ids: so many, each as long as an id may be."""
-_INT64: Final = range(-(2**63), 2**63)
 
 Shown = dict[str, Any]
 
@@ -125,13 +125,15 @@ def as_message(epoch: str, event: Shown) -> Message:
 
 
 def _is_number(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST_INT
 
 
 def _fact(value: Any, share: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
-    if (isinstance(value, int) and value in _INT64) or (isinstance(value, float) and math.isfinite(value)):
+    if (isinstance(value, int) and LEAST_INT <= value <= MOST_INT) or (
+        isinstance(value, float) and math.isfinite(value)
+    ):
         return value
     if isinstance(value, list):
         return [_text(one, MOST_LISTED_TEXT) for one in value[: MOST_LISTED // share]]

@@ -83,12 +83,7 @@ class LedgerMemory:
             return None
         try:
             return _past(facts, self.clock.now())
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            OverflowError,
-        ):  # damaged: it must not keep a service from being started
+        except (KeyError, TypeError, ValueError, OverflowError):  # damaged: it keeps no service from being started
             return None
 
 

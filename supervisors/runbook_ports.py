@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from actors.board import NodeState, NodeStatus
-from actors.ledger import Ledger, wishes_of
+from actors.ledger import Ledger, Wishes, wishes_of
 from actors.live_runs import LiveRuns
 from actors.runtimes.base import Usage
 from runbooks.ports import PortError, RunInfo, ServiceView, Untouched, UsageView
@@ -41,9 +41,7 @@ class SteeredServices:
         began = time.monotonic()
         try:
             old_run = self.steering.status(name).incarnation
-            known = wishes_of(self.steering.ledger.record(name))
-            if decided := self.steering.decided(name):
-                raise PortError(f"{name}: is not restarted: {decided}")
+            known = self._wishes(name, "", "restarted")
             self.steering.note(name, "restart", BY_RUNBOOK)
             self.steering.put_down(name, timeout_s=timeout_s)
             self.steering.start(name, timeout_s=None, known=known)
@@ -53,9 +51,7 @@ class SteeredServices:
             raise PortError(str(error)) from error
 
     def start(self, name: str, timeout_s: float, decided: str | None = None) -> RunInfo:
-        known = None if decided is None else wishes_of(self.steering.ledger.record(name))
-        if decided is not None and self.steering.decided(name) != decided:
-            raise PortError(f"{name}: is not started: {self.steering.decided(name) or 'its wish has changed'}")
+        known = None if decided is None else self._wishes(name, decided, "started")
         try:
             self.steering.note(name, "start", BY_RUNBOOK)
             self.steering.start(name, timeout_s=None, known=known)
@@ -69,6 +65,13 @@ class SteeredServices:
             self.steering.stop(name, by=BY_RUNBOOK, timeout_s=timeout_s)
         except ManagerError as error:
             raise PortError(str(error)) from error
+
+    def _wishes(self, name: str, decided: str, what: str) -> Wishes:
+        """What is wished, read before it is looked at. Raises PortError: a person has decided something else."""
+        known, now = wishes_of(self.steering.ledger.record(name)), self.steering.decided(name)
+        if now != decided:
+            raise PortError(f"{name}: is not {what}: {now or 'its wish has changed'}")
+        return known
 
     def _launched(self, name: str, old_run: int, timeout_s: float) -> RunInfo:
         def is_new(status: NodeStatus) -> bool:

@@ -8,12 +8,11 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from actors.deciding.desk import Desk
-from actors.deciding.words import ESCALATED_FROM, ESCALATED_TO, INSIDE, OPERATOR, RUNG
+from actors.deciding.words import ESCALATED_FROM, ESCALATED_TO, INSIDE, RUNG, runbook_wanted
 from actors.journal.alert_batches import NewDecision
 from actors.journal.holds import StoredRung
 from actors.journal.rows import Execution, OpenAlert
 from actors.journal.verdicts import Verdict
-from runbooks.asking import RUNBOOK_LABEL
 from runbooks.deciding.ladder import Rung
 from runbooks.deciding.timing import Moment
 from runbooks.deciding.words import Decision, Outcome, PastRun, Pending, Waits
@@ -47,12 +46,9 @@ def make(
         settles: the key of what waited and is answered now.
     """
     history = desk.history
-    rung, wanted = None, None
-    if alert.client == INSIDE and RUNG in alert.facts.get("labels", ()):  # other senders' labels climb nothing
-        rung, wanted = _rung(alert), alert.facts["labels"].get(ESCALATED_TO)
-    elif alert.client == OPERATOR:
-        wanted = alert.facts.get("labels", {}).get(RUNBOOK_LABEL, "")
-    only = None if wanted is None else desk.runbook(str(wanted))
+    climbs = alert.client == INSIDE and RUNG in alert.facts.get("labels", ())  # other senders' labels climb nothing
+    rung, wanted = _rung(alert) if climbs else None, runbook_wanted(alert.client, alert.facts)
+    only = None if wanted is None else desk.runbook(wanted)
     if rung is not None and wanted is not None and wanted != _next_of(desk, rung):  # no label names a runbook
         decision = Decision(Outcome.NO_MATCH, f"the ladder of {rung.root} does not lead to {wanted}")
     elif wanted is not None and only is None:  # never another one instead
